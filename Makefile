@@ -1,0 +1,51 @@
+# Each target works in a fresh clone; CI runs `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format bench docs lock engines clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Build .venv with the locked dependencies and Hearth itself
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup ## Start a node, deploy and call the sample function, keep serving
+	@$(BIN)/python tools/run_sample.py
+
+engines: setup ## Install and start the engines that the tests need (root; idempotent)
+	@tools/engines.sh
+
+test: setup engines ## Run every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: setup ## Measure warm calls and cold starts; prints ratios
+	@$(BIN)/python -m bench $(ARGS)
+
+docs: setup ## Build the documentation into site/
+	@$(BIN)/mkdocs build --strict
+
+lock: ## Renew requirements.lock from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev \
+	    --python-version 3.11 -o requirements.lock pyproject.toml
+
+clean: ## Remove what the other targets built
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,45 @@
+"""Time, injectable: wall time for records, loop time for waiting. The only module that reads a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Clock(Protocol):
+    """Where Hearth gets its time. Durations and deadlines use :meth:`monotonic`; wall time is for display only."""
+
+    def now(self) -> dt.datetime:
+        """The wall time, aware, in UTC."""
+
+    def now_ms(self) -> int:
+        """Milliseconds of wall time since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds that never step back; the time base of :meth:`call_at`."""
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+        """Call back at ``when`` (in :meth:`monotonic` seconds); the handle cancels."""
+
+
+class SystemClock:
+    """The machine's clock and the running event loop's timers."""
+
+    def now(self) -> dt.datetime:
+        """The wall time, aware, in UTC."""
+        return dt.datetime.now(dt.UTC)
+
+    def now_ms(self) -> int:
+        """Milliseconds of wall time since the epoch."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """The running loop's time."""
+        return asyncio.get_running_loop().time()
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+        """Call back at ``when`` on the running loop."""
+        return asyncio.get_running_loop().call_at(when, callback, *args)

@@ -1,0 +1,72 @@
+"""Timestamps and durations as texts (API specification 1.4; protocols specification 6.1)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Final
+
+UTC: Final = dt.UTC
+
+#: The value of a timestamp that was never set; shown as ``0001-01-01T00:00:00.000Z``.
+ZERO: Final = dt.datetime(1, 1, 1, tzinfo=UTC)
+
+EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=UTC)
+
+_RFC3339 = re.compile(
+    r"(?P<date>\d{4}-\d{2}-\d{2})[Tt](?P<time>\d{2}:\d{2}:\d{2})(?:\.(?P<fraction>\d+))?(?P<zone>[Zz]|[+-]\d{2}:\d{2})",
+    re.ASCII,
+)
+
+
+def format_time(moment: dt.datetime) -> str:
+    """RFC 3339 in UTC with exactly three fractional digits, cut (not rounded), ending in ``Z``."""
+    moment = moment.astimezone(UTC) if moment is not ZERO else moment
+    return (
+        f"{moment.year:04d}-{moment.month:02d}-{moment.day:02d}"
+        f"T{moment.hour:02d}:{moment.minute:02d}:{moment.second:02d}.{moment.microsecond // 1000:03d}Z"
+    )
+
+
+def parse_time(text: str) -> dt.datetime:
+    """Read RFC 3339 with any number of fractional digits; the empty text is the Unix epoch.
+
+    Raises:
+        ValueError: The text is no RFC 3339 time.
+    """
+    if text == "":
+        return EPOCH
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not an RFC 3339 time: {text!r}")
+    micros = (match["fraction"] or "0")[:6].ljust(6, "0")
+    zone = "+00:00" if match["zone"] in "Zz" else match["zone"]
+    local = dt.datetime.fromisoformat(f"{match['date']}T{match['time']}.{micros}{zone}")
+    try:
+        return local.astimezone(UTC)
+    except OverflowError:  # year 1 or 9999 shifted out of range by its zone
+        raise ValueError(f"time out of range: {text!r}") from None
+
+
+def format_duration(seconds: float) -> str:
+    """A duration as Go prints it: ``1.5µs``, ``1.234567ms``, ``2.5s``, ``1m30.5s``, ``0s``; never negative."""
+    nanos = max(0, round(seconds * 1e9))
+    if nanos == 0:
+        return "0s"
+    if nanos < 1_000:
+        return f"{nanos}ns"
+    if nanos < 1_000_000:
+        return f"{_fraction(nanos, 3)}µs"
+    if nanos < 1_000_000_000:
+        return f"{_fraction(nanos, 6)}ms"
+    minutes, nanos = divmod(nanos, 60_000_000_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{_fraction(nanos, 9)}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
+def _fraction(value: int, digits: int) -> str:
+    whole, rest = divmod(value, 10**digits)
+    return f"{whole}.{rest:0{digits}d}".rstrip("0").rstrip(".") if rest else str(whole)
