@@ -273,9 +273,7 @@ class PathNotFound(NotFound):
 
 
 class InvalidCPUs(BadRequest):
-    message = (
-        "Cpus is invalid. Value should be either between [0.000 and 1024.000] or [0m and 1024000m] milliCPU units"
-    )
+    message = "Cpus is invalid. Value should be either between [0.000 and 1024.000] or [0m and 1024000m] milliCPU units"
 
 
 class NotAcceptable(ApiError):

@@ -1,0 +1,1 @@
+"""All that the agent knows of the stored world."""

@@ -1,0 +1,1 @@
+"""The heart: from a request to a finished call. Sees interfaces only."""

@@ -1,0 +1,1 @@
+"""What makes containers. Only a driver touches them."""

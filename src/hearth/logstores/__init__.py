@@ -1,0 +1,1 @@
+"""What functions wrote to stderr, by call."""

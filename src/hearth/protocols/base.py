@@ -1,0 +1,155 @@
+"""What the agent may rely on, whatever a function speaks (protocols specification 4-6).
+
+An :class:`Encoder` turns one call's input into bytes for the function's stdin, a :class:`Decoder` turns the bytes of
+its stdout into events. Both are fed; neither does I/O, neither knows time. One of each per call.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+from hearth.models.errors import HearthError
+
+#: Canonical header name -> values in arrival order.
+Headers = Mapping[str, Sequence[str]]
+
+#: RFC 9110 7.6.1: headers that concern one connection only; dropped in both directions. Canonical spelling.
+HOP_BY_HOP: Final = frozenset(
+    {
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "Te",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "Expect",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CallInput:
+    """What a function is told of its call.
+
+    Attributes:
+        headers: The request's headers, canonical names, unmodified.
+        content_length: Bytes of the body; 0 for none, ``None`` where the client did not say (chunked).
+        deadline: The execution deadline as RFC 3339 text.
+        call_type: ``sync`` or ``async``.
+    """
+
+    call_id: str
+    method: str
+    url: str
+    headers: Headers
+    content_length: int | None
+    deadline: str
+    call_type: str = "sync"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """Status and headers of the answer. At most one per call, before any body.
+
+    Attributes:
+        headers: ``(canonical name, value)`` pairs in the function's order, hop-by-hop headers removed. Where the body
+            is chunked no Content-Length is among them.
+    """
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Body:
+    """Some bytes of the answer's body, never empty."""
+
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class End:
+    """The answer is complete.
+
+    Attributes:
+        surplus: The function wrote more than one answer: the container takes no further call.
+    """
+
+    surplus: bool = False
+
+
+Event = Head | Body | End
+
+
+class InvalidOutput(HearthError):
+    """The function's output is not an answer of its format; the text is the ``<detail>`` of the client's error."""
+
+
+class Encoder(abc.ABC):
+    """Writes one call's input."""
+
+    @abc.abstractmethod
+    def body(self, data: bytes) -> bytes:
+        """The bytes to send for the next piece of the client's body; empty where the format buffers it.
+
+        The format's own head comes with the first bytes returned (from here or from :meth:`end`): nothing is handed
+        over before the first piece of the client's body, or its end, is there.
+        """
+
+    @abc.abstractmethod
+    def end(self) -> bytes:
+        """The bytes to send when the client's body has ended."""
+
+
+class Decoder(abc.ABC):
+    """Reads one call's answer."""
+
+    @abc.abstractmethod
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that these bytes complete, in order. Bytes after :class:`End` other than whitespace set surplus.
+
+        Raises:
+            InvalidOutput: The output is not an answer.
+        """
+
+    @abc.abstractmethod
+    def feed_eof(self) -> list[Event]:
+        """The events that the end of the stream completes.
+
+        Raises:
+            InvalidOutput: The answer is not complete. ``started`` tells whether any byte of it had arrived.
+        """
+
+    @property
+    @abc.abstractmethod
+    def started(self) -> bool:
+        """Any byte other than whitespace of this answer has arrived."""
+
+
+class CallProtocol(abc.ABC):
+    """A format: makes the encoder and decoder of each call."""
+
+    name: Literal["default", "http", "json"]
+    hot: bool
+    """Whether one container serves many calls in sequence; otherwise one, and stdin is closed after its body."""
+
+    @abc.abstractmethod
+    def encoder(self, call: CallInput) -> Encoder:
+        """The writer of one call's input."""
+
+    @abc.abstractmethod
+    def decoder(self, call: CallInput) -> Decoder:
+        """The reader of one call's answer (it depends on the method: an answer to HEAD has no body)."""
+
+    def log_form(self, head: Head, body: bytes) -> bytes:
+        """An async call's whole answer as it stands in the call's log (protocols specification 5.4)."""
+        return body
+
+
+def canonical(name: str) -> str:
+    """A header's canonical name: first letter of each ``-`` part upper case, the rest lower; ``_`` does not part."""
+    return "-".join([part[:1].upper() + part[1:].lower() for part in name.split("-")])

@@ -1,0 +1,1 @@
+"""Accepted async calls."""

@@ -1,0 +1,1 @@
+"""HTTP: the invocation front and the API."""

@@ -1,0 +1,1 @@
+"""One SQL database, shared by the packages that keep rows in it."""

@@ -1,0 +1,1 @@
+"""Logs, metrics and traces: small verbs that everybody may call."""
