@@ -1,0 +1,348 @@
+"""From a request to a finished call (agent specification 3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from hearth.access.base import DataAccess, EndedCall
+from hearth.agent import eviction
+from hearth.agent.call import ActiveCall, ClientGone, RequestBody, ResponseSink, deadline_text
+from hearth.agent.cold import ColdContainer, run_cold
+from hearth.agent.exchange import ContainerGone, Exchange
+from hearth.agent.function import Function
+from hearth.agent.host import Host
+from hearth.agent.launcher import HotLauncher
+from hearth.agent.life import ContainerCounts, ContainerState
+from hearth.agent.log import DEFAULT_LIMIT_BYTES, CallLog, LineLog
+from hearth.agent.recorder import Recorder
+from hearth.agent.resources import Amount, NeverFits, ResourceTracker
+from hearth.agent.stats import CallStats
+from hearth.clock import Clock
+from hearth.drivers.base import Driver, ImageError, ImageNotFound, ImageRefused, StartFailed
+from hearth.models.app import App
+from hearth.models.call import ERROR, SUCCESS, TIMEOUT, Call
+from hearth.models.errors import (
+    DEFAULT_MAX_MEMORY_MIB,
+    CallTimeout,
+    ContainerStartFailed,
+    ImagePullFailed,
+    InternalError,
+    ServerBusy,
+)
+from hearth.models.route import HeaderMap, Route
+from hearth.telemetry.logs import get_logger
+
+#: How often functions that nobody calls any more are looked for, seconds.
+_SWEEP_S: Final = 60.0
+
+_log = get_logger(__name__)
+
+
+class Agent:
+    """Runs calls in containers. An async context manager: leaving it drains and removes everything.
+
+    Args:
+        driver: Opened already; closed by whoever opened it.
+        access: Definitions and records.
+        total: Memory and CPU that containers may use together.
+        next_id: Makes ids of calls and containers.
+        max_starts: Containers that may be in the making at once.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        access: DataAccess,
+        clock: Clock,
+        *,
+        total: Amount,
+        next_id: Callable[[], str],
+        max_starts: int = 8,
+        max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB,
+        log_limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    ) -> None:
+        self.stats = CallStats()
+        self.containers = ContainerCounts()
+        self.resources = ResourceTracker(total, self._relieve)
+        self._access = access
+        self._clock = clock
+        self._next_id = next_id
+        self._max_memory_mib = max_memory_mib
+        self._log_limit_bytes = log_limit_bytes
+        self._host = Host(
+            driver=driver,
+            resources=self.resources,
+            clock=clock,
+            starts=asyncio.Semaphore(max_starts),
+            next_id=next_id,
+            observe=self.containers.observe,
+        )
+        self._recorder = Recorder(access)
+        self._functions: dict[tuple[str, str], Function] = {}
+        self._hot: dict[bytes, HotLauncher] = {}
+        self._cold: set[ColdContainer] = set()
+        self._closing = False
+        self._in_flight = 0
+        self._drained = asyncio.Event()
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._group = asyncio.TaskGroup()
+        self._recording: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Agent in_flight={self._in_flight} {self.containers!r} {self.resources!r}>"
+
+    async def __aenter__(self) -> Agent:
+        await self._group.__aenter__()
+        self._recording = self._group.create_task(self._recorder.run())
+        self._sweep_timer = self._clock.call_at(self._clock.monotonic() + _SWEEP_S, self._sweep)
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        self.drain()
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        await self._drained.wait()
+        self._recorder.close()
+        await self._group.__aexit__(None, None, None)
+
+    def drain(self) -> None:
+        """Take no new call: what waits is told to come back later, what runs runs on. Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        for launcher in self._hot.values():
+            launcher.close(ServerBusy())
+        for cold in list(self._cold):
+            cold.fail(ServerBusy())
+        if not self._in_flight:
+            self._drained.set()
+
+    # -- a call ----------------------------------------------------------------------------------------
+
+    def function(self, app: App, route: Route) -> Function:
+        """A route made ready to be called; made once per version of the route.
+
+        Raises:
+            ApiError: The stored route is not valid.
+        """
+        key = (app.name, route.path)
+        known = self._functions.get(key)
+        if known is None or known.app is not app or known.route is not route:
+            known = self._functions[key] = Function(app, route, self._max_memory_mib)
+        return known
+
+    def check_capacity(self, function: Function) -> None:
+        """Refuse what can never fit this node.
+
+        Raises:
+            ServerBusy: Without Retry-After: it is of no use to come back.
+        """
+        route = function.route
+        if not self.resources.is_possible(route.memory, route.cpu_milli, is_sync=function.is_sync):
+            raise ServerBusy(retry_after=False)
+
+    def new_call(
+        self,
+        function: Function,
+        call_id: str,
+        *,
+        method: str,
+        url: str,
+        headers: HeaderMap,
+        body: RequestBody,
+        sink: ResponseSink,
+    ) -> ActiveCall:
+        """A call of a function; its deadlines are fixed now."""
+        route = function.route
+        now, loop_time = self._clock.now(), self._clock.monotonic()
+        record = Call(
+            id=call_id,
+            app_name=route.app_name,
+            path=route.path,
+            image=route.image,
+            type=route.type,
+            format=route.format,
+            timeout=route.timeout,
+            idle_timeout=route.idle_timeout,
+            memory=route.memory,
+            cpu_milli=route.cpu_milli,
+            config=function.environment,
+            headers=headers,
+            url=url,
+            method=method,
+            created_at=now,
+        )
+        lines = LineLog(
+            {
+                "user_log": True,
+                "app_name": route.app_name,
+                "path": route.path,
+                "image": route.image,
+                "call_id": call_id,
+            }
+        )
+        return ActiveCall(
+            record=record,
+            function=function,
+            body=body,
+            sink=sink,
+            log=CallLog(lines, self._log_limit_bytes),
+            begun=loop_time,
+            slot_deadline=loop_time + route.timeout / 2,
+            exec_deadline=loop_time + route.timeout,
+            deadline_text=deadline_text(now, route.timeout),
+        )
+
+    async def submit(self, call: ActiveCall) -> None:
+        """Run a call to its end; when this returns its answer was delivered and its record stored.
+
+        Raises:
+            ApiError: What its client is to be told.
+            InternalError: The platform failed.
+            ClientGone: Nobody waits for the answer.
+        """
+        if self._closing:
+            raise ServerBusy
+        self._in_flight += 1
+        try:
+            await self._submit(call)
+        finally:
+            self._in_flight -= 1
+            if self._closing and not self._in_flight:
+                self._drained.set()
+
+    async def _submit(self, call: ActiveCall) -> None:
+        path = call.record.path
+        self.stats.queued(path)
+        error: Exception | None = None
+        try:
+            async with asyncio.timeout_at(call.exec_deadline):
+                await (self._execute_hot(call) if call.function.protocol.hot else self._execute_cold(call))
+        except asyncio.CancelledError:
+            self._count(call, ClientGone())
+            if call.started:
+                self._recorder.add(self._ended(call, ClientGone()))
+            raise
+        except Exception as exc:  # every call ends exactly once, whatever went wrong
+            error = self._explain(call, exc)
+        self._count(call, error)
+        if call.started or not isinstance(error, ServerBusy | ClientGone):
+            await self._recorder.record(self._ended(call, error))
+        if error is not None:
+            raise error
+
+    async def _execute_hot(self, call: ActiveCall) -> None:
+        launcher = self._launcher(call.function)
+        while True:
+            slot = launcher.queue.acquire_nowait()
+            if slot is None:
+                async with asyncio.timeout_at(call.slot_deadline):
+                    slot = await launcher.acquire()
+            exchange = Exchange(call, slot.container, fresh=slot.fresh)
+            try:
+                self._start(call)
+                slot.begin(call.log)
+                await exchange.run()
+                return
+            except ContainerGone:
+                call.wait_again()
+                self.stats.waits_again(call.record.path)
+            finally:
+                slot.release(clean=exchange.clean)
+
+    async def _execute_cold(self, call: ActiveCall) -> None:
+        cold = ColdContainer(call, self._host)
+        self._cold.add(cold)
+        task = self._group.create_task(cold.run())
+        try:
+            async with asyncio.timeout_at(call.slot_deadline):
+                container = await cold.acquire()
+            cold.begin()
+            self._start(call)
+            await run_cold(call, container)
+        finally:
+            self._cold.discard(cold)
+            cold.release()
+            if cold.waits:
+                task.cancel()  # its call gave up: nobody wants what is being made
+
+    def _start(self, call: ActiveCall) -> None:
+        call.start(self._clock.now(), self._clock.monotonic())
+        self.stats.started(call.record.path)
+
+    # -- its end ----------------------------------------------------------------------------------------
+
+    def _explain(self, call: ActiveCall, exc: Exception) -> Exception:
+        """The error as its client and its record are to see it."""
+        if isinstance(exc, TimeoutError):
+            return CallTimeout() if call.started else ServerBusy()
+        if isinstance(exc, NeverFits):
+            return ServerBusy(retry_after=False)
+        image = call.record.image
+        translated: Exception | None = None
+        if isinstance(exc, ImageNotFound):
+            translated = ImagePullFailed(image, exc.reason, 404)
+        elif isinstance(exc, ImageRefused | ImageError):
+            translated = ImagePullFailed(image, exc.reason, exc.status)
+        elif isinstance(exc, StartFailed) and exc.image_fault:
+            translated = ContainerStartFailed(exc.reason)
+        if translated is not None:
+            translated.__cause__ = exc
+            return translated
+        if isinstance(exc, InternalError) or not hasattr(exc, "code"):
+            _log.error("call failed", call_id=call.record.id, error=str(exc), exc_info=exc)
+        return exc
+
+    def _count(self, call: ActiveCall, error: Exception | None) -> None:
+        if not call.started:
+            call.waited_s = self._clock.monotonic() - call.begun
+        self.stats.ended(
+            call.record.path,
+            started=call.started,
+            failed=error is not None,
+            busy=isinstance(error, ServerBusy) and not call.started,
+        )
+
+    def _ended(self, call: ActiveCall, error: Exception | None) -> EndedCall:
+        record = call.record
+        record.completed_at = self._clock.now()
+        if error is None:
+            record.status = SUCCESS
+        elif isinstance(error, CallTimeout):
+            record.status = TIMEOUT
+        else:
+            record.status = ERROR
+            record.error = str(error)
+        return EndedCall(record, call.log.take())
+
+    # -- containers ----------------------------------------------------------------------------------------
+
+    def _launcher(self, function: Function) -> HotLauncher:
+        launcher = self._hot.get(function.key)
+        if launcher is None:
+            launcher = self._hot[function.key] = HotLauncher(function, self._host, self._group, self._relieve)
+        return launcher
+
+    def _relieve(self) -> None:
+        """Let idle containers give way to the request that is next for memory and CPU."""
+        if not self.resources.waiting:
+            return
+        shortage = self.resources.shortage()
+        if shortage is None:
+            return
+        lack, key = shortage
+        containers = [hot for launcher in self._hot.values() for hot in launcher.containers]
+        idle = [hot for hot in containers if hot.state is ContainerState.IDLE and not hot.is_leaving]
+        for hot in eviction.choose(idle, [hot for hot in containers if hot.is_leaving], lack, key):
+            hot.evict()
+
+    def _sweep(self) -> None:
+        now = self._clock.monotonic()
+        for key in [key for key, launcher in self._hot.items() if launcher.is_forgettable(now)]:
+            del self._hot[key]
+        live = {launcher.function.key for launcher in self._hot.values()}
+        for name in [name for name, function in self._functions.items() if function.key not in live]:
+            del self._functions[name]
+        self._sweep_timer = self._clock.call_at(now + _SWEEP_S, self._sweep)

@@ -1,0 +1,110 @@
+"""A call while it is executed here: its record, its deadlines, its body, where its answer and its log go."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Sequence
+from typing import Protocol
+
+from hearth.agent.function import Function
+from hearth.agent.log import CallLog
+from hearth.models.call import RUNNING, Call
+from hearth.models.errors import HearthError
+from hearth.models.times import format_time
+from hearth.protocols.base import CallInput
+
+
+class ClientGone(HearthError):
+    """The client left: nobody waits for the answer."""
+
+    def __init__(self) -> None:
+        super().__init__("context canceled")
+
+
+class RequestBody(Protocol):
+    """The body of the client's request."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes, if the client said; 0 for none."""
+
+    @property
+    def ended(self) -> bool:
+        """Every byte has been read."""
+
+    async def read(self) -> bytes:
+        """The next piece; ``b""`` at the end.
+
+        Raises:
+            ClientGone: The client left before the end.
+        """
+
+
+class ResponseSink(Protocol):
+    """Where the answer goes. Nothing reaches the client before the first :meth:`write`, or the end of the call."""
+
+    @property
+    def started(self) -> bool:
+        """The client has been sent something: its status can no longer change."""
+
+    def head(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """The function's status and headers. At most once, before any body."""
+
+    async def write(self, data: bytes, *, last: bool) -> None:
+        """Some bytes of the body; waits while the client is slow. ``last``: the answer is complete with them."""
+
+
+@dataclasses.dataclass(slots=True, eq=False, kw_only=True)
+class ActiveCall:
+    """One call being executed here; it does not outlive its request.
+
+    Attributes:
+        slot_deadline: Loop time until which it may wait for a slot.
+        exec_deadline: Loop time at which it is answered 504.
+        deadline_text: The same instant as wall time, for the function.
+        started: It holds a slot, and its exchange has begun.
+        waited_s: Seconds from the request to its start (or until it gave up).
+    """
+
+    record: Call
+    function: Function
+    body: RequestBody
+    sink: ResponseSink
+    log: CallLog
+    begun: float
+    slot_deadline: float
+    exec_deadline: float
+    deadline_text: str
+    started: bool = False
+    waited_s: float = 0.0
+
+    def start(self, now: dt.datetime, loop_time: float) -> None:
+        """The exchange begins."""
+        self.started = True
+        self.waited_s = loop_time - self.begun
+        self.record.started_at = now
+        self.record.status = RUNNING
+
+    def wait_again(self) -> None:
+        """Its container was gone before a byte was handed over: it waits for another slot."""
+        self.started = False
+        self.record.status = ""
+
+    def input(self) -> CallInput:
+        """What its function is told of it."""
+        record = self.record
+        return CallInput(
+            call_id=record.id,
+            method=record.method,
+            url=record.url,
+            headers=record.headers,
+            content_length=self.body.length,
+            deadline=self.deadline_text,
+            call_type=record.type,
+        )
+
+
+def deadline_text(now: dt.datetime, timeout_s: float) -> str:
+    """The execution deadline as functions read it: RFC 3339, UTC, three fractional digits."""
+    return format_time(now + dt.timedelta(seconds=timeout_s))

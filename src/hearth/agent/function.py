@@ -1,0 +1,73 @@
+"""What can be decided once per route, so that a call decides nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from hearth.models.app import App
+from hearth.models.route import DEFAULT, SYNC, Route, format_cpus, validate_route
+from hearth.protocols import protocol_for
+from hearth.protocols.base import CallProtocol
+
+
+class Function:
+    """A route, ready to be called.
+
+    Attributes:
+        environment: What every container of the route gets (protocols specification 3).
+        key: Names the slot queue: equal for two routes only if one container may serve both.
+        protocol: The route's format.
+
+    Raises:
+        ApiError: The stored route is not valid; the row of the catalogue that fits.
+    """
+
+    __slots__ = ("app", "environment", "is_sync", "key", "labels", "protocol", "route")
+
+    def __init__(self, app: App, route: Route, max_memory_mib: int) -> None:
+        validate_route(route, max_memory_mib)
+        self.app = app
+        self.route = route
+        self.is_sync = route.type == SYNC
+        self.protocol: CallProtocol = protocol_for(route.format)
+        self.environment = environment(app, route)
+        self.labels = {"app": app.name, "path": route.path}
+        self.key = slot_key(route, self.environment)
+
+    def __repr__(self) -> str:
+        return f"<Function {self.app.name}{self.route.path} {self.route.image} {self.protocol.name}>"
+
+
+def environment(app: App, route: Route) -> dict[str, str]:
+    """The environment common to all formats; later wins: the app's, the route's, then Hearth's own."""
+    merged = {
+        **app.config,
+        **route.config,
+        "FN_FORMAT": route.format or DEFAULT,
+        "FN_APP_NAME": app.name,
+        "FN_PATH": route.path,
+        "FN_MEMORY": str(route.memory),
+        "FN_TYPE": route.type,
+    }
+    if route.cpu_milli:
+        merged["FN_CPUS"] = format_cpus(route.cpu_milli)
+    return merged
+
+
+def slot_key(route: Route, config: Mapping[str, str]) -> bytes:
+    """A digest of everything that shapes a container. Fields are length-prefixed: no two settings share a key."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in _key_fields(route, config):
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.digest()
+
+
+def _key_fields(route: Route, config: Mapping[str, str]) -> Iterable[str]:
+    yield from (route.app_name, route.path, route.image, route.format)
+    yield from map(str, (route.timeout, route.idle_timeout, route.memory, route.cpu_milli))
+    for name in sorted(config):
+        yield name
+        yield config[name]

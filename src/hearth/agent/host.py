@@ -1,0 +1,75 @@
+"""What the containers of a node share."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from hearth.agent.function import Function
+from hearth.agent.life import Observer
+from hearth.agent.resources import Reservation, ResourceTracker
+from hearth.clock import Clock
+from hearth.drivers.base import Container, ContainerSpec, Driver, DriverError, OutOfTime
+from hearth.telemetry.logs import get_logger
+
+#: A container that cannot be removed is tried again after this long, until it is gone.
+_REMOVE_AGAIN_S: Final = 1.0
+
+_log = get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """The driver, the resources and the clock of one node.
+
+    Attributes:
+        starts: Permits for containers that are being made: a burst of calls must not become a storm of starts.
+        next_id: Makes container ids.
+    """
+
+    driver: Driver
+    resources: ResourceTracker
+    clock: Clock
+    starts: asyncio.Semaphore
+    next_id: Callable[[], str]
+    observe: Observer
+
+    async def reserve(self, function: Function) -> Reservation:
+        """Wait for the memory and CPU of one container of this function."""
+        route = function.route
+        return await self.resources.reserve(route.memory, route.cpu_milli, is_sync=function.is_sync, key=function.key)
+
+    async def prepare(self, function: Function, environment: Mapping[str, str]) -> Container:
+        """Have the image ready and a container made, not yet started."""
+        route = function.route
+        return await self.driver.prepare(
+            ContainerSpec(
+                id=self.next_id(),
+                image=route.image,
+                env=environment,
+                memory_mib=route.memory,
+                cpu_milli=route.cpu_milli,
+                labels=function.labels,
+            )
+        )
+
+    async def remove(self, container: Container) -> None:
+        """Remove it, however long that takes: its memory is not free before it is gone."""
+        while True:
+            try:
+                await container.remove()
+            except (OutOfTime, DriverError) as exc:
+                _log.error("container not removed, trying again", container_id=container.id, error=str(exc))
+                await self._pause(_REMOVE_AGAIN_S)
+            else:
+                return
+
+    async def _pause(self, seconds: float) -> None:
+        over = asyncio.get_running_loop().create_future()
+        handle = self.clock.call_at(self.clock.monotonic() + seconds, over.set_result, None)
+        try:
+            await over
+        finally:
+            handle.cancel()

@@ -1,0 +1,210 @@
+"""A hot container: one life, one task, many calls in sequence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from hearth.agent.function import Function
+from hearth.agent.host import Host
+from hearth.agent.life import ContainerLife, ContainerState, Observer
+from hearth.agent.log import CallLog, LineLog
+from hearth.agent.slots import Slot, SlotQueue
+from hearth.drivers.base import Container, Exit
+from hearth.protocols.base import is_surplus
+from hearth.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+
+class Owner(Protocol):
+    """Who is told how a hot container fares: its launcher."""
+
+    def container_idle(self, hot: HotContainer) -> None:
+        """Its slot is free and nobody took it."""
+
+    def start_failed(self, hot: HotContainer, error: Exception) -> None:
+        """It could not be made or started."""
+
+    def container_done(self, hot: HotContainer) -> None:
+        """It is gone and its resources are free."""
+
+
+class HotContainer:
+    """One container that serves calls one after another.
+
+    Its task (:meth:`run`) makes and removes it; the streams belong to whoever holds its slot. Between calls its output
+    is watched: anything but whitespace after the first call means that an answer was not one answer, and retires it.
+    """
+
+    def __init__(self, function: Function, host: Host, queue: SlotQueue, owner: Owner, observe: Observer) -> None:
+        self.function = function
+        self.served = 0
+        self.idle_since = 0.0
+        self._host = host
+        self._queue = queue
+        self._owner = owner
+        self._life = ContainerLife(observe)
+        self._container: Container | None = None
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._stderr: Callable[[bytes], None] = lambda data: None
+        self._between: LineLog | None = None
+
+    def __repr__(self) -> str:
+        return f"<HotContainer {self._life.state.value} served={self.served}>"
+
+    @property
+    def state(self) -> ContainerState:
+        """Where it stands."""
+        return self._life.state
+
+    @property
+    def container(self) -> Container:
+        """The container itself, once it was made."""
+        if self._container is None:
+            raise RuntimeError("the container is not started")
+        return self._container
+
+    # -- the task ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live: from the wait for memory to its return. Only cancellation leaves it."""
+        try:
+            reservation = await self._host.reserve(self.function)
+            try:
+                await self._live()
+            finally:
+                reservation.release()
+        except Exception as exc:  # the one boundary of this task: its waiters must hear of whatever went wrong
+            self._owner.start_failed(self, exc)
+        finally:
+            self._life.enter(ContainerState.DONE)
+            self._owner.container_done(self)
+
+    async def _live(self) -> None:
+        container = await self._started()
+        try:
+            self._serve(container)
+            reason = await self._over
+            _log.debug("container retired", container_id=container.id, reason=reason, **self._fields())
+        finally:
+            self._queue.withdraw(self)
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
+            await self._host.remove(container)
+
+    async def _started(self) -> Container:
+        async with self._host.starts:
+            self._life.enter(ContainerState.START)
+            container = await self._host.prepare(self.function, self.function.environment)
+            try:
+                await container.start()
+            except BaseException:
+                await self._host.remove(container)
+                raise
+        return container
+
+    def _serve(self, container: Container) -> None:
+        self._container = container
+        self._between = LineLog({"between_log": True, "container_id": container.id, **self._fields()})
+        self._stderr = self._between.write
+        container.stderr.watch(self._take_stderr)
+        container.on_exit(self._exited)
+        self._become_idle()
+
+    # -- the lease ----------------------------------------------------------------------------------------
+
+    def lease(self) -> Slot:
+        """Idle becomes busy; the streams belong to the holder."""
+        self._life.enter(ContainerState.BUSY)
+        self.container.stdout.watch(None)
+        return Slot(self)
+
+    def log_to(self, log: CallLog) -> None:
+        """What it writes to stderr belongs to this call now."""
+        self._stderr = log.write
+
+    def give_back(self, *, clean: bool) -> None:
+        """The lease ends: idle again, or retired."""
+        if self._between is not None:
+            self._stderr = self._between.write
+        if not clean:
+            self.retire("exchange was not clean")
+        elif not self._over.done():
+            self.served += 1
+            self._become_idle()
+
+    def retire(self, reason: str) -> None:
+        """Take no further call; the container's task removes it. Idempotent."""
+        self._queue.withdraw(self)
+        if not self._over.done():
+            self._over.set_result(reason)
+
+    def evict(self) -> bool:
+        """Retire it if it is idle; false if it is not."""
+        if self._life.state is not ContainerState.IDLE or self._over.done():
+            return False
+        self.retire("evicted")
+        return True
+
+    @property
+    def is_leaving(self) -> bool:
+        """It will take no further call, and still holds its memory."""
+        return self._over.done() and self._life.state is not ContainerState.DONE
+
+    def _become_idle(self) -> None:
+        self._life.enter(ContainerState.IDLE)
+        self.idle_since = self._host.clock.monotonic()
+        self.container.stdout.watch(self._take_idle_stdout)
+        if self._over.done():  # what was watched retired it
+            return
+        if self._idle_timer is None:
+            self._arm(self.idle_since)
+        self._queue.offer(self)
+        if self._life.state is ContainerState.IDLE:
+            self._owner.container_idle(self)
+
+    # -- what happens to it ----------------------------------------------------------------------------------------
+
+    def _arm(self, since: float) -> None:
+        """One timer per container, not per call: it looks how long the container has been idle when it fires."""
+        self._idle_timer = self._host.clock.call_at(since + self.function.route.idle_timeout, self._look_at_idleness)
+
+    def _look_at_idleness(self) -> None:
+        now = self._host.clock.monotonic()
+        if self._life.state is not ContainerState.IDLE:
+            self._arm(now)
+        elif now - self.idle_since >= self.function.route.idle_timeout - 0.001:
+            self.retire("idle timeout")
+        else:
+            self._arm(self.idle_since)
+
+    def _exited(self, ended: Exit) -> None:
+        if self._life.state is ContainerState.IDLE and not self._over.done():
+            _log.info(
+                "container exited while idle",
+                container_id=self.container.id,
+                exit_code=ended.code,
+                oom=ended.oom,
+                **self._fields(),
+            )
+            self.retire("exited")
+
+    def _take_stderr(self, data: bytes) -> None:
+        if data:
+            self._stderr(data)
+
+    def _take_idle_stdout(self, data: bytes) -> None:
+        if not data:
+            self.retire("output ended")
+            return
+        if self._between is not None:
+            self._between.write(data)
+        if self.served and is_surplus(data):
+            self.retire("output between calls")
+
+    def _fields(self) -> dict[str, str]:
+        route = self.function.route
+        return {"app_name": route.app_name, "path": route.path, "image": route.image}

@@ -1,0 +1,215 @@
+"""Decides when one more hot container of a function is worth it, and starts it (agent specification 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from typing import Final, Protocol
+
+from hearth.agent.function import Function
+from hearth.agent.host import Host
+from hearth.agent.hot import HotContainer
+from hearth.agent.life import ContainerCounts, ContainerState
+from hearth.agent.slots import Slot, SlotQueue
+from hearth.drivers.base import ImageNotFound, ImageRefused, StartFailed
+from hearth.telemetry.logs import get_logger
+
+#: While a call waits the launcher looks again at least this often, seconds.
+_LOOK_AGAIN_S: Final = 0.2
+_FIRST_BACK_OFF_S: Final = 0.025
+_MAX_BACK_OFF_S: Final = 3.2
+#: For this long after a failure that no retry can mend, new calls hear of it at once instead of waiting.
+_FAIL_FAST_S: Final = 1.0
+#: A function without any activity for this long is forgotten (or twice its idle timeout, if that is longer).
+_FORGET_S: Final = 3600.0
+
+_log = get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the decision looks at."""
+
+    waiting_calls: int
+    idle_containers: int
+    starting_containers: int
+    reserving_containers: int
+
+
+def containers_wanted(now: Snapshot) -> int:
+    """How many more containers should be started: as many as waiting calls that no container is on its way to."""
+    effective_waiters = max(0, now.waiting_calls - now.idle_containers)
+    effective_starters = now.starting_containers + now.reserving_containers
+    return max(0, effective_waiters - effective_starters)
+
+
+def containers_spare(now: Snapshot) -> int:
+    """How many containers that still wait for memory are wanted by nobody any more."""
+    effective_waiters = max(0, now.waiting_calls - now.idle_containers)
+    return min(now.reserving_containers, max(0, now.starting_containers + now.reserving_containers - effective_waiters))
+
+
+def back_off_s(failures: int) -> float:
+    """Seconds to leave between starts after so many failures in a row, before jitter."""
+    return min(_MAX_BACK_OFF_S, _FIRST_BACK_OFF_S * 2.0 ** (failures - 1)) if failures else 0.0
+
+
+def is_permanent(error: Exception) -> bool:
+    """Whether the image is at fault, so that another start would fail in the same way."""
+    return isinstance(error, ImageNotFound | ImageRefused) or (isinstance(error, StartFailed) and error.image_fault)
+
+
+class Relief(Protocol):
+    """Who makes room when memory is short."""
+
+    def __call__(self) -> None:
+        """Let idle containers give way to requests that wait for memory."""
+
+
+class HotLauncher:
+    """The slots of one function, and the containers behind them.
+
+    Args:
+        group: Owns the containers' tasks.
+        relieve: Called when a container turned idle: somebody else may wait for its memory.
+    """
+
+    def __init__(self, function: Function, host: Host, group: asyncio.TaskGroup, relieve: Relief) -> None:
+        self.function = function
+        self.queue = SlotQueue()
+        self.containers: dict[HotContainer, asyncio.Task[None]] = {}
+        self._host = host
+        self._group = group
+        self._relieve = relieve
+        self._counts = ContainerCounts()
+        self._timer: asyncio.TimerHandle | None = None
+        self._failures = 0
+        self._not_before = 0.0
+        self._last_fault: tuple[float, Exception] | None = None
+        self._quiet_since = host.clock.monotonic()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<HotLauncher {self.function!r} {self.queue!r} {self._counts.snapshot()}>"
+
+    async def acquire(self) -> Slot:
+        """A slot: a free one, or the next that is.
+
+        Raises:
+            HearthError: A start failed on behalf of this call, or the function cannot start at all.
+        """
+        if (slot := self.queue.acquire_nowait()) is not None:
+            return slot
+        self._fail_fast()
+        self._look_soon()
+        return await self.queue.acquire()
+
+    def close(self, error: Exception) -> None:
+        """Take no more: waiting calls fail with ``error``, idle containers end, busy ones end after their call."""
+        self._closed = True
+        self.queue.fail_all(error)
+        for hot, task in list(self.containers.items()):
+            if hot.state is ContainerState.WAIT or hot.state is ContainerState.START:
+                task.cancel()
+            else:
+                hot.retire("shutdown")
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def is_forgettable(self, now: float) -> bool:
+        """Whether nothing has happened here for so long that the function may be forgotten."""
+        if self.containers or self.queue.waiting:
+            self._quiet_since = now
+            return False
+        return now - self._quiet_since > max(_FORGET_S, 2 * self.function.route.idle_timeout)
+
+    # -- what containers tell ----------------------------------------------------------------------------------------
+
+    def container_idle(self, hot: HotContainer) -> None:
+        """Its slot is free and nobody took it."""
+        self._failures = 0
+        self._relieve()
+
+    def start_failed(self, hot: HotContainer, error: Exception) -> None:
+        """Tell the call it was meant for; all that wait, where no other start can end better."""
+        route = self.function.route
+        _log.warning(
+            "container did not start", app_name=route.app_name, path=route.path, image=route.image, error=str(error)
+        )
+        self._failures += 1
+        now = self._host.clock.monotonic()
+        # Jitter in [0.5, 1): many functions that failed together do not come back together.
+        self._not_before = now + back_off_s(self._failures) * (0.5 + random.random() / 2)
+        if not is_permanent(error):
+            self.queue.fail_one(error)
+            return
+        self._last_fault = (now, error)
+        if all(other is hot or other.state is ContainerState.WAIT for other in self.containers):
+            self.queue.fail_all(error)
+        else:
+            self.queue.fail_one(error)
+
+    def container_done(self, hot: HotContainer) -> None:
+        """It is gone."""
+        self.containers.pop(hot, None)
+        self._quiet_since = self._host.clock.monotonic()
+        self._evaluate()
+
+    # -- the decision ----------------------------------------------------------------------------------------
+
+    def _look_soon(self) -> None:
+        """Decide in the next tick, when the call that asks is counted as waiting."""
+        if not self._closed:
+            asyncio.get_running_loop().call_soon(self._evaluate)
+
+    def _evaluate(self) -> None:
+        if self._closed:
+            return
+        now = self._host.clock.monotonic()
+        snapshot = self._snapshot()
+        if now >= self._not_before:
+            for _ in range(containers_wanted(snapshot)):
+                self._start_one()
+        self._withdraw(containers_spare(snapshot))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.queue.waiting:
+            again = max(self._not_before, now) if self._not_before > now else now + _LOOK_AGAIN_S
+            self._timer = self._host.clock.call_at(min(again, now + _LOOK_AGAIN_S), self._evaluate)
+
+    def _snapshot(self) -> Snapshot:
+        counts = self._counts.snapshot()
+        return Snapshot(
+            waiting_calls=self.queue.waiting,
+            idle_containers=self.queue.idle,
+            starting_containers=counts["start"],
+            reserving_containers=counts["wait"],
+        )
+
+    def _start_one(self) -> None:
+        hot = HotContainer(self.function, self._host, self.queue, self, self._observe)
+        self.containers[hot] = self._group.create_task(hot.run())
+
+    def _withdraw(self, spare: int) -> None:
+        """Give up waits for memory that no call needs any more, newest first."""
+        for hot, task in reversed(list(self.containers.items())):
+            if spare <= 0:
+                return
+            if hot.state is ContainerState.WAIT and not task.cancelling():
+                task.cancel()
+                spare -= 1
+
+    def _observe(self, left: ContainerState | None, entered: ContainerState) -> None:
+        self._counts.observe(left, entered)
+        self._host.observe(left, entered)
+
+    def _fail_fast(self) -> None:
+        if self._last_fault is None:
+            return
+        when, error = self._last_fault
+        if self.containers or self._host.clock.monotonic() - when > _FAIL_FAST_S:
+            self._last_fault = None
+            return
+        raise error.with_traceback(None)

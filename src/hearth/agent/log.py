@@ -1,0 +1,89 @@
+"""The log of a call: what its function wrote to stderr, up to a limit (agent specification 10)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hearth.telemetry.logs import get_logger
+
+DEFAULT_LIMIT_BYTES: Final = 1024 * 1024
+_LINE_LIMIT: Final = 16 * 1024
+
+_log = get_logger(__name__)
+
+
+class LineLog:
+    """Copies a stream to the server's log at debug, line by line.
+
+    Args:
+        fields: What every line carries: whose output it is.
+    """
+
+    __slots__ = ("_fields", "_partial")
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
+        self._partial = b""
+
+    def write(self, data: bytes) -> None:
+        """Take some bytes; whole lines are logged at once, an unfinished one when it is finished or too long."""
+        if not _log.is_enabled_for(10):
+            return
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            self._emit(line)
+        if len(self._partial) > _LINE_LIMIT:
+            self.close()
+
+    def close(self) -> None:
+        """Log the unfinished last line, if there is one."""
+        if self._partial:
+            self._emit(self._partial)
+            self._partial = b""
+
+    def _emit(self, line: bytes) -> None:
+        _log.debug(line.decode("utf-8", "replace"), **self._fields)
+
+
+class CallLog:
+    """One call's log. What exceeds the limit is cut at the byte and a marker says so; never an error for anybody.
+
+    Args:
+        lines: Where a copy goes as it comes.
+        limit: Bytes to keep.
+    """
+
+    __slots__ = ("_chunks", "_closed", "_cut", "_limit", "_lines", "_size")
+
+    def __init__(self, lines: LineLog, limit: int = DEFAULT_LIMIT_BYTES) -> None:
+        self._lines = lines
+        self._limit = limit
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._cut = False
+        self._closed = False
+
+    def write(self, data: bytes) -> None:
+        """Take some bytes of output."""
+        self._lines.write(data)
+        if self._cut or self._closed:
+            return
+        room = self._limit - self._size
+        if len(data) > room:
+            self._cut = True
+            data = data[:room]
+        if data:
+            self._chunks.append(data)
+            self._size += len(data)
+
+    def take(self) -> bytes:
+        """End the log: its bytes, with the marker if it was cut. Later bytes are not kept."""
+        self._closed = True
+        self._lines.close()
+        if self._cut:
+            self._chunks.append(
+                b"\n-----max log size %d bytes exceeded, truncating log-----\n" % self._limit,
+            )
+        text = b"".join(self._chunks)
+        self._chunks.clear()
+        return text
