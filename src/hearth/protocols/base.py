@@ -13,7 +13,8 @@ from typing import Final, Literal
 
 from hearth.models.errors import HearthError
 
-#: Canonical header name -> values in arrival order.
+#: Canonical header name -> values in arrival order. Header texts hold one character per byte (ISO 8859-1), as it stood
+#: on the wire, here and in :class:`Head`.
 Headers = Mapping[str, Sequence[str]]
 
 #: RFC 9110 7.6.1: headers that concern one connection only; dropped in both directions. Canonical spelling.
@@ -50,6 +51,11 @@ class CallInput:
     deadline: str
     call_type: str = "sync"
 
+    @property
+    def shows_body(self) -> bool:
+        """Whether the answer's body reaches anybody: not a client that asked by HEAD, but an async call's log."""
+        return self.method != "HEAD" or self.call_type == "async"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Head:
@@ -58,10 +64,12 @@ class Head:
     Attributes:
         headers: ``(canonical name, value)`` pairs in the function's order, hop-by-hop headers removed. Where the body
             is chunked no Content-Length is among them.
+        original: What the format needs to write the answer's log form exactly; of no interest to anybody else.
     """
 
     status: int
     headers: Sequence[tuple[str, str]]
+    original: object = dataclasses.field(default=None, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,28 +97,59 @@ class InvalidOutput(HearthError):
     """The function's output is not an answer of its format; the text is the ``<detail>`` of the client's error."""
 
 
+def is_surplus(data: bytes) -> bool:
+    """Whether these bytes after the end of an answer are more than whitespace."""
+    return bool(data) and not data.isspace()
+
+
+class InvalidProtocol(HearthError):
+    """No format has this name."""
+
+    def __init__(self) -> None:
+        super().__init__("Invalid Protocol")
+
+
 class Encoder(abc.ABC):
     """Writes one call's input."""
+
+    __slots__ = ()
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the format could not carry the body's bytes unchanged. Known once :meth:`end` has returned."""
+        return False
 
     @abc.abstractmethod
     def body(self, data: bytes) -> bytes:
         """The bytes to send for the next piece of the client's body; empty where the format buffers it.
 
         The format's own head comes with the first bytes returned (from here or from :meth:`end`): nothing is handed
-        over before the first piece of the client's body, or its end, is there.
+        over before the first piece of the client's body, or its end, is there. An empty piece is nothing.
+
+        Raises:
+            InternalError: The body is longer than the call's ``content_length``.
         """
 
     @abc.abstractmethod
     def end(self) -> bytes:
-        """The bytes to send when the client's body has ended."""
+        """The bytes to send when the client's body has ended.
+
+        Raises:
+            InternalError: The body is shorter than the call's ``content_length``.
+        """
 
 
 class Decoder(abc.ABC):
-    """Reads one call's answer."""
+    """Reads one call's answer. After :class:`InvalidOutput` it is of no further use."""
+
+    __slots__ = ()
 
     @abc.abstractmethod
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete, in order. Bytes after :class:`End` other than whitespace set surplus.
+
+        Fed after it has returned :class:`End`, it returns nothing for whitespace and ``End(surplus=True)`` for
+        anything else.
 
         Raises:
             InvalidOutput: The output is not an answer.

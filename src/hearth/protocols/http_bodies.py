@@ -1,0 +1,113 @@
+"""Where the body of an HTTP response ends: after a number of bytes, or after the last chunk."""
+
+from __future__ import annotations
+
+import abc
+import enum
+import re
+from typing import Final
+
+from hearth.protocols.base import InvalidOutput
+
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
+_MAX_LINE_BYTES: Final = 4096
+_MAX_TRAILER_BYTES: Final = 64 * 1024
+
+
+class BodyReader(abc.ABC):
+    """Takes a body's bytes off a stream."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes | None]:
+        """Pieces of the body, none empty, and the bytes after its end; ``None`` for these while it has not ended.
+
+        Raises:
+            InvalidOutput: The framing is broken.
+        """
+
+
+class SizedBody(BodyReader):
+    """A body of known length."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes | None]:
+        """Pieces of the body, and the bytes after its end."""
+        left = self._left
+        size = len(data)
+        if size < left:
+            self._left = left - size
+            return ([data] if data else []), None
+        if size == left:
+            return ([data] if data else []), b""
+        return ([data[:left]] if left else []), data[left:]
+
+
+class _Line(enum.Enum):
+    """What the next line of a chunked body is."""
+
+    SIZE = "size"
+    CHUNK_END = "chunk end"  # the empty line after a chunk's data
+    TRAILER = "trailer"  # a field after the last chunk, or the empty line that ends the body
+
+
+class ChunkedBody(BodyReader):
+    """A body in chunks (RFC 9112 7.1). Extensions and trailers are dropped; lines may end in a bare line feed.
+
+    A chunk is passed on as it arrives, not when it is complete.
+    """
+
+    __slots__ = ("_left", "_line", "_next", "_trailer_bytes")
+
+    def __init__(self) -> None:
+        self._next = _Line.SIZE
+        self._line = b""
+        self._left = 0
+        self._trailer_bytes = 0
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes | None]:
+        """Pieces of the body, and the bytes after its end."""
+        pieces: list[bytes] = []
+        position = 0
+        while position < len(data):
+            if self._left:
+                piece = data[position : position + self._left]
+                pieces.append(piece)
+                self._left -= len(piece)
+                position += len(piece)
+                continue
+            line_end = data.find(b"\n", position) + 1
+            self._line += data[position : line_end or len(data)]
+            if len(self._line) > _MAX_LINE_BYTES:
+                raise InvalidOutput("chunk line too long")
+            if not line_end:
+                break
+            position = line_end
+            line, self._line = self._line[:-1].removesuffix(b"\r"), b""
+            if self._take_line(line):
+                return pieces, data[position:]
+        return pieces, None
+
+    def _take_line(self, line: bytes) -> bool:
+        """Act on one line; whether it ended the body."""
+        if self._next is _Line.SIZE:
+            match = _CHUNK_LINE.fullmatch(line)
+            if match is None:
+                raise InvalidOutput("malformed chunk size")
+            self._left = int(match[1], 16)
+            self._next = _Line.CHUNK_END if self._left else _Line.TRAILER
+            return False
+        if self._next is _Line.CHUNK_END:
+            if line:
+                raise InvalidOutput("malformed chunk end")
+            self._next = _Line.SIZE
+            return False
+        self._trailer_bytes += len(line)
+        if self._trailer_bytes > _MAX_TRAILER_BYTES:
+            raise InvalidOutput("trailer too long")
+        return not line
