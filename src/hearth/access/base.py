@@ -42,9 +42,5 @@ class DataAccess(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def enqueue(self, call: Call) -> None:
-        """Accept an async call: returns only when it is durable."""
-
-    @abc.abstractmethod
     async def finish_many(self, ended: list[EndedCall]) -> None:
         """Store records and logs of ended calls in one transaction; a record that is there already is replaced."""

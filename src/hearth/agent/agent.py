@@ -119,7 +119,7 @@ class Agent:
         if not self._in_flight:
             self._drained.set()
 
-    # -- a call ----------------------------------------------------------------------------------------
+    # -- a call ------------------------------------------------------------------------------
 
     def function(self, app: App, route: Route) -> Function:
         """A route made ready to be called; made once per version of the route.
@@ -272,7 +272,7 @@ class Agent:
         call.start(self._clock.now(), self._clock.monotonic())
         self.stats.started(call.record.path)
 
-    # -- its end ----------------------------------------------------------------------------------------
+    # -- its end ------------------------------------------------------------------------------
 
     def _explain(self, call: ActiveCall, exc: Exception) -> Exception:
         """The error as its client and its record are to see it."""
@@ -317,7 +317,7 @@ class Agent:
             record.error = str(error)
         return EndedCall(record, call.log.take())
 
-    # -- containers ----------------------------------------------------------------------------------------
+    # -- containers ------------------------------------------------------------------------------
 
     def _launcher(self, function: Function) -> HotLauncher:
         launcher = self._hot.get(function.key)

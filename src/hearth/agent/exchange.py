@@ -94,7 +94,7 @@ class Exchange:
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
 
-    # -- input ----------------------------------------------------------------------------------------
+    # -- input ------------------------------------------------------------------------------
 
     def _check_alive(self) -> None:
         if self._fresh:
@@ -154,7 +154,7 @@ class Exchange:
                 path=record.path,
             )
 
-    # -- output ----------------------------------------------------------------------------------------
+    # -- output ------------------------------------------------------------------------------
 
     async def _read_answer(self) -> None:
         stdout = self._container.stdout

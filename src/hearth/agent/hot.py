@@ -67,7 +67,7 @@ class HotContainer:
             raise RuntimeError("the container is not started")
         return self._container
 
-    # -- the task ----------------------------------------------------------------------------------------
+    # -- the task ------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Live: from the wait for memory to its return. Only cancellation leaves it."""
@@ -114,7 +114,7 @@ class HotContainer:
         container.on_exit(self._exited)
         self._become_idle()
 
-    # -- the lease ----------------------------------------------------------------------------------------
+    # -- the lease ------------------------------------------------------------------------------
 
     def lease(self) -> Slot:
         """Idle becomes busy; the streams belong to the holder."""
@@ -166,7 +166,7 @@ class HotContainer:
         if self._life.state is ContainerState.IDLE:
             self._owner.container_idle(self)
 
-    # -- what happens to it ----------------------------------------------------------------------------------------
+    # -- what happens to it ------------------------------------------------------------------------------
 
     def _arm(self, since: float) -> None:
         """One timer per container, not per call: it looks how long the container has been idle when it fires."""

@@ -124,7 +124,7 @@ class HotLauncher:
             return False
         return now - self._quiet_since > max(_FORGET_S, 2 * self.function.route.idle_timeout)
 
-    # -- what containers tell ----------------------------------------------------------------------------------------
+    # -- what containers tell ------------------------------------------------------------------------------
 
     def container_idle(self, hot: HotContainer) -> None:
         """Its slot is free and nobody took it."""
@@ -156,7 +156,7 @@ class HotLauncher:
         self._quiet_since = self._host.clock.monotonic()
         self._evaluate()
 
-    # -- the decision ----------------------------------------------------------------------------------------
+    # -- the decision ------------------------------------------------------------------------------
 
     def _look_soon(self) -> None:
         """Decide in the next tick, when the call that asks is counted as waiting."""

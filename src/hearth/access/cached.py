@@ -1,0 +1,88 @@
+"""Definitions kept for some seconds, each loaded by one caller at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from hearth.access.base import DataAccess, EndedCall
+from hearth.clock import Clock
+from hearth.models.app import App
+from hearth.models.route import Route
+
+_TTL_S: Final = 5.0
+_MAX_ENTRIES: Final = 10_000
+
+Pair = tuple[App, Route]
+
+
+class CachedAccess(DataAccess):
+    """Keeps an app with one of its routes for 5 s. What does not exist is not kept.
+
+    Args:
+        inner: Asked when nothing fresh is kept.
+    """
+
+    def __init__(self, inner: DataAccess, clock: Clock, *, max_entries: int = _MAX_ENTRIES) -> None:
+        self._inner = inner
+        self._clock = clock
+        self._max_entries = max_entries
+        self._pairs: OrderedDict[tuple[str, str], tuple[float, Pair]] = OrderedDict()
+        self._loads: dict[tuple[str, str], asyncio.Task[Pair]] = {}
+
+    def definition_nowait(self, app_name: str, path: str) -> Pair | None:
+        """What is kept and fresh, without waiting."""
+        kept = self._pairs.get((app_name, path))
+        if kept is None or kept[0] <= self._clock.monotonic():
+            return None
+        return kept[1]
+
+    async def definition(self, app_name: str, path: str) -> Pair:
+        """An app and its route; many who ask at once share one load.
+
+        Raises:
+            AppsNotFound: There is no such app.
+            RoutesNotFound: The app has no such route.
+        """
+        if (pair := self.definition_nowait(app_name, path)) is not None:
+            return pair
+        key = (app_name, path)
+        load = self._loads.get(key)
+        if load is None:
+            load = self._loads[key] = asyncio.get_running_loop().create_task(self._load(key))
+            load.add_done_callback(lambda done: self._loaded(key, done))
+        return await asyncio.shield(load)  # one who gives up does not take the load from the others
+
+    async def get_app(self, name: str) -> App:
+        """The app, fresh."""
+        return await self._inner.get_app(name)
+
+    async def get_route(self, app_name: str, path: str) -> Route:
+        """The route, fresh."""
+        return await self._inner.get_route(app_name, path)
+
+    async def finish_many(self, ended: list[EndedCall]) -> None:
+        """Store records and logs."""
+        await self._inner.finish_many(ended)
+
+    async def close(self) -> None:
+        """End the loads that still run."""
+        loads = list(self._loads.values())
+        for load in loads:
+            load.cancel()
+        if loads:
+            await asyncio.wait(loads)
+
+    async def _load(self, key: tuple[str, str]) -> Pair:
+        app = await self._inner.get_app(key[0])
+        return app, await self._inner.get_route(*key)
+
+    def _loaded(self, key: tuple[str, str], load: asyncio.Task[Pair]) -> None:
+        del self._loads[key]
+        if load.cancelled() or load.exception() is not None:
+            return
+        self._pairs[key] = (self._clock.monotonic() + _TTL_S, load.result())
+        self._pairs.move_to_end(key)
+        if len(self._pairs) > self._max_entries:
+            self._pairs.popitem(last=False)

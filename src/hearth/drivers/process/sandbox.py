@@ -1,0 +1,54 @@
+"""The sandbox of a process: bubblewrap, where it works."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+#: What every function may read. Nothing of /etc that could hold a secret.
+_SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_ETC: Final = (
+    "alternatives",
+    "ca-certificates",
+    "group",
+    "hosts",
+    "ld.so.cache",
+    "localtime",
+    "nsswitch.conf",
+    "passwd",
+    "resolv.conf",
+    "ssl",
+)
+_SPACES: Final = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+_PROBE_LIMIT_S: Final = 10
+
+
+def find() -> str | None:
+    """The path of a bubblewrap that works here. Runs it once: for start-up only."""
+    program = shutil.which("bwrap")
+    if program is None:
+        return None
+    argv = wrap(program, ["/bin/true"], folder=Path("/usr"), workdir=Path("/usr"), roots=())
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=_PROBE_LIMIT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return program if done.returncode == 0 else None
+
+
+def wrap(program: str, cmd: Sequence[str], *, folder: Path, workdir: Path, roots: Sequence[str]) -> list[str]:
+    """The command that runs ``cmd`` in a sandbox.
+
+    It sees the system's programs, ``folder`` and ``roots``, all read-only; a /tmp, /proc and /dev of its own; no other
+    process, no other file. It dies with its parent.
+    """
+    argv = [program, *_SPACES, "--die-with-parent", "--new-session", "--hostname", "function"]
+    for path in (*_SYSTEM, *(f"/etc/{name}" for name in _ETC)):
+        argv += ["--ro-bind-try", path, path]
+    argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/home"]
+    for path in (*roots, str(folder)):
+        argv += ["--ro-bind", path, path]
+    return [*argv, "--chdir", str(workdir), "--", *cmd]
