@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -259,7 +259,7 @@ def _from_app(app: App) -> dict[str, Any]:
     return {"name": app.name, "config": _json(app.config), **_times(app)}
 
 
-def _to_app(row: Mapping[str, Any]) -> App:
+def _to_app(row: sa.RowMapping) -> App:
     return App(name=row["name"], config=_map(row["config"]), **_read_times(row))
 
 
@@ -274,7 +274,7 @@ def _from_route(route: Route) -> dict[str, Any]:
     }
 
 
-def _to_route(row: Mapping[str, Any]) -> Route:
+def _to_route(row: sa.RowMapping) -> Route:
     fields = ("app_name", "path", "image", "format", "memory", "timeout", "idle_timeout", "type")
     return Route(
         **{name: row[name] for name in fields},
@@ -299,7 +299,7 @@ def _from_call(call: Call) -> dict[str, Any]:
     }
 
 
-def _to_call(row: Mapping[str, Any]) -> Call:
+def _to_call(row: sa.RowMapping) -> Call:
     return Call(
         id=row["id"],
         app_name=row["app_name"],
@@ -317,7 +317,7 @@ def _times(thing: App | Route) -> dict[str, str]:
     return {"created_at": format_time(thing.created_at), "updated_at": format_time(thing.updated_at)}
 
 
-def _read_times(row: Mapping[str, Any]) -> dict[str, dt.datetime]:
+def _read_times(row: sa.RowMapping) -> dict[str, Any]:
     return {name: parse_time(row[name] or "") for name in ("created_at", "updated_at")}
 
 

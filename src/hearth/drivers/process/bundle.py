@@ -66,7 +66,7 @@ class Bundle:
 
 
 def locate(bundles: Path, image: str) -> Path | None:
-    """The folder of a reference ``name[:tag]``; ``None`` if it is no reference of a bundle. Never leaves ``bundles``."""
+    """The folder of a reference ``name[:tag]``, always below ``bundles``; ``None`` if it names no bundle."""
     match = _REFERENCE.fullmatch(image)
     if match is None or any(part in ("", ".", "..") for part in match[1].split("/")):
         return None

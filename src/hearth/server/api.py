@@ -1,0 +1,134 @@
+"""Everything but invocations: the small endpoints and API v1, as one ASGI application.
+
+Routing is a table of our own: the specification's rules for slashes, unknown paths and wrong methods are exact, and
+are not those of a framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from hearth import FN_VERSION
+from hearth.clock import Clock
+from hearth.datastore.base import Datastore
+from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB, AppsMissingName, PathNotFound
+from hearth.models.route import clean_path
+from hearth.server import errors
+from hearth.server.api_v1.apps import Apps
+from hearth.server.api_v1.calls import Calls
+from hearth.server.api_v1.request import ApiRequest
+from hearth.server.api_v1.routes import Routes
+from hearth.server.description import DESCRIPTION, PAGE
+
+Handler = Callable[[ApiRequest], Awaitable["dict[str, Any] | Response"]]
+_HOME: Final = {"goto": "https://github.com/fnproject/fn", "hello": "world!"}
+
+
+class Api:
+    """The application.
+
+    Args:
+        stats: The node's counts, as /stats shows them.
+    """
+
+    def __init__(
+        self,
+        datastore: Datastore,
+        clock: Clock,
+        stats: Callable[[], Mapping[str, Any]],
+        max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB,
+    ) -> None:
+        apps, calls = Apps(datastore, clock), Calls(datastore)
+        routes = Routes(datastore, clock, max_memory_mib)
+        self._pages: dict[str, Callable[[], Response]] = {
+            "/": lambda: _json(_HOME),
+            "/version": lambda: _json({"version": FN_VERSION}),
+            "/stats": lambda: _json(stats()),
+            "/v1/openapi.json": lambda: _json(DESCRIPTION),
+            "/docs": lambda: Response(PAGE, media_type="text/html"),
+        }
+        self._of_apps: dict[str, Handler] = {"GET": apps.list, "POST": apps.create}
+        self._of_app: dict[str, Handler] = {"GET": apps.get, "PATCH": apps.update, "DELETE": apps.remove}
+        self._of_routes: dict[str, Handler] = {"GET": routes.list, "POST": routes.create}
+        self._of_route: dict[str, Handler] = {
+            "GET": routes.get,
+            "PUT": routes.put,
+            "PATCH": routes.patch,
+            "DELETE": routes.remove,
+        }
+        self._of_calls: dict[str, Handler] = {"GET": calls.list}
+        self._of_call: dict[str, Handler] = {"GET": calls.get}
+        self._of_log: dict[str, Handler] = {"GET": calls.log}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except Exception as exc:  # errors.answer tells those that clients may see from those they may not
+            told = errors.answer(exc)
+            response = Response(told.body, told.status, told.headers)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path: str = request.scope["path"]
+        if request.method == "GET" and (page := self._pages.get(path)) is not None:
+            return page()
+        if (found := self._find(request, path)) is not None:
+            handler, api_request = found
+            result = await handler(api_request)
+            return result if isinstance(result, Response) else _json(result)
+        if self._is_slash_away(request, path):
+            return _redirect(request, path.removesuffix("/"))
+        raise PathNotFound.of(path)
+
+    def _find(self, request: Request, path: str) -> tuple[Handler, ApiRequest] | None:
+        match path.split("/"):
+            case ["", "v1", "apps"]:
+                return self._handler(self._of_apps, request)
+            case ["", "v1", "apps", "", _, *_]:
+                raise AppsMissingName
+            case ["", "v1", "apps", app] if app:
+                return self._handler(self._of_app, request, app=app)
+            case ["", "v1", "apps", app, "routes"]:
+                return self._handler(self._of_routes, request, app=app)
+            case ["", "v1", "apps", app, "routes", ""] if request.method in ("GET", "POST"):
+                return None  # the list, one slash away
+            case ["", "v1", "apps", app, "routes", *parts]:
+                return self._handler(self._of_route, request, app=app, route=clean_path("/".join(parts)))
+            case ["", "v1", "apps", app, "calls"]:
+                return self._handler(self._of_calls, request, app=app)
+            case ["", "v1", "apps", app, "calls", call] if call:
+                return self._handler(self._of_call, request, app=app, call=call)
+            case ["", "v1", "apps", app, "calls", call, "log"] if call:
+                return self._handler(self._of_log, request, app=app, call=call)
+        return None
+
+    def _handler(self, table: dict[str, Handler], request: Request, **names: str) -> tuple[Handler, ApiRequest] | None:
+        handler = table.get(request.method)
+        return None if handler is None else (handler, ApiRequest(request, **names))
+
+    def _is_slash_away(self, request: Request, path: str) -> bool:
+        """Whether the path without its last slash is one that is served."""
+        shorter = path.removesuffix("/")
+        if shorter in ("", path):
+            return False
+        if request.method == "GET" and shorter in self._pages:
+            return True
+        return not shorter.endswith("/") and self._find(request, shorter) is not None
+
+
+def _json(value: Mapping[str, Any]) -> Response:
+    body = errors.escape(msgspec.json.encode(value))
+    return Response(body, headers={"Content-Type": errors.JSON_TYPE})
+
+
+def _redirect(request: Request, path: str) -> Response:
+    status = 301 if request.method == "GET" else 307
+    return RedirectResponse(str(request.url.replace(path=path, scheme="", netloc="")), status)

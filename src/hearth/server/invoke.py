@@ -1,0 +1,227 @@
+"""The invocation front: /r/APP/PATH, raw ASGI, before any framework (protocols specification 1, 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import functools
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from hearth.access.cached import CachedAccess
+from hearth.agent.agent import Agent
+from hearth.agent.call import ActiveCall, ClientGone
+from hearth.agent.function import Function
+from hearth.clock import Clock
+from hearth.models.errors import AppsMissingName, CallTimeout, PathNotFound, ServerBusy
+from hearth.models.route import HeaderMap, clean_path
+from hearth.models.times import format_duration
+from hearth.protocols.base import HOP_BY_HOP, canonical
+from hearth.server import errors
+from hearth.server.body import AsgiBody, ClientWatch
+
+METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "DELETE", "CONNECT", "TRACE"})
+
+#: Headers of which an answer has one: the function's replaces what was there.
+_SINGLE: Final = frozenset(
+    {
+        "Content-Type",
+        "Content-Length",
+        "Date",
+        "Location",
+        "Etag",
+        "Last-Modified",
+        "Server",
+        "Content-Encoding",
+    }
+)
+#: Headers that only Hearth sets.
+_OURS: Final = frozenset({"Fn_call_id", "Xxx-Fxlb-Wait"})
+#: Request headers that are no part of the call's header map.
+_FRAMING: Final = frozenset({"Host", "Transfer-Encoding", "Trailer"})
+_BODILESS: Final = frozenset({204, 304})
+
+Pairs = list[tuple[str, bytes]]
+
+_canonical = functools.lru_cache(maxsize=4096)(canonical)
+
+
+class InvokeFront:
+    """Answers calls."""
+
+    def __init__(self, agent: Agent, access: CachedAccess, clock: Clock, next_id: Callable[[], str]) -> None:
+        self._agent = agent
+        self._access = access
+        self._clock = clock
+        self._next_id = next_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one call."""
+        answer = Answer(send, scope["method"])
+        try:
+            await self._invoke(scope, receive, answer)
+        except ClientGone:
+            return
+        except Exception as exc:
+            if answer.started:
+                return  # unfinished: the server closes the connection, and the client sees the truncation
+            await answer.fail(exc)
+        else:
+            await answer.finish()
+
+    async def _invoke(self, scope: Scope, receive: Receive, answer: Answer) -> None:
+        app_name, _, rest = scope["path"][3:].partition("/")
+        if not app_name:
+            raise AppsMissingName
+        if scope["method"] not in METHODS:
+            raise PathNotFound.of(scope["path"])
+        path = clean_path(rest)
+        pair = self._access.definition_nowait(app_name, path)
+        if pair is None:
+            pair = await self._access.definition(app_name, path)
+        call_id = self._next_id()
+        answer.identify(call_id, pair[1].headers)
+        function = self._agent.function(*pair)
+        self._agent.check_capacity(function)
+        call = self._call(scope, function, call_id, AsgiBody(scope, receive), answer)
+        answer.call = call
+        with ClientWatch(call.body, receive, self._clock) as watch:
+            try:
+                await self._agent.submit(call)
+            except asyncio.CancelledError:
+                watch.settle()
+                raise
+
+    def _call(self, scope: Scope, function: Function, call_id: str, body: AsgiBody, answer: Answer) -> ActiveCall:
+        headers, host = _request_headers(scope)
+        query = scope["query_string"]
+        target = scope["raw_path"].decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
+        return self._agent.new_call(
+            function,
+            call_id,
+            method=scope["method"],
+            url=f"{scope['scheme']}://{host}{target}",
+            headers=headers,
+            body=body,
+            sink=answer,
+        )
+
+
+class Answer:
+    """The response of one call: a :class:`~hearth.agent.call.ResponseSink` over ASGI.
+
+    Nothing is sent before the first byte of the body, and the last byte not before the call is recorded, so that an
+    error can still be told while nothing was sent, and a client that has its answer finds the record.
+    """
+
+    __slots__ = ("_base", "_bodiless", "_head", "_remaining", "_send", "_status", "_tail", "call", "started")
+
+    def __init__(self, send: Send, method: str) -> None:
+        self.started = False
+        self.call: ActiveCall | None = None
+        self._send = send
+        self._bodiless = method == "HEAD"
+        self._base: Pairs = []
+        self._status = 200
+        self._head: Pairs = []
+        self._remaining = -1
+        self._tail = b""
+
+    def identify(self, call_id: str, route_headers: HeaderMap) -> None:
+        """The call has an id: from here on errors, too, carry it and the route's headers."""
+        self._base = [("Fn_call_id", call_id.encode())]
+        for name, values in route_headers.items():
+            self._base += [(_canonical(name), _line(value.encode())) for value in values]
+
+    def head(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """The function's status and headers, merged with what is there."""
+        self._status = status
+        given = [
+            (name, value.encode("latin-1", "replace"))
+            for name, value in headers
+            if name not in _OURS and name not in HOP_BY_HOP
+        ]
+        names = {name for name, _ in given if name in _SINGLE}
+        self._head = given
+        self._base = [pair for pair in self._base if pair[0] not in names]
+        for name, value in given:
+            if name == "Content-Length":
+                self._remaining = int(value)
+        if status in _BODILESS:
+            self._bodiless = True
+            self._head = [pair for pair in given if pair[0] != "Content-Length"]
+
+    async def write(self, data: bytes, *, last: bool) -> None:
+        """Some bytes of the body."""
+        if self._bodiless:
+            return
+        if self._remaining > 0:
+            self._remaining -= len(data)
+            last = last or self._remaining <= 0
+        if last:
+            self._tail = data
+            return
+        if not self.started:
+            await self._send_head(self._headers())
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self) -> None:
+        """The call has ended well: send what is held."""
+        if not self.started:
+            headers = self._headers()
+            if not self._bodiless and self._remaining < 0:
+                headers.append(("Content-Length", b"%d" % len(self._tail)))
+            await self._send_head(headers)
+        await self._send({"type": "http.response.body", "body": self._tail, "more_body": False})
+
+    async def fail(self, exc: Exception) -> None:
+        """Nothing was sent yet: tell the error, with nothing that the function said."""
+        told = errors.answer(exc)
+        self._status = told.status
+        headers = [pair for pair in self._base if pair[0] not in _SINGLE]
+        headers += [(name, value.encode()) for name, value in told.headers.items()]
+        headers.append(("Content-Length", b"%d" % len(told.body)))
+        if isinstance(exc, ServerBusy | CallTimeout):
+            headers += self._wait_header()
+        await self._send_head(headers)
+        await self._send({"type": "http.response.body", "body": told.body, "more_body": False})
+
+    def _headers(self) -> Pairs:
+        headers = [*self._base, *self._wait_header(), *self._head]
+        if not any(name == "Content-Type" for name, _ in headers):
+            headers.append(("Content-Type", b"application/json"))
+        return headers
+
+    def _wait_header(self) -> Pairs:
+        if self.call is None:
+            return []
+        return [("Xxx-Fxlb-Wait", format_duration(self.call.waited_s).encode())]
+
+    async def _send_head(self, headers: Pairs) -> None:
+        self.started = True
+        lines = [(name.encode("latin-1", "replace"), value) for name, value in headers]
+        if not any(name == "Date" for name, _ in headers):
+            lines.append((b"Date", email.utils.formatdate(usegmt=True).encode()))
+        await self._send({"type": "http.response.start", "status": self._status, "headers": lines})
+
+
+def _request_headers(scope: Scope) -> tuple[HeaderMap, str]:
+    """The call's header map, canonical names, and the host."""
+    headers: HeaderMap = {}
+    host = ""
+    pairs: list[tuple[bytes, bytes]] = scope["headers"]
+    for raw_name, raw_value in pairs:
+        name = _canonical(raw_name.decode("latin-1"))
+        value = raw_value.decode("latin-1")
+        if name not in _FRAMING:
+            headers.setdefault(name, []).append(value)
+        elif name == "Host":
+            host = value
+    return headers, host
+
+
+def _line(value: bytes) -> bytes:
+    """A header's value on one line: what a route's owner wrote must not become another header."""
+    return value.replace(b"\r", b" ").replace(b"\n", b" ").replace(b"\0", b"")
