@@ -28,16 +28,12 @@ from hearth.models.errors import (
     CallTimeout,
     ContainerStartFailed,
     ImagePullFailed,
-    InternalError,
     ServerBusy,
 )
 from hearth.models.route import HeaderMap, Route
-from hearth.telemetry.logs import get_logger
 
 #: How often functions that nobody calls any more are looked for, seconds.
 _SWEEP_S: Final = 60.0
-
-_log = get_logger(__name__)
 
 
 class Agent:
@@ -291,8 +287,6 @@ class Agent:
         if translated is not None:
             translated.__cause__ = exc
             return translated
-        if isinstance(exc, InternalError) or not hasattr(exc, "code"):
-            _log.error("call failed", call_id=call.record.id, error=str(exc), exc_info=exc)
         return exc
 
     def _count(self, call: ActiveCall, error: Exception | None) -> None:
@@ -314,7 +308,7 @@ class Agent:
             record.status = TIMEOUT
         else:
             record.status = ERROR
-            record.error = str(error)
+            record.error = str(error) or type(error).__name__
         return EndedCall(record, call.log.take())
 
     # -- containers ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hearth.drivers.base import Container, Exit, StartFailed, StatsSample, StreamClosed
 from hearth.drivers.process.cgroups import MemoryGroup
@@ -81,8 +81,8 @@ class _Pipes(asyncio.SubprocessProtocol):
         self._open = {1, 2}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._container._connected(transport)
+        # uvloop's transport has the methods of a SubprocessTransport without being one.
+        self._container._connected(cast("asyncio.SubprocessTransport", transport))
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         self._container._output(fd).feed(data)

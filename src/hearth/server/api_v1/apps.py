@@ -1,4 +1,4 @@
-"""/v1/apps"""
+"""The apps of the API: /v1/apps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/v1/apps/:app/calls"""
+"""The calls of an app: /v1/apps/:app/calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/v1/apps/:app/routes"""
+"""The routes of an app: /v1/apps/:app/routes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,36 @@
+"""The command's groups, put together."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from hearth import FN_VERSION, __version__
+from hearth.cli.build import build
+from hearth.cli.start import start
+from hearth.models.errors import HearthError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command()(start)
+app.command()(build)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions."""
+    typer.echo(f"hearth {__version__} (speaks Fn {FN_VERSION})")
+
+
+@app.callback()
+def hearth() -> None:
+    """Run functions that live in containers."""
+
+
+def main() -> None:
+    """Run the command; a known error is one line on stderr and exit status 1."""
+    try:
+        app()
+    except HearthError as exc:
+        typer.echo(f"hearth: {exc}", err=True)
+        sys.exit(1)

@@ -1,0 +1,23 @@
+"""hearth start."""
+
+from __future__ import annotations
+
+import typer
+import uvloop
+
+from hearth import FN_VERSION, __version__, nodes, settings
+from hearth.telemetry import logs
+
+
+def start() -> None:
+    """Run a node in the foreground, configured by the FN_* variables."""
+    wanted = settings.load()
+    logs.configure(wanted.log_level)
+
+    def announce(node: nodes.Node, url: str) -> None:
+        typer.echo(f"Hearth {__version__} (v{FN_VERSION})")
+        typer.echo(f"  url     {url}")
+        typer.echo(f"  data    {wanted.data}")
+        typer.echo(f"  driver  {node.driver.name}")
+
+    uvloop.run(nodes.serve(wanted, announce))

@@ -1,0 +1,68 @@
+"""What an operator can set: one frozen object; defaults < environment < code. The only reader of the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pydantic
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hearth.models.errors import StartUpError
+
+_GRACE_S: Final = 150.0
+
+
+class Settings(BaseSettings):
+    """The settings of one node (operations specification 1). Sizes are in the unit that the name says."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    node_type: str = Field(default="full", validation_alias="FN_NODE_TYPE", description="only `full` for now")
+    port: int = Field(default=8080, ge=0, le=65535, validation_alias="FN_PORT", description="0: any free port")
+    data_dir: Path = Field(default=Path("data"), validation_alias="FN_DATA_DIR", description="where all data lives")
+    db_url: str | None = Field(default=None, validation_alias="FN_DB_URL", description="sqlite3:///absolute/fn.db")
+    driver: Literal["auto", "docker", "process"] = Field(
+        default="auto", validation_alias="FN_DRIVER", description="auto: Docker if it answers, else processes"
+    )
+    log_level: str = Field(default="info", validation_alias="FN_LOG_LEVEL", description="debug ... panic")
+    docker_host: str = Field(default="unix:///var/run/docker.sock", validation_alias="DOCKER_HOST")
+    max_total_memory: int | None = Field(
+        default=None, gt=0, validation_alias="FN_MAX_TOTAL_MEMORY", description="bytes that containers share"
+    )
+    max_total_cpu: int | None = Field(
+        default=None, gt=0, validation_alias="FN_MAX_TOTAL_CPU", description="milli-CPUs that containers share"
+    )
+    grace_s: float = Field(
+        default=_GRACE_S, ge=0, validation_alias="FN_GRACE_S", description="seconds running calls get at shutdown"
+    )
+
+    @property
+    def data(self) -> Path:
+        """The data folder, absolute."""
+        return self.data_dir.absolute()
+
+    @property
+    def bundles(self) -> Path:
+        """The folder of bundles."""
+        return self.data / "bundles"
+
+    @property
+    def database(self) -> str:
+        """The URL of the datastore."""
+        return self.db_url if self.db_url is not None else f"sqlite3://{self.data / 'fn.db'}"
+
+
+def load(**given: Any) -> Settings:
+    """The settings of this process; what is given in code beats the environment.
+
+    Raises:
+        StartUpError: A value is of no use; the text names its variable.
+    """
+    try:
+        return Settings(**given)
+    except pydantic.ValidationError as exc:
+        first = exc.errors()[0]
+        name = first["loc"][0] if first["loc"] else "settings"
+        raise StartUpError(f"{name}={first.get('input')!r}: {first['msg']}") from exc

@@ -1,0 +1,54 @@
+"""Start a node, deploy the sample function, call it, print the answer, and keep serving until interrupted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+HEARTH = ROOT / ".venv" / "bin" / "hearth"
+
+
+def main() -> int:
+    """Run the sample; the server's exit status."""
+    environment = {"FN_DRIVER": "process", **os.environ}  # the sample is a bundle: it needs no Docker
+    subprocess.run([HEARTH, "build", ROOT / "examples" / "hello"], check=True, env=environment)
+    server = subprocess.Popen([HEARTH, "start"], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        url = _url(server)
+        if url is None:
+            return server.wait()
+        route = {"path": "/hello", "image": "hello:1", "format": "json"}
+        with httpx.Client(base_url=url, timeout=60) as client:
+            client.put("/v1/apps/sample/routes/hello", json={"route": route}).raise_for_status()
+            answer = client.post("/r/sample/hello", json={"name": "Hearth"})
+        print(f"\nHTTP {answer.status_code}: {answer.text}\n\nTry it yourself:")
+        print(f'  curl -d \'{{"name":"you"}}\' {url}/r/sample/hello\n\nServing; press Ctrl-C to stop.', flush=True)
+        return server.wait()
+    except KeyboardInterrupt:
+        return server.wait()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _url(server: subprocess.Popen[str]) -> str | None:
+    """Pass on what the server prints until it says where it listens."""
+    assert server.stdout is not None
+    url = None
+    for line in server.stdout:
+        print(line, end="", flush=True)
+        name, _, value = line.strip().partition(" ")
+        if name == "url":
+            url = value.strip()
+        if name == "driver":
+            return url
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
