@@ -1,4 +1,51 @@
-#!/usr/bin/env bash
-# Install and start what the tests need and a bare machine lacks. Safe to run again; needs root only to install or start.
-set -euo pipefail
-exit 0
+#!/bin/sh
+# Install and start what the tests run against: a real Docker Engine, bubblewrap. Idempotent; needs root once.
+set -eu
+
+say() { echo "engines: $*" >&2; }
+
+need_root() {
+    [ "$(id -u)" = 0 ] || { say "$1 is missing; run this script once as root"; exit 1; }
+}
+
+install_packages() {
+    need_root "$*"
+    say "installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >/dev/null
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+missing=""
+command -v dockerd >/dev/null || missing="$missing docker.io iptables"
+command -v bwrap >/dev/null || missing="$missing bubblewrap"
+# shellcheck disable=SC2086 # a list of package names
+[ -z "$missing" ] || install_packages $missing
+
+answers() { curl -fs --max-time 5 --unix-socket /var/run/docker.sock http://engine/_ping >/dev/null 2>&1; }
+
+wait_for_answer() {
+    for _ in $(seq 150); do
+        answers && return 0
+        kill -0 "$1" 2>/dev/null || return 1
+        sleep 0.2
+    done
+    return 1
+}
+
+start_engine() {
+    log=/var/log/hearth-test-dockerd.log
+    rm -f /var/run/docker.pid
+    setsid dockerd "$@" >"$log" 2>&1 </dev/null &
+    wait_for_answer $! && return 0
+    kill $! 2>/dev/null || true
+    return 1
+}
+
+if ! answers; then
+    need_root "a running Docker Engine"
+    say "starting dockerd"
+    start_engine || start_engine --iptables=false --bridge=none ||
+        start_engine --storage-driver=vfs --iptables=false --bridge=none ||
+        { say "dockerd does not start; see /var/log/hearth-test-dockerd.log"; exit 1; }
+fi

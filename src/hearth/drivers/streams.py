@@ -19,7 +19,7 @@ class StreamBuffer:
         resume: Called when there is room again.
     """
 
-    __slots__ = ("_chunks", "_ended", "_pause", "_paused", "_resume", "_sink", "_size", "_waiter")
+    __slots__ = ("_chunks", "_end", "_ended", "_pause", "_paused", "_resume", "_sink", "_size", "_waiter")
 
     def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         self._pause = pause
@@ -30,6 +30,7 @@ class StreamBuffer:
         self._paused = False
         self._sink: Callable[[bytes], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._end = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<StreamBuffer size={self._size} ended={self._ended} paused={self._paused}>"
@@ -53,6 +54,7 @@ class StreamBuffer:
         if self._ended:
             return
         self._ended = True
+        self._end.set()
         if self._sink is not None:
             self._sink(b"")
         self._wake()
@@ -61,6 +63,10 @@ class StreamBuffer:
     def ended(self) -> bool:
         """The transport has delivered the end; bytes may still be unread."""
         return self._ended
+
+    async def wait_ended(self) -> None:
+        """Wait until the transport has delivered the end."""
+        await self._end.wait()
 
     # -- the reader's side ------------------------------------------------------------------------------------------
 

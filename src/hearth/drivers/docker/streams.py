@@ -1,0 +1,181 @@
+"""A container's streams over the Engine's attach endpoint, with back-pressure both ways.
+
+The connection is an HTTP/1.1 request that is upgraded to raw bytes: what we write is stdin as it stands; what the
+Engine writes is frames of eight bytes of head (stream, three zeros, length) and a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+from hearth.drivers.base import DriverUnavailable, StartFailed, StreamClosed
+from hearth.drivers.streams import HIGH_WATER, StreamBuffer
+
+_HEAD: Final = 8
+
+
+class Attachment(asyncio.Protocol):
+    """One attached connection: feeds ``output`` with what the container writes, carries its stdin.
+
+    Use :func:`attach`.
+    """
+
+    def __init__(self, output: StreamBuffer) -> None:
+        self.upgraded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._output = output
+        self._transport: asyncio.Transport | None = None
+        self._received = bytearray()
+        self._left = 0
+        self._full = False
+        self._lost = False
+        self._room: asyncio.Future[None] | None = None
+
+    # -- the transport's side -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+
+    def data_received(self, data: bytes) -> None:
+        """The answer to the request, then frames."""
+        if self._left and not self._received and len(data) <= self._left:  # inside one frame: nothing to copy
+            self._left -= len(data)
+            self._output.feed(data)
+            return
+        self._received += data
+        if not self.upgraded.done() and not self._take_answer():
+            return
+        self._take_frames()
+
+    def eof_received(self) -> bool:
+        """The container's output has ended; our side stays open for what is still to be written."""
+        self._output.feed_eof()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more comes or goes."""
+        self._lost = True
+        self._output.feed_eof()
+        self.resume_writing()
+        if not self.upgraded.done():
+            self.upgraded.set_exception(DriverUnavailable("the Docker Engine closed the connection"))
+
+    def pause_writing(self) -> None:
+        """The container is not reading."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._full = False
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _take_answer(self) -> bool:
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        status = bytes(self._received[:end]).partition(b" ")[2]
+        del self._received[: end + 4]
+        if status.startswith((b"101", b"200")):
+            self.upgraded.set_result(None)
+            return True
+        self.upgraded.set_exception(StartFailed(f"attach: {status.decode('latin-1', 'replace')[:200]}"))
+        return False
+
+    def _take_frames(self) -> None:
+        while self._received:
+            if self._left == 0:
+                if len(self._received) < _HEAD:
+                    return
+                self._left = int.from_bytes(self._received[4:_HEAD], "big")
+                del self._received[:_HEAD]
+                continue
+            chunk = bytes(self._received[: self._left])
+            del self._received[: len(chunk)]
+            self._left -= len(chunk)
+            self._output.feed(chunk)
+
+    # -- the owner's side -----------------------------------------------------------------------------------------
+
+    def request(self, target: str) -> None:
+        """Ask to be attached."""
+        assert self._transport is not None
+        self._transport.write(
+            f"POST {target} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\n"
+            "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
+        )
+
+    def pause_reading(self) -> None:
+        """Our buffer is full: let the container wait."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """There is room again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    async def write(self, data: bytes) -> None:
+        """Hand bytes to the container's stdin; waits while it is not reading."""
+        if self._lost or self._transport is None or self._transport.is_closing():
+            raise StreamClosed("the container closed its stdin")
+        self._transport.write(data)
+        if not self._full:
+            return
+        self._room = asyncio.get_running_loop().create_future()
+        try:
+            await self._room
+        finally:
+            self._room = None
+        if self._lost:
+            raise StreamClosed("the container closed its stdin")
+
+    @property
+    def pending(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def close(self) -> None:
+        """End of file for the container, once all was handed over."""
+        if self._transport is not None and not self._transport.is_closing() and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def abort(self) -> None:
+        """Close the connection, whatever is still under way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def attach(host: str, container_id: str, streams: str) -> tuple[Attachment, StreamBuffer]:
+    """Attach to a container that is made but not yet started.
+
+    Args:
+        host: The Engine's URL, ``unix://...`` or ``tcp://host:port``.
+        container_id: Whose streams.
+        streams: Which, as query parameters: ``stdin=1&stdout=1``.
+
+    Raises:
+        DriverUnavailable: The Engine cannot be reached.
+        StartFailed: It does not attach.
+    """
+    output = StreamBuffer(lambda: attachment.pause_reading(), lambda: attachment.resume_reading())
+    attachment = Attachment(output)
+    loop = asyncio.get_running_loop()
+    address = urlsplit(host)
+    try:
+        if address.scheme == "unix":
+            await loop.create_unix_connection(lambda: attachment, address.path)
+        else:
+            await loop.create_connection(lambda: attachment, address.hostname, address.port or 2375)
+    except OSError as exc:
+        raise DriverUnavailable(f"couldn't connect to docker daemon at {host}") from exc
+    try:
+        attachment.request(f"/containers/{container_id}/attach?stream=1&{streams}")
+        await attachment.upgraded
+    except BaseException:
+        attachment.abort()
+        raise
+    return attachment, output

@@ -1,0 +1,85 @@
+"""Images for the tests, made from this machine's own files: no registry is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+_PREFIX = Path(sys.base_prefix)
+_VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+_LEFT_OUT = {"test", "tests", "site-packages", "idlelib", "lib2to3", "tkinter", "ensurepip", "__pycache__", "turtledemo"}
+
+
+def python_image(script: Path) -> str:
+    """An image that runs a script with this Python; its name. Made once per content."""
+    interpreter = _PREFIX / "bin" / _VERSION
+    digest = hashlib.sha256(script.read_bytes() + str(interpreter).encode()).hexdigest()[:12]
+    name = f"hearth-test/{script.stem}:{digest}"
+    if not _exists(name):
+        _import(name, [str(interpreter), "/function.py"], _python_files(script))
+    return name
+
+
+def broken_image(entrypoint: str, mode: int) -> str:
+    """An image whose entrypoint is a file with this mode (0: there is none)."""
+    name = f"hearth-test/broken:{mode:o}"
+    if not _exists(name):
+        files = [("program", b"not a program", mode)] if mode else [("other", b"", 0o644)]
+        _import(name, [entrypoint], [_member(*file) for file in files])
+    return name
+
+
+def _exists(name: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode == 0
+
+
+def _import(name: str, entrypoint: list[str], members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> None:
+    change = f"ENTRYPOINT {json.dumps(entrypoint)}"
+    command = ["docker", "import", "--change", change, "--change", "ENV PYTHONUNBUFFERED=1", "-", name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        with tarfile.open(fileobj=process.stdin, mode="w|") as archive:
+            for info, data in members:
+                archive.addfile(info, io.BytesIO(data))
+    assert process.returncode == 0
+
+
+def _python_files(script: Path) -> Iterable[tuple[tarfile.TarInfo, bytes]]:
+    yield _member("function.py", script.read_bytes(), 0o644)
+    yield _folder("tmp", 0o1777)
+    interpreter = _PREFIX / "bin" / _VERSION
+    yield _member(str(interpreter)[1:], interpreter.resolve().read_bytes(), 0o755)
+    library = _PREFIX / "lib" / _VERSION
+    for path in sorted(library.rglob("*")):
+        if path.is_file() and not _LEFT_OUT & set(path.relative_to(library).parts):
+            yield _member(str(path)[1:], path.read_bytes(), 0o755 if path.suffix == ".so" else 0o644)
+    seen: set[str] = set()
+    for binary in [interpreter, *(library / "lib-dynload").glob("*.so")]:
+        for shared in _shared_libraries(binary):
+            if shared not in seen:
+                seen.add(shared)
+                yield _member(shared[1:], Path(shared).read_bytes(), 0o755)
+
+
+def _shared_libraries(binary: Path) -> list[str]:
+    listed = subprocess.run(["ldd", binary], capture_output=True, text=True).stdout
+    words = [word for line in listed.splitlines() for word in line.split() if word.startswith("/")]
+    return [word for word in words if Path(word).exists()]
+
+
+def _member(name: str, data: bytes, mode: int) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), mode
+    return info, data
+
+
+def _folder(name: str, mode: int) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = tarfile.DIRTYPE, mode
+    return info, b""
