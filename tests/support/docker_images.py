@@ -13,7 +13,17 @@ from pathlib import Path
 
 _PREFIX = Path(sys.base_prefix)
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
-_LEFT_OUT = {"test", "tests", "site-packages", "idlelib", "lib2to3", "tkinter", "ensurepip", "__pycache__", "turtledemo"}
+_LEFT_OUT = {
+    "test",
+    "tests",
+    "site-packages",
+    "idlelib",
+    "lib2to3",
+    "tkinter",
+    "ensurepip",
+    "__pycache__",
+    "turtledemo",
+}
 
 
 def python_image(script: Path) -> str:

@@ -84,8 +84,8 @@ async def run_cold(call: ActiveCall, container: Container) -> None:
     Raises:
         FunctionFailed: It exited with another code.
     """
-    container.stderr.watch(call.log.write)
     await container.start()
+    container.stderr.watch(call.log.write)
     sink = HoldingSink(call.sink)
     try:
         await Exchange(call, container, fresh=True, sink=sink).run()

@@ -169,7 +169,7 @@ async def attach(host: str, container_id: str, streams: str) -> tuple[Attachment
         if address.scheme == "unix":
             await loop.create_unix_connection(lambda: attachment, address.path)
         else:
-            await loop.create_connection(lambda: attachment, address.hostname, address.port or 2375)
+            await loop.create_connection(lambda: attachment, address.hostname or "localhost", address.port or 2375)
     except OSError as exc:
         raise DriverUnavailable(f"couldn't connect to docker daemon at {host}") from exc
     try:

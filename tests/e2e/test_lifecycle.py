@@ -1,0 +1,123 @@
+"""Start, shutdown, sudden death; a small machine."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.support.docker_images import python_image
+from tests.support.node import HEARTH, MULTI, RunningNode, build_multi, running_node
+
+DRIVERS = ["process", "docker"]
+
+
+def _image(driver: str, data: Path, request: pytest.FixtureRequest) -> str:
+    if driver == "docker":
+        request.getfixturevalue("docker")
+        return python_image(MULTI)
+    return build_multi(data, data / "source")
+
+
+def _leftovers(node: RunningNode) -> list[str]:
+    """Containers of a node that still exist."""
+    if node.driver == "docker":
+        listed = subprocess.run(["docker", "ps", "-a", "--format", "{{json .}}"], capture_output=True, text=True)
+        return [line for line in listed.stdout.splitlines() if "hearth.node=" in json.loads(line)["Labels"]]
+    listed = subprocess.run(["pgrep", "-f", str(node.data)], capture_output=True, text=True)
+    return listed.stdout.split()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_shutdown_lets_running_calls_finish_and_leaves_nothing(
+    driver: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    image = _image(driver, tmp_path, request)
+    with running_node(driver, tmp_path, image) as node, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        path = node.route("slow", "http")
+        node.call(path, echo="warm")
+        running = pool.submit(node.call, path, sleep_ms=1500, echo="finished")
+        while node.http.get("/stats").json()["Running"] == 0:
+            pass
+        assert node.stop() == 0
+        assert running.result().text == "finished"
+    assert "server stopped" in (tmp_path / "server.log").read_text()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_nothing_is_left_after_a_sudden_death_and_a_restart(
+    driver: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    image = _image(driver, tmp_path, request)
+    with running_node(driver, tmp_path, image) as node:
+        record_of = node.call(node.route("dies", "json"), echo="x")
+        node.process.send_signal(signal.SIGKILL)
+        node.process.wait()
+    with running_node(driver, tmp_path, image) as again:
+        assert again.record(record_of)["status"] == "success"
+        mine = _leftovers(again)
+        if driver == "process":
+            assert [pid for pid in mine if int(pid) != again.process.pid] == []
+        assert again.call("/r/e2e/dies", echo="y").text == "y"
+
+
+def test_a_small_node_refuses_what_can_never_fit(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    with running_node("process", tmp_path, image, FN_MAX_TOTAL_MEMORY=str(512 << 20)) as node:
+        for format_name in ("default", "http"):
+            answer = node.call(node.route(f"huge-{format_name}", format_name, memory=8192), echo="x")
+            assert answer.status_code == 503
+            assert answer.json() == {"error": {"message": "Timed out - server too busy"}}
+            assert "retry-after" not in answer.headers
+
+
+def test_idle_containers_give_way_to_other_functions(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    with running_node("process", tmp_path, image, FN_MAX_TOTAL_MEMORY=str(500 << 20)) as node:
+        paths = [node.route(name, "http", memory=300) for name in ("first", "second")]
+        answers = [node.call(paths[turn % 2], echo=str(turn)) for turn in range(6)]
+        assert [answer.status_code for answer in answers] == [200] * 6
+
+
+def test_a_full_node_says_when_to_come_back(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    total = str(500 << 20)
+    with running_node("process", tmp_path, image, FN_MAX_TOTAL_MEMORY=total) as node:
+        path = node.route("busy", "http", memory=300, timeout=4)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            running = pool.submit(node.call, path, sleep_ms=3000, echo="first")
+            while node.http.get("/stats").json()["Running"] == 0:
+                pass
+            answer = node.call(path, echo="second")
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"] == "15"
+            assert running.result().text == "first"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("FN_PORT", "no"), ("FN_DRIVER", "magic"), ("FN_DB_URL", "nosql://x"), ("FN_NODE_TYPE", "runner")],
+)
+def test_a_wrong_setting_stops_the_start_with_one_sentence(tmp_path: Path, variable: str, value: str) -> None:
+    environment = {**os.environ, "FN_DATA_DIR": str(tmp_path), "FN_DRIVER": "process", "FN_PORT": "0", variable: value}
+    done = subprocess.run([HEARTH, "start"], env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"hearth: {variable}=")
+
+
+def test_docker_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "FN_DATA_DIR": str(tmp_path),
+        "FN_DRIVER": "docker",
+        "FN_PORT": "0",
+        "DOCKER_HOST": f"unix://{tmp_path}/none.sock",
+    }
+    done = subprocess.run([HEARTH, "start"], env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert f"couldn't connect to docker daemon at unix://{tmp_path}/none.sock" in done.stderr

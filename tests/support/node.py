@@ -1,0 +1,104 @@
+"""A node as a process of its own, as an operator would run it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+HEARTH = Path(sys.executable).with_name("hearth")
+MULTI = Path(__file__).parent.parent / "functions" / "multi.py"
+
+
+class RunningNode:
+    """A node that serves; routes are made through its API."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, data: Path, driver: str, image: str) -> None:
+        self.process = process
+        self.url = url
+        self.data = data
+        self.driver = driver
+        self.image = image
+        self.http = httpx.Client(base_url=url, timeout=60, limits=httpx.Limits(max_connections=200))
+
+    def route(self, path: str, format_name: str, **fields: Any) -> str:
+        """Make or change a route of the test function; the path that calls it."""
+        route = {"image": self.image, "format": format_name, **fields}
+        answer = self.http.put(f"/v1/apps/e2e/routes/{path}", json={"route": route})
+        assert answer.status_code == 200, answer.text
+        return f"/r/e2e/{path}"
+
+    def call(self, path: str, **orders: Any) -> httpx.Response:
+        """Call it with orders."""
+        return self.http.post(path, json=orders)
+
+    def record(self, answer: httpx.Response) -> dict[str, Any]:
+        """The stored record of an answered call."""
+        found = self.http.get(f"/v1/apps/e2e/calls/{answer.headers['fn_call_id']}")
+        assert found.status_code == 200, found.text
+        call: dict[str, Any] = found.json()["call"]
+        return call
+
+    def log(self, answer: httpx.Response) -> str:
+        """The stored log of an answered call."""
+        call_id = answer.headers["fn_call_id"]
+        return self.http.get(f"/v1/apps/e2e/calls/{call_id}/log", headers={"accept": "text/plain"}).text
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal it and wait for its end; its exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def running_node(driver: str, data: Path, image: str, **environment: str) -> Iterator[RunningNode]:
+    """Start a node; leaving it stops it."""
+    variables = {
+        **os.environ,
+        "FN_DRIVER": driver,
+        "FN_DATA_DIR": str(data),
+        "FN_PORT": "0",
+        "FN_MAX_TOTAL_MEMORY": str(8 << 30),
+        **environment,
+    }
+    log = (data / "server.log").open("w")
+    process = subprocess.Popen([HEARTH, "start"], env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        yield RunningNode(process, _url(process), data, driver, image)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(60)
+        assert process.stdout is not None
+        process.stdout.close()
+        log.close()
+
+
+def _url(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    url = ""
+    for line in process.stdout:
+        name, _, value = line.strip().partition(" ")
+        if name == "url":
+            url = value.strip()
+        if name == "driver":
+            return url
+    raise AssertionError("the node did not start")
+
+
+def build_multi(data: Path, folder: Path) -> str:
+    """The test function as a bundle; its reference."""
+    folder.mkdir(parents=True)
+    (folder / "func.py").write_bytes(MULTI.read_bytes())
+    (folder / "func.yaml").write_text("name: multi\nversion: '1'\nruntime: python\n")
+    subprocess.run(
+        [HEARTH, "build", folder], env={**os.environ, "FN_DATA_DIR": str(data)}, check=True, stdout=subprocess.DEVNULL
+    )
+    return "multi:1"
