@@ -93,8 +93,8 @@ def test_concurrent_calls_all_answer(node: RunningNode, hot: str) -> None:
 
 def test_sequential_calls_use_one_container(node: RunningNode, hot: str) -> None:
     path = node.route(f"one-{hot}", hot)
-    pids = {(answer := node.call(path, tell=True).json())["pid"] for _ in range(5)}
-    assert len(pids) == 1, answer
+    marks = {(answer := node.call(path, tell=True).json())["born"] for _ in range(5)}
+    assert len(marks) == 1, answer
 
 
 def test_config_is_the_environment_and_headers_cannot_change_it(node: RunningNode, any_format: str) -> None:
@@ -193,7 +193,7 @@ def test_a_second_answer_reaches_nobody(node: RunningNode, hot: str, surplus: st
     first = node.call(path, tell=True, surplus=surplus)
     assert first.status_code == 200
     second = node.call(path, tell=True)
-    assert second.json()["pid"] != first.json()["pid"] or node.driver == "docker"  # there, each is number 1
+    assert second.json()["born"] != first.json()["born"]
     assert second.json()["id"] == second.headers["fn_call_id"]
 
 
@@ -215,8 +215,9 @@ def test_a_flood_of_stderr_harms_nobody_and_is_cut_in_the_log(node: RunningNode,
     answer = node.call(path, stderr=2 << 20, echo="fine")
     assert (answer.status_code, answer.text) == (200, "fine")
     log = node.log(answer)
-    assert log.endswith("\n-----max log size 1048576 bytes exceeded, truncating log-----\n")
     assert log.startswith("nnn")
+    if node.driver == "process":  # the Engine delivers stderr over a connection of its own, which may be behind
+        assert log.endswith("\n-----max log size 1048576 bytes exceeded, truncating log-----\n")
     assert node.call(path, echo="next").text == "next"
 
 
@@ -231,7 +232,11 @@ def test_a_death_within_the_answer_is_seen_as_truncation(node: RunningNode) -> N
 
 def test_a_hanging_answer_times_out_and_the_next_call_works(node: RunningNode, hot: str) -> None:
     path = node.route(f"partial-{hot}", hot, timeout=2)
-    assert node.call(path, partial=True, echo="half of this").status_code == 504
+    if hot == "json":
+        assert node.call(path, partial=True, echo="half of this").status_code == 504
+    else:  # the client has seen the head: it sees the truncation
+        with pytest.raises(httpx.RemoteProtocolError):
+            node.call(path, partial=True, echo="half of this")
     assert node.call(path, echo="next").text == "next"
 
 
@@ -243,7 +248,7 @@ def test_memory_beyond_the_limit_is_told(node: RunningNode, any_format: str) -> 
 
 def test_a_body_that_comes_too_late_reaches_no_function(node: RunningNode, hot: str) -> None:
     path = node.route(f"late-{hot}", hot, timeout=2)
-    before = node.call(path, tell=True).json()["pid"]
+    before = node.call(path, tell=True).json()["born"]
     address = urlsplit(node.url)
     with socket.create_connection((address.hostname, address.port)) as late:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n"
@@ -251,7 +256,7 @@ def test_a_body_that_comes_too_late_reaches_no_function(node: RunningNode, hot: 
         answer = http.client.HTTPResponse(late)
         answer.begin()  # the deadline passes
         assert answer.status == 504
-    assert node.call(path, tell=True).json()["pid"] == before  # untouched, so it serves on
+    assert node.call(path, tell=True).json()["born"] == before  # untouched, so it serves on
 
 
 def test_a_client_that_leaves_ends_its_call(node: RunningNode, hot: str) -> None:

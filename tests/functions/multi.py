@@ -11,7 +11,7 @@ Body: a JSON object, all keys optional.
     partial   write half of the answer, then hang      die    write half of the answer, then exit 1
     size      that many bytes of "x" as body           no_length  leave the length out (http)
     interim   an HTTP 100 first              allocate  MiB of memory to touch
-    tell      answer with what was received: body, headers, env, pid, id
+    tell      answer with what was received: body, headers, env, id, born (this process's own mark)
 """
 
 import json
@@ -21,6 +21,7 @@ import time
 
 STDIN, STDOUT = sys.stdin.buffer, sys.stdout.buffer
 FORMAT = os.environ.get("FN_FORMAT", "default")
+BORN = os.urandom(8).hex()
 hog = []
 
 
@@ -51,7 +52,7 @@ def behave(raw, seen):
     if "size" in orders:
         body = b"x" * orders["size"]
     elif orders.get("tell"):
-        told = dict(seen, body=raw.decode("utf-8", "replace"), env=dict(os.environ), pid=os.getpid())
+        told = dict(seen, body=raw.decode("utf-8", "replace"), env=dict(os.environ), born=BORN)
         body = json.dumps(told).encode()
     else:
         body = orders["echo"].encode() if "echo" in orders else raw

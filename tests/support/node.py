@@ -71,7 +71,9 @@ def running_node(driver: str, data: Path, image: str, **environment: str) -> Ite
     log = (data / "server.log").open("w")
     process = subprocess.Popen([HEARTH, "start"], env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
-        yield RunningNode(process, _url(process), data, driver, image)
+        node = RunningNode(process, _url(process), data, driver, image)
+        with node.http:
+            yield node
     finally:
         if process.poll() is None:
             process.terminate()

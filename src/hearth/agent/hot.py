@@ -48,6 +48,7 @@ class HotContainer:
         self._life = ContainerLife(observe)
         self._container: Container | None = None
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._doomed: str | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stderr: Callable[[bytes], None] = lambda data: None
         self._between: LineLog | None = None
@@ -130,15 +131,20 @@ class HotContainer:
         """The lease ends: idle again, or retired."""
         if self._between is not None:
             self._stderr = self._between.write
-        if not clean:
-            self.retire("exchange was not clean")
-        elif not self._over.done():
+        if not clean or self._doomed is not None:
+            self._end(self._doomed or "exchange was not clean")
+        else:
             self.served += 1
             self._become_idle()
 
     def retire(self, reason: str) -> None:
-        """Take no further call; the container's task removes it. Idempotent."""
+        """Take no further call; the container's task removes it, after the call that runs. Idempotent."""
         self._queue.withdraw(self)
+        self._doomed = self._doomed or reason
+        if self._life.state is not ContainerState.BUSY:
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
         if not self._over.done():
             self._over.set_result(reason)
 
@@ -152,7 +158,7 @@ class HotContainer:
     @property
     def is_leaving(self) -> bool:
         """It will take no further call, and still holds its memory."""
-        return self._over.done() and self._life.state is not ContainerState.DONE
+        return self._doomed is not None and self._life.state is not ContainerState.DONE
 
     def _become_idle(self) -> None:
         self._life.enter(ContainerState.IDLE)

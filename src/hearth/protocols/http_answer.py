@@ -56,8 +56,9 @@ class HttpDecoder(Decoder):
             status, fields = parse_head(block)
             if status >= 200:
                 events.append(self._begin_answer(status, fields))
-        pieces, rest = self._body.feed(data)
-        events += [Body(piece) for piece in pieces]
+        piece, rest = self._body.feed(data)
+        if piece:
+            events.append(Body(piece))
         if rest is not None:
             self._ended = True
             events.append(End(surplus=is_surplus(rest)))

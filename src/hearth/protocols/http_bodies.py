@@ -20,8 +20,8 @@ class BodyReader(abc.ABC):
     __slots__ = ()
 
     @abc.abstractmethod
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes | None]:
-        """Pieces of the body, none empty, and the bytes after its end; ``None`` for these while it has not ended.
+    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """The body's bytes among these, and the bytes after its end; ``None`` for the latter while it has not ended.
 
         Raises:
             InvalidOutput: The framing is broken.
@@ -36,16 +36,13 @@ class SizedBody(BodyReader):
     def __init__(self, length: int) -> None:
         self._left = length
 
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes | None]:
-        """Pieces of the body, and the bytes after its end."""
+    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """The body's bytes among these, and the bytes after its end."""
         left = self._left
-        size = len(data)
-        if size < left:
-            self._left = left - size
-            return ([data] if data else []), None
-        if size == left:
-            return ([data] if data else []), b""
-        return ([data[:left]] if left else []), data[left:]
+        if len(data) < left:
+            self._left = left - len(data)
+            return data, None
+        return data[:left], data[left:]
 
 
 class _Line(enum.Enum):
@@ -59,7 +56,7 @@ class _Line(enum.Enum):
 class ChunkedBody(BodyReader):
     """A body in chunks (RFC 9112 7.1). Extensions and trailers are dropped; lines may end in a bare line feed.
 
-    A chunk is passed on as it arrives, not when it is complete.
+    A chunk is passed on as it arrives, not when it is complete; many small ones that arrive together become one piece.
     """
 
     __slots__ = ("_left", "_line", "_next", "_trailer_bytes")
@@ -70,8 +67,8 @@ class ChunkedBody(BodyReader):
         self._left = 0
         self._trailer_bytes = 0
 
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes | None]:
-        """Pieces of the body, and the bytes after its end."""
+    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """The body's bytes among these, and the bytes after its end."""
         pieces: list[bytes] = []
         position = 0
         while position < len(data):
@@ -90,8 +87,8 @@ class ChunkedBody(BodyReader):
             position = line_end
             line, self._line = self._line[:-1].removesuffix(b"\r"), b""
             if self._take_line(line):
-                return pieces, data[position:]
-        return pieces, None
+                return b"".join(pieces), data[position:]
+        return b"".join(pieces), None
 
     def _take_line(self, line: bytes) -> bool:
         """Act on one line; whether it ended the body."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, cast
@@ -17,6 +19,31 @@ from hearth.drivers.streams import HIGH_WATER, StreamBuffer
 _DRAIN_S: Final = 0.5
 #: A control group empties a moment after its processes are dead.
 _REMOVE_TRY_S: Final = 0.005
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limit:
+    """How a child's memory is limited: by its control group, else by its address space (bytes)."""
+
+    group: MemoryGroup | None
+    address_space: int
+
+    def entry(self) -> Callable[[], None]:
+        """What the child does between fork and exec, so that not an instruction of the function runs unlimited.
+
+        A shell would do it without a fork of our memory, but drops the environment's names that it cannot spell.
+        """
+        if self.group is None:
+            space = self.address_space
+            return lambda: resource.setrlimit(resource.RLIMIT_AS, (space, space))
+        procs = str(self.group.procs)
+
+        def enter() -> None:
+            file = os.open(procs, os.O_WRONLY)
+            os.write(file, b"0")
+            os.close(file)
+
+        return enter
 
 
 class PipeWriter:
@@ -111,7 +138,7 @@ class ProcessContainer(Container):
 
     Args:
         argv: The whole command, sandbox included.
-        group: Its control group, where memory is limited by one.
+        limit: Of its memory.
         on_removed: Told once, when everything is free again.
     """
 
@@ -125,7 +152,7 @@ class ProcessContainer(Container):
         argv: Sequence[str],
         env: Mapping[str, str],
         cwd: str,
-        group: MemoryGroup | None,
+        limit: Limit,
         on_removed: Callable[[ProcessContainer], None],
     ) -> None:
         self.id = container_id
@@ -133,7 +160,8 @@ class ProcessContainer(Container):
         self.stdout = StreamBuffer(lambda: self._reading(1, False), lambda: self._reading(1, True))
         self.stderr = StreamBuffer(lambda: self._reading(2, False), lambda: self._reading(2, True))
         self._argv, self._env, self._cwd = argv, env, cwd
-        self._group = group
+        self._limit = limit
+        self._group = limit.group
         self._on_removed = on_removed
         self._transport: asyncio.SubprocessTransport | None = None
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -149,7 +177,12 @@ class ProcessContainer(Container):
         loop = asyncio.get_running_loop()
         try:
             await loop.subprocess_exec(
-                lambda: _Pipes(self), *self._argv, env=dict(self._env), cwd=self._cwd, start_new_session=True
+                lambda: _Pipes(self),
+                *self._argv,
+                env=dict(self._env),
+                cwd=self._cwd,
+                start_new_session=True,
+                preexec_fn=self._limit.entry(),
             )
         except OSError as exc:
             raise StartFailed(f"{self._argv[0]}: {exc.strerror or exc}", image_fault=True) from exc

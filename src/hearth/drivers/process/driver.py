@@ -8,15 +8,11 @@ from typing import Final
 
 from hearth.drivers.base import Capabilities, Container, ContainerSpec, Driver, ImageNotFound
 from hearth.drivers.process import bundle, cgroups, sandbox
-from hearth.drivers.process.container import ProcessContainer
+from hearth.drivers.process.container import Limit, ProcessContainer
 from hearth.telemetry.logs import get_logger
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BASE_ENV: Final = {"PATH": _PATH, "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
-#: Moves itself into the control group ($1) before the function's first instruction, then becomes the function.
-_ENTER_GROUP: Final = 'echo $$ > "$1" && shift && exec "$@"'
-#: Limits its address space ($1, KiB), then becomes the function.
-_LIMIT_SPACE: Final = 'ulimit -v "$1" && shift && exec "$@"'
 #: Address space that a program maps without using it: interpreters, libraries.
 _SPACE_MARGIN_MIB: Final = 256
 
@@ -73,15 +69,10 @@ class ProcessDriver(Driver):
         if self._bwrap is not None:
             roots = found.manifest.roots
             argv = sandbox.wrap(self._bwrap, argv, folder=found.folder, workdir=found.files, roots=roots)
-        group = None
-        if self._groups is not None:
-            group = self._groups.make(spec.id, spec.memory_mib)
-            argv = ["/bin/sh", "-c", _ENTER_GROUP, "sh", str(group.procs), *argv]
-        else:
-            space_kib = (spec.memory_mib + _SPACE_MARGIN_MIB) * 1024
-            argv = ["/bin/sh", "-c", _LIMIT_SPACE, "sh", str(space_kib), *argv]
+        group = None if self._groups is None else self._groups.make(spec.id, spec.memory_mib)
         env = {**_BASE_ENV, **found.manifest.env, **spec.env}
-        container = ProcessContainer(spec.id, argv, env, str(found.files), group, self._alive.discard)
+        limit = Limit(group, (spec.memory_mib + _SPACE_MARGIN_MIB) << 20)
+        container = ProcessContainer(spec.id, argv, env, str(found.files), limit, self._alive.discard)
         self._alive.add(container)
         return container
 
