@@ -64,6 +64,7 @@ class ActiveCall:
         exec_deadline: Loop time at which it is answered 504.
         deadline_text: The same instant as wall time, for the function.
         started: It holds a slot, and its exchange has begun.
+        first_piece: The beginning of its body, once read: another container may need it again.
         waited_s: Seconds from the request to its start (or until it gave up).
     """
 
@@ -76,6 +77,7 @@ class ActiveCall:
     slot_deadline: float
     exec_deadline: float
     deadline_text: str
+    first_piece: bytes | None = None
     started: bool = False
     waited_s: float = 0.0
 

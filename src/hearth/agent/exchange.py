@@ -75,7 +75,9 @@ class Exchange:
         """
         # The first piece of the client's body, or its end, comes before the first input byte: a client that never
         # sends its body leaves the container untouched.
-        first = await self._call.body.read()
+        first = self._call.first_piece
+        if first is None:
+            first = self._call.first_piece = await self._call.body.read()
         self._check_alive()
         encoder = self._call.function.protocol.encoder(self._call.input())
         data = encoder.body(first) if first else b""
