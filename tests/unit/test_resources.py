@@ -1,0 +1,81 @@
+"""Reservations never exceed the node, and none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hearth.agent.resources import NOTHING, Amount, NeverFits, ResourceTracker
+
+TOTAL = Amount(1000, 1000)
+STEP = st.one_of(
+    st.tuples(st.just("reserve"), st.integers(1, 1000), st.integers(0, 1000), st.booleans()),
+    st.tuples(st.just("release"), st.integers(0, 20)),
+    st.tuples(st.just("cancel"), st.integers(0, 20)),
+    st.tuples(st.just("tick")),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(steps=st.lists(STEP, max_size=40))
+def test_what_is_granted_never_exceeds_the_node_and_comes_back_whole(steps: list[Any]) -> None:
+    asyncio.run(_play(steps))
+
+
+async def _play(steps: list[Any]) -> None:
+    tracker = ResourceTracker(TOTAL)
+    tasks: list[asyncio.Task[Any]] = []
+    for step in steps:
+        if step[0] == "reserve":
+            if tracker.is_possible(step[1], step[2], is_sync=step[3]):
+                tasks.append(asyncio.ensure_future(tracker.reserve(step[1], step[2], is_sync=step[3])))
+        elif step[0] == "tick":
+            await asyncio.sleep(0)
+        elif tasks:
+            task = tasks[step[1] % len(tasks)]
+            if step[0] == "cancel":
+                task.cancel()
+            elif task.done() and not task.cancelled():
+                task.result().release()
+        assert tracker.used.fits(TOTAL)
+        assert NOTHING.fits(tracker.used)
+    while True:
+        await asyncio.sleep(0)
+        granted = [task for task in tasks if task.done() and not task.cancelled()]
+        for task in granted:
+            task.result().release()
+        tasks = [task for task in tasks if not task.done()]
+        if not granted and not tasks:
+            break
+    await asyncio.sleep(0)
+    assert (tracker.used, tracker.waiting) == (NOTHING, 0)
+
+
+async def test_what_can_never_fit_is_refused() -> None:
+    tracker = ResourceTracker(TOTAL)
+    with pytest.raises(NeverFits):
+        await tracker.reserve(1001, 0, is_sync=True)
+    with pytest.raises(NeverFits):
+        await tracker.reserve(801, 0, is_sync=False)  # the sync reserve is not for async calls
+
+
+async def test_async_calls_leave_the_reserve_to_sync_calls() -> None:
+    tracker = ResourceTracker(TOTAL)
+    assert tracker.reserve_nowait(800, 0, is_sync=False) is not None
+    assert tracker.reserve_nowait(1, 0, is_sync=False) is None
+    assert tracker.reserve_nowait(200, 0, is_sync=True) is not None
+
+
+async def test_a_large_request_is_not_overtaken() -> None:
+    tracker = ResourceTracker(TOTAL)
+    held = await tracker.reserve(600, 0, is_sync=True)
+    large = asyncio.ensure_future(tracker.reserve(900, 0, is_sync=True))
+    await asyncio.sleep(0)
+    assert tracker.reserve_nowait(100, 0, is_sync=True) is None
+    held.release()
+    (await large).release()
+    assert tracker.used == NOTHING
