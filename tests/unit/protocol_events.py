@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def outcome(decoder: Decoder, pieces: Iterable[bytes]) -> Any:
 def cut(data: bytes, positions: Iterable[int]) -> list[bytes]:
     """The data in pieces, cut at these positions."""
     edges = [0, *sorted({position % (len(data) + 1) for position in positions}), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
 def two_pieces(data: bytes) -> Sequence[list[bytes]]:

@@ -131,11 +131,8 @@ def test_a_length_that_is_not_one_number_is_invalid(line: str) -> None:
 
 
 def test_equal_lengths_count_once() -> None:
-    for lines in (b"Content-Length: 2\r\nContent-Length: 2", b"Content-Length: 2, 2"):
-        head, body, surplus = read(OK + lines + b"\r\n\r\nhi")
-        assert head is not None
-        assert [int(value) for name, value in head.headers if name == "Content-Length"][-1:] in ([2], [])
-        assert (body, surplus) == (b"hi", False)
+    for lines in (b"Content-Length: 2\r\nContent-Length: 2", b"Content-Length: 2, 2", b"Content-Length: 02"):
+        assert read(OK + lines + b"\r\n\r\nhi") == (Head(200, [("Content-Length", "2")]), b"hi", False)
 
 
 def test_chunks_win_over_a_length() -> None:
@@ -239,17 +236,13 @@ def test_the_limit_on_the_head_is_exact(size: int, fits: bool) -> None:
 
 
 def test_a_head_without_end_is_cut_off() -> None:
-    stream = HttpDecoder(max_head_bytes=1000)
     with pytest.raises(InvalidOutput, match="larger than 1000"):
-        for _ in range(2000):
-            stream.feed(b"HTTP/1.1 200 OK"[:1] if not stream.started else b"TTP/1.1 200 OK\r\nX: y")
+        summary(HttpDecoder(max_head_bytes=1000), [OK, *[b"X: y\r\n"] * 200])
 
 
 def test_interim_responses_without_end_are_cut_off() -> None:
-    stream = HttpDecoder(max_head_bytes=1000)
     with pytest.raises(InvalidOutput, match="larger than 1000"):
-        for _ in range(100):
-            stream.feed(b"HTTP/1.1 100 Continue\r\n\r\n")
+        summary(HttpDecoder(max_head_bytes=1000), [b"HTTP/1.1 100 Continue\r\n\r\n"] * 100)
 
 
 @pytest.mark.parametrize(
@@ -309,8 +302,11 @@ def test_a_generated_response_comes_back(
 
 
 fragments = st.sampled_from(
-    [b"HTTP/1.1 ", b"200", b" OK", b"\r\n", b"\n", b"\r", b"Content-Length: ", b"1", b"0", b"\r\n\r\n", b"100"]
-    + [b"Transfer-Encoding: chunked", b"5;", b"\x00", b" ", b":", b"x", b"Connection: x", b"204", b"\xff"]
+    [
+        *(b"HTTP/1.1 ", b"200", b"100", b"204", b" OK", b"\r\n", b"\n", b"\r", b"\r\n\r\n"),
+        *(b"Content-Length: ", b"Transfer-Encoding: chunked", b"Connection: x"),
+        *(b"0", b"1", b"5;", b"\x00", b" ", b":", b"x", b"\xff"),
+    ]
 )
 
 

@@ -38,7 +38,17 @@ class Exchange:
         sink: Where the answer goes, if not to the call's own sink.
     """
 
-    __slots__ = ("_call", "_complete", "_container", "_decoder", "_fresh", "_input_written", "_sink", "_touched")
+    __slots__ = (
+        "_call",
+        "_complete",
+        "_container",
+        "_dead",
+        "_decoder",
+        "_fresh",
+        "_input_written",
+        "_sink",
+        "_touched",
+    )
 
     def __init__(
         self, call: ActiveCall, container: Container, *, fresh: bool, sink: ResponseSink | None = None
@@ -47,6 +57,7 @@ class Exchange:
         self._container = container
         self._fresh = fresh
         self._sink = sink or call.sink
+        self._dead = False
         self._touched = False
         self._input_written = False
         self._complete = False
@@ -59,7 +70,7 @@ class Exchange:
         Either nothing passed in any direction, or all of the input went out, one whole answer came in, and nothing
         but whitespace after it.
         """
-        if self._container.exited is not None:
+        if self._dead or self._container.exited is not None:
             return False
         if not self._touched:
             return True
@@ -102,14 +113,18 @@ class Exchange:
         if self._fresh:
             return
         if self._container.exited is not None or not self._output_is_spent():
-            raise ContainerGone
+            raise self._gone()
+
+    def _gone(self) -> ContainerGone:
+        self._dead = True
+        return ContainerGone()
 
     async def _write_whole(self, data: bytes) -> None:
         try:
             await self._container.stdin.write(data)
         except StreamClosed:
             if not self._fresh:
-                raise ContainerGone from None
+                raise self._gone() from None
             self._touched = True
         else:
             self._touched = True

@@ -85,10 +85,10 @@ class HttpDecoder(Decoder):
             dropped = connection_only(connection)
         kept = [field for field in fields if field[0] not in dropped]
         length = _parse_lengths(lengths) if lengths else None
-        if codings or len(lengths) > 1 or status in BODILESS:
+        told = [] if length is None or codings or status in BODILESS else [str(length)]
+        if told != lengths:
             kept = [field for field in kept if field[0] != "Content-Length"]
-            if length is not None and not codings and status not in BODILESS:
-                kept.append(("Content-Length", str(length)))
+            kept += [("Content-Length", value) for value in told]
         self._body = self._body_reader(status, length, codings)
         return Head(status, kept)
 
