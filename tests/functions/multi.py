@@ -1,21 +1,37 @@
 """A function of every format whose body says how to behave; the tests call it in every driver.
 
-Body: a JSON object, all keys optional.
+Orders: a JSON object, all keys optional, as the body; or percent-encoded as query parameter ``do`` (``?do=%7B...``),
+which wins, so that the body can be anything. Without orders the answer is the body.
 
-    echo      text that is the answer's body (default: the whole body back)
-    status    the answer's status            headers   {name: value} of the answer
-    sleep_ms  wait before answering          stderr    bytes of noise on stderr first
-    exit      exit with this code instead    after     exit with this code after the answer
-    raw       write this text instead of an answer
-    surplus   write this text after the answer, in the same write
-    partial   write half of the answer, then hang      die    write half of the answer, then exit 1
-    size      that many bytes of "x" as body           no_length  leave the length out (http)
-    interim   an HTTP 100 first              allocate  MiB of memory to touch
-    tell      answer with what was received: body, headers, env, id, born (this process's own mark)
+    before the answer, in this order
+    say        write this line to stderr             stderr     bytes of noise to stderr
+    sleep_ms   wait                                  allocate   MiB of memory to touch and keep
+    unread     take no input but the head: ``do`` only, http and default; of no use for a further call
+
+    instead of the answer, one of
+    exit       exit with this code                   kill       SIGKILL to itself
+    raw        write this text                       close      close stdout, then hang
+
+    the answer
+    echo       text that is the body                 size       that many bytes of "x" as body
+    tell       what was received as the body: body, headers, env, id, born (this process's own mark), pid
+    status     its status                            headers    {name: value or [values]}
+    type       content_type (json)                   chunked    in chunks of 64 KiB (http)
+    no_length  leave the length out (http)           interim    an HTTP 100 first
+    partial    half of it, then hang                 die        half of it, then exit 1
+    pause_ms   half of it, a wait, the rest
+
+    after the answer
+    surplus    write this text in the same write     after      exit with this code
+    later      write this text to stdout once ``later_ms`` (default 200) have passed, while the next call is awaited
+    later_err  the same, to stderr
+
+Environment: CRASH_AT_START exits with that code before anything is read; BANNER is written to stdout first of all.
 """
 
 import json
 import os
+import signal
 import sys
 import time
 
@@ -30,14 +46,24 @@ def write(data):
     STDOUT.flush()
 
 
-def behave(raw, seen):
-    """Do what the body says before the answer; the answer's status, headers, body, and the orders."""
+def orders_in(raw, url=""):
+    """The orders in the URL, else those in the body."""
+    _, found, do = url.partition("?do=")
+    if found:
+        from urllib.parse import unquote_plus  # slow to import, rarely needed
+
+        raw = unquote_plus(do.partition("&")[0])
     try:
         orders = json.loads(raw) if raw else {}
     except ValueError:
         orders = {}
-    if not isinstance(orders, dict):
-        orders = {}
+    return orders if isinstance(orders, dict) else {}
+
+
+def behave(raw, orders, seen):
+    """Do what comes before the answer; its status, headers and body, or nothing if there is none."""
+    if "say" in orders:
+        sys.stderr.write(orders["say"] + "\n")
     for _ in range(orders.get("stderr", 0) // 64):
         sys.stderr.write("n" * 63 + "\n")
     sys.stderr.flush()
@@ -46,34 +72,67 @@ def behave(raw, seen):
         hog.append(bytearray(os.urandom(1024) * 1024 * orders["allocate"]))
     if "exit" in orders:
         os._exit(orders["exit"])
+    if "kill" in orders:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "close" in orders:
+        os.close(1)
+        time.sleep(3600)
     if "raw" in orders:
         write(orders["raw"].encode())
         return None
+    return orders.get("status", 200), headers_in(orders), answer_body(raw, orders, seen)
+
+
+def answer_body(raw, orders, seen):
     if "size" in orders:
-        body = b"x" * orders["size"]
-    elif orders.get("tell"):
-        told = dict(seen, body=raw.decode("utf-8", "replace"), env=dict(os.environ), born=BORN)
-        body = json.dumps(told).encode()
-    else:
-        body = orders["echo"].encode() if "echo" in orders else raw
-    return orders.get("status", 200), orders.get("headers", {}), body, orders
+        return b"x" * orders["size"]
+    if orders.get("tell"):
+        env = dict(os.environ)
+        told = dict(seen, body=raw.decode("utf-8", "replace"), env=env, born=BORN, pid=os.getpid())
+        return json.dumps(told).encode()
+    return orders["echo"].encode() if "echo" in orders else raw
+
+
+def headers_in(orders):
+    """Header names and their lists of values."""
+    headers = orders.get("headers", {})
+    return {name: value if isinstance(value, list) else [value] for name, value in headers.items()}
 
 
 def finish(answer, orders):
+    """Write the answer as ordered, and what comes after it."""
+    half = max(1, len(answer) - 5)
     if "partial" in orders or "die" in orders:
-        write(answer[: max(1, len(answer) - 5)])
+        write(answer[:half])
         if "die" in orders:
             os._exit(1)
         time.sleep(3600)
+    if "pause_ms" in orders:
+        write(answer[:half])
+        time.sleep(orders["pause_ms"] / 1000)
+        answer = answer[half:]
     write(answer + orders.get("surplus", "").encode())
     if "after" in orders:
         os._exit(orders["after"])
+    for key, stream in (("later", 1), ("later_err", 2)):
+        if key in orders:
+            write_later(stream, orders[key], orders.get("later_ms", 200) / 1000)
+
+
+def write_later(stream, text, delay_s):
+    from threading import Timer  # slow to import, rarely needed
+
+    Timer(delay_s, os.write, (stream, text.encode())).start()
 
 
 def serve_default():
-    done = behave(STDIN.read(), {})
+    url = os.environ.get("FN_REQUEST_URL", "")
+    orders = orders_in(b"", url)
+    raw = b"" if orders.get("unread") else STDIN.read()
+    orders = orders or orders_in(raw)
+    done = behave(raw, orders, {"id": os.environ.get("FN_CALL_ID", "")})
     if done:
-        finish(done[2], done[3])
+        finish(done[2], orders)
 
 
 def serve_http():
@@ -86,25 +145,37 @@ def serve_http():
         while (line := STDIN.readline().strip()) != b"":
             name, _, value = line.decode("latin-1").partition(": ")
             headers.setdefault(name, []).append(value)
-        if "chunked" in headers.get("Transfer-Encoding", []):
-            raw = b""
-            while size := int(STDIN.readline(), 16):
-                raw += STDIN.read(size)
-                STDIN.readline()
-            STDIN.readline()
-        else:
-            raw = STDIN.read(int(headers.get("Content-Length", ["0"])[0]))
-        done = behave(raw, {"headers": headers, "target": target, "id": headers["Fn_call_id"][0]})
-        if not done:
-            continue
-        status, extra, body, orders = done
-        lines = [f"HTTP/1.1 {status} Whatever"] + [f"{name}: {value}" for name, value in extra.items()]
-        if not orders.get("no_length"):
-            lines.append(f"Content-Length: {len(body)}")
-        answer = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-        if orders.get("interim"):
-            answer = b"HTTP/1.1 100 Continue\r\n\r\n" + answer
-        finish(answer, orders)
+        orders = orders_in(b"", target)
+        raw = b"" if orders.get("unread") else http_body(headers)
+        orders = orders or orders_in(raw)
+        done = behave(raw, orders, {"headers": headers, "target": target, "id": headers["Fn_call_id"][0]})
+        if done:
+            finish(http_answer(done, orders), orders)
+
+
+def http_body(headers):
+    if "chunked" not in headers.get("Transfer-Encoding", []):
+        return STDIN.read(int(headers.get("Content-Length", ["0"])[0]))
+    raw = b""
+    while size := int(STDIN.readline(), 16):
+        raw += STDIN.read(size)
+        STDIN.readline()
+    STDIN.readline()
+    return raw
+
+
+def http_answer(done, orders):
+    status, headers, body = done
+    lines = [f"HTTP/1.1 {status} Whatever"]
+    lines += [f"{name}: {value}" for name, values in headers.items() for value in values]
+    if orders.get("chunked"):
+        lines.append("Transfer-Encoding: chunked")
+        pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
+        body = b"".join([b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]) + b"0\r\n\r\n"
+    elif not orders.get("no_length"):
+        lines.append(f"Content-Length: {len(body)}")
+    answer = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+    return b"HTTP/1.1 100 Continue\r\n\r\n" + answer if orders.get("interim") else answer
 
 
 def serve_json():
@@ -117,15 +188,27 @@ def serve_json():
             continue
         call = json.loads(b"".join(lines))
         lines.clear()
+        raw = call["body"].encode()
+        orders = orders_in(raw, call["protocol"]["request_url"])
         seen = {"headers": call["protocol"]["headers"], "id": call["call_id"], "call": call}
-        done = behave(call["body"].encode(), seen)
-        if not done:
-            continue
-        status, extra, body, orders = done
-        answer = {"body": body.decode(), "protocol": {"status_code": status}}
-        if extra:
-            answer["protocol"]["headers"] = {name: [value] for name, value in extra.items()}
-        finish(json.dumps(answer).encode() + b"\n", orders)
+        done = behave(raw, orders, seen)
+        if done:
+            finish(json_answer(done, orders), orders)
 
 
+def json_answer(done, orders):
+    status, headers, body = done
+    answer = {"body": body.decode(), "protocol": {"status_code": status}}
+    if headers:
+        answer["protocol"]["headers"] = headers
+    if "type" in orders:
+        answer["content_type"] = orders["type"]
+    return json.dumps(answer).encode() + b"\n"
+
+
+if "BANNER" in os.environ:
+    write(os.environ["BANNER"].encode())
+if "CRASH_AT_START" in os.environ:
+    sys.stderr.write("crashing at start\n")
+    sys.exit(int(os.environ["CRASH_AT_START"] or 1))
 {"default": serve_default, "http": serve_http, "json": serve_json}[FORMAT]()

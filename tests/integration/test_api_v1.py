@@ -201,7 +201,7 @@ async def test_a_slash_too_many_is_redirected(
 @pytest.mark.parametrize("path", ["/route", "/r", "/v1", "/v1/", "/v1/nothing", "/v1/apps/a/b"])
 async def test_an_unknown_path_is_named(api: httpx.AsyncClient, path: str) -> None:
     answer = await api.get(path)
-    assert (answer.status_code, answer.text) == (404, '{"error":{"message":"Path not found: %s"}}\n' % path)
+    assert (answer.status_code, answer.text) == (404, f'{{"error":{{"message":"Path not found: {path}"}}}}\n')
 
 
 async def test_a_wrong_method_is_an_unknown_path(api: httpx.AsyncClient) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hearth.protocols.base import Body, CallInput, Decoder, End, Head, InvalidOutput
+from hearth.protocols.base import Body, CallInput, Decoder, Event, Head, InvalidOutput
 
 
 def a_call(**changes: Any) -> CallInput:
@@ -23,27 +23,33 @@ def a_call(**changes: Any) -> CallInput:
     return CallInput(**values | changes)
 
 
-def summary(decoder: Decoder, pieces: Iterable[bytes]) -> tuple[Head | None, bytes, bool | None]:
+Summary = tuple[Head | None, bytes, bool | None]
+
+
+def summary(decoder: Decoder, pieces: Iterable[bytes]) -> Summary:
+    """What :func:`summarised` makes of the events that these pieces give."""
+    return summarised(event for piece in pieces for event in decoder.feed(piece))
+
+
+def summarised(events: Iterable[Event]) -> Summary:
     """Head, whole body, and surplus of the end (None without one), after checking that the events are in order."""
     head: Head | None = None
     body = b""
     surplus: bool | None = None
-    for piece in pieces:
-        for event in decoder.feed(piece):
-            if isinstance(event, Head):
-                assert head is None
-                assert surplus is None
-                head = event
-            elif isinstance(event, Body):
-                assert head is not None
-                assert surplus is None
-                assert event.data
-                body += event.data
-            else:
-                assert isinstance(event, End)
-                assert head is not None
-                assert surplus is None or event.surplus
-                surplus = event.surplus
+    for event in events:
+        if isinstance(event, Head):
+            assert head is None
+            assert surplus is None
+            head = event
+        elif isinstance(event, Body):
+            assert head is not None
+            assert surplus is None
+            assert event.data
+            body += event.data
+        else:
+            assert head is not None
+            assert surplus is None or event.surplus
+            surplus = event.surplus
     return head, body, surplus
 
 

@@ -30,7 +30,8 @@ def head_of(text: str) -> Head:
 
 
 def test_the_documented_example_is_read() -> None:
-    data = b'{"body":"{\\"x\\":1}","content_type":"application/json","protocol":{"status_code":200,"headers":{"Other":["v"]}}}\n'
+    protocol = b'{"status_code":200,"headers":{"Other":["v"]}}'
+    data = b'{"body":"{\\"x\\":1}","content_type":"application/json","protocol":%b}\n' % protocol
     assert decoder().feed(data) == [
         Head(200, [("Other", "v"), ("Content-Type", "application/json"), ("Content-Length", "7")]),
         Body(b'{"x":1}'),
@@ -82,7 +83,8 @@ def test_null_and_absent_members_are_an_empty_200(data: str) -> None:
 
 
 def test_keys_match_in_any_case_and_the_last_of_a_name_wins() -> None:
-    data = '{"BODY":"a","Body":"b","Content_Type":"t/x","PROTOCOL":{"Status_Code":201,"STATUS_CODE":202,"HEADERS":{"a":["1"]}}}'
+    protocol = '{"Status_Code":201,"STATUS_CODE":202,"HEADERS":{"a":["1"]}}'
+    data = f'{{"BODY":"a","Body":"b","Content_Type":"t/x","PROTOCOL":{protocol}}}'
     assert read(data) == (Head(202, [("A", "1"), ("Content-Type", "t/x"), ("Content-Length", "1")]), b"b", False)
     assert read('{"body":"a","body":"b"}')[1] == b"b"
 
@@ -104,9 +106,11 @@ def test_length_and_hop_by_hop_headers_are_not_the_functions_to_say() -> None:
 
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [("0", 200), ("null", 200), ("200", 200), ("418", 418), ("999", 999), ("2000", None), ("199", None), ("1000", None)]
-    + [("-1", None), ("1", None), ("200.0", None), ("2e2", None), ('"200"', None), ("true", None), ("[]", None)]
-    + [("1" * 30, None), ("1" * 5000, None), ("1e999", None)],
+    [
+        *(("0", 200), ("null", 200), ("200", 200), ("418", 418), ("999", 999)),
+        *((text, None) for text in ("2000", "199", "1000", "-1", "1", "200.0", "2e2", '"200"', "true", "[]")),
+        *((text, None) for text in ("1" * 30, "1" * 5000, "1e999")),
+    ],
 )
 def test_a_status_is_an_integer_from_200_to_999(status: str, expected: int | None) -> None:
     data = f'{{"protocol":{{"status_code":{status}}}}}'
@@ -282,8 +286,8 @@ def test_any_output_gives_events_or_invalid_output_wherever_it_is_split(data: by
         ('{"body":"x"}', '{"body":"x","content_type":""}'),
         ("null", '{"body":"","content_type":""}'),
         (
-            '{"protocol":{"headers":{"b":["2"],"A":["1"]},"status_code":201}, "x":1, "body":"<a>", "content_type":"t/p"}',
-            '{"body":"\\u003ca\\u003e","content_type":"t/p","protocol":{"status_code":201,"headers":{"A":["1"],"b":["2"]}}}',
+            '{"protocol":{"headers":{"b":["2"],"A":["1"]},"status_code":201}, "body":"<a>", "content_type":"t"}',
+            '{"body":"\\u003ca\\u003e","content_type":"t","protocol":{"status_code":201,"headers":{"A":["1"],"b":["2"]}}}',
         ),
         ('{"protocol":{}}', '{"body":"","content_type":"","protocol":{}}'),
     ],

@@ -15,7 +15,7 @@ from hearth.agent.agent import Agent
 from hearth.agent.call import ActiveCall, ClientGone
 from hearth.agent.function import Function
 from hearth.clock import Clock
-from hearth.models.errors import AppsMissingName, CallTimeout, PathNotFound, ServerBusy
+from hearth.models.errors import AppsMissingName, CallTimeout, InternalError, PathNotFound, ServerBusy
 from hearth.models.route import HeaderMap, clean_path
 from hearth.models.times import format_duration
 from hearth.protocols.base import HOP_BY_HOP, canonical
@@ -85,6 +85,8 @@ class InvokeFront:
         answer.identify(call_id, pair[1].headers)
         function = self._agent.function(*pair)
         self._agent.check_capacity(function)
+        if not function.is_sync:
+            raise InternalError("this node has no queue: routes of type async cannot be called yet")
         call = self._call(scope, function, call_id, AsgiBody(scope, receive), answer)
         answer.call = call
         with ClientWatch(call.body, receive, self._clock) as watch:
