@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -28,11 +27,6 @@ def flood():
     other.join()
 
 
-def close_stdout():
-    os.close(1)
-    time.sleep(3600)
-
-
 def allocate():
     hog = bytearray(os.urandom(1024) * 1024 * 300)
     time.sleep(len(hog))
@@ -45,9 +39,6 @@ PROBES = {
     "early": lambda: print("early", flush=True),
     "exit-0": lambda: os._exit(0),
     "exit-3": lambda: os._exit(3),
-    # The first process of a namespace ignores a SIGKILL of its own: it exits as if it had died of it.
-    "kill-self": lambda: (os.kill(os.getpid(), signal.SIGKILL), os._exit(137)),
-    "close-stdout": close_stdout,
     "allocate": allocate,
     "env": lambda: print(json.dumps(dict(os.environ)), flush=True),
 }
