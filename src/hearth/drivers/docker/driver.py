@@ -57,6 +57,7 @@ class DockerDriver(Driver):
         self._limits = limits or PhaseLimits()
         self._hostname = socket.gethostname()
         self._docker: aiodocker.Docker | None = None
+        self._connector: aiohttp.BaseConnector | None = None
         self._images: Images | None = None
         self._cleaning: set[asyncio.Task[None]] = set()
 
@@ -66,14 +67,13 @@ class DockerDriver(Driver):
     async def open(self) -> None:
         """Reach the Engine, and remove what earlier runs of this node left."""
         # Every running container holds one connection open (it waits for the exit): no limit of ours on them.
-        connector: aiohttp.BaseConnector
         if self._host.startswith("unix://"):
-            connector = aiohttp.UnixConnector(self._host.removeprefix("unix://"), limit=0)
+            self._connector = aiohttp.UnixConnector(self._host.removeprefix("unix://"), limit=0)
             url = "unix://localhost"
         else:
-            connector = aiohttp.TCPConnector(limit=0)
+            self._connector = aiohttp.TCPConnector(limit=0)
             url = self._host.replace("tcp://", "http://", 1)
-        self._docker = aiodocker.Docker(url=url, connector=connector)
+        self._docker = aiodocker.Docker(url=url, connector=self._connector)
         self._images = Images(self._docker, self._limits.pull_s)
         try:
             async with asyncio.timeout(_PING_S):
@@ -90,6 +90,8 @@ class DockerDriver(Driver):
             await asyncio.wait(self._cleaning)
         if self._docker is not None:
             await self._docker.close()
+        if self._connector is not None:  # the library leaves a connector that it was given to its giver
+            await self._connector.close()
 
     async def prepare(self, spec: ContainerSpec) -> Container:
         """Make a container; its image is fetched only if the Engine does not have it."""
