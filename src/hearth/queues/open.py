@@ -1,0 +1,31 @@
+"""Opens the queue that a URL names."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Final
+
+from hearth.clock import Clock
+from hearth.models.errors import StartUpError
+from hearth.queues.base import VISIBILITY_TIMEOUT_S, Queue
+from hearth.registry import Registry, UnknownScheme
+
+BACKENDS: Final = Registry[Awaitable[Queue]](
+    "hearth.queues",
+    {"bolt": "hearth.queues.sqlite:open_bolt", "memory": "hearth.queues.sqlite:open_memory"},
+)
+
+
+async def open_queue(url: str, clock: Clock, *, visibility_s: float = VISIBILITY_TIMEOUT_S) -> Queue:
+    """The queue of ``bolt:///absolute/path`` or ``memory://``.
+
+    Raises:
+        StartUpError: The URL is of no use, or the backend cannot be had.
+    """
+    if "://" not in url:
+        raise StartUpError(f"bad MQ URL: FN_MQ_URL={url}")
+    try:
+        opening = BACKENDS.open(url, clock=clock, visibility_s=visibility_s)
+    except UnknownScheme as exc:
+        raise StartUpError(f"mq type not supported {exc.args[0]}") from exc
+    return await opening

@@ -1,0 +1,302 @@
+"""The embedded queue: one SQLite file (``bolt://``), or memory (``memory://``).
+
+The file is written by one thread of its own and synced at every commit: what was answered survives a loss of power.
+Leases are measured by the monotonic clock while this process lives, so that a step of the wall clock ends none of
+them; the wall time that is stored with them counts after a restart only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import itertools
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from hearth.clock import Clock
+from hearth.models.call import Call
+from hearth.models.errors import StartUpError, StoreUnavailable
+from hearth.models.message import InvalidMessage, decode_call, encode_call
+from hearth.queues.base import VISIBILITY_TIMEOUT_S, Queue, Reserved
+from hearth.telemetry.logs import get_logger
+
+T = TypeVar("T")
+
+_MAGIC: Final = b"SQLite format 3\0"
+#: Seconds to wait for another process that holds the file.
+_LOCK_WAIT_S: Final = 1.0
+#: While nothing is due earlier, look again after this long at most: the wall clock may have been set.
+_LOOK_AGAIN_S: Final = 60.0
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    priority INTEGER NOT NULL,
+    ready INTEGER NOT NULL,
+    visible_ms INTEGER NOT NULL,
+    lease TEXT,
+    deliveries INTEGER NOT NULL DEFAULT 0,
+    call BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS messages_ready ON messages (priority DESC, seq) WHERE ready = 1;
+CREATE INDEX IF NOT EXISTS messages_hidden ON messages (visible_ms) WHERE ready = 0 AND lease IS NULL;
+CREATE INDEX IF NOT EXISTS messages_leased ON messages (lease) WHERE lease IS NOT NULL;
+"""
+
+_log = get_logger(__name__)
+
+
+async def open_bolt(url: str, clock: Clock, *, visibility_s: float = VISIBILITY_TIMEOUT_S) -> Queue:
+    """The queue in the file that ``bolt:///absolute/path`` names; made if need be.
+
+    Raises:
+        StartUpError: The file is another process's, or no queue of Hearth's; it is left untouched.
+    """
+    path = url.partition("://")[2]
+    if not path:
+        raise StartUpError(f"FN_MQ_URL={url}: use bolt:///absolute/path/to/fn.mq")
+    return await SqliteQueue.open(path, clock, visibility_s=visibility_s)
+
+
+async def open_memory(url: str, clock: Clock, *, visibility_s: float = VISIBILITY_TIMEOUT_S) -> Queue:
+    """A queue that ends with the process."""
+    return await SqliteQueue.open(":memory:", clock, visibility_s=visibility_s)
+
+
+class SqliteQueue(Queue):
+    """Use :meth:`open`."""
+
+    def __init__(self, path: str, clock: Clock, visibility_s: float) -> None:
+        self.visibility_s = visibility_s
+        self._path = path
+        self._clock = clock
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "queue")
+        self._db: sqlite3.Connection
+        self._leases: dict[str, float] = {}
+        self._run = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+        self._ready = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._taking: set[asyncio.Future[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"<SqliteQueue {self._path} leased={len(self._leases)}>"
+
+    @classmethod
+    async def open(cls, path: str, clock: Clock, *, visibility_s: float) -> SqliteQueue:
+        """Open the file and take it for this process alone.
+
+        Raises:
+            StartUpError: It cannot be had.
+        """
+        queue = cls(path, clock, visibility_s)
+        try:
+            left = await queue._in_thread(lambda: queue._open(clock.now_ms()))
+        except BaseException:
+            queue._thread.shutdown()
+            raise
+        now = clock.monotonic()
+        queue._leases = {lease: now + min(visibility_s, max(0.0, seconds)) for lease, seconds in left}
+        queue._ready.set()
+        return queue
+
+    async def push(self, calls: Sequence[Call]) -> None:
+        """Keep calls in one transaction."""
+        now_ms = self._clock.now_ms()
+        rows = [(call.priority, not call.delay, now_ms + call.delay * 1000, encode_call(call)) for call in calls]
+        await self._in_thread(lambda: self._insert(rows))
+        self._ready.set()
+
+    async def reserve(self, limit: int) -> list[Reserved]:
+        """Take up to ``limit`` messages."""
+        now, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        expired = [lease for lease, until in self._leases.items() if until <= now]
+        taking = self._submit(lambda: self._take(limit, expired, now_ms))
+        self._taking.add(taking)
+        taking.add_done_callback(self._taking.discard)
+        try:
+            rows, next_ms = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._give_back)
+            raise
+        for lease in expired:
+            del self._leases[lease]
+        for lease, _, _ in rows:
+            self._leases[lease] = now + self.visibility_s
+        if len(rows) < limit:
+            self._sleep_until_due(None if next_ms is None else (next_ms - now_ms) / 1000)
+        return await self._decoded(rows)
+
+    async def wait(self) -> None:
+        """Wait until a message may be ready."""
+        await self._ready.wait()
+
+    async def settle(self, leases: Sequence[str]) -> list[bool]:
+        """Delete messages in one transaction."""
+        found = await self._in_thread(lambda: self._delete(leases))
+        for lease in leases:
+            self._leases.pop(lease, None)
+        return found
+
+    async def renew(self, leases: Sequence[str]) -> list[bool]:
+        """Begin the visibility timeout anew."""
+        until_ms = self._clock.now_ms() + round(self.visibility_s * 1000)
+        found = await self._in_thread(lambda: self._prolong(leases, until_ms))
+        until = self._clock.monotonic() + self.visibility_s
+        self._leases.update({lease: until for lease, known in zip(leases, found, strict=True) if known})
+        return found
+
+    async def release(self, lease: str, delay_s: float = 0.0) -> bool:
+        """Give a message back."""
+        visible_ms = self._clock.now_ms() + round(delay_s * 1000)
+        found = await self._in_thread(lambda: self._hide(lease, visible_ms, ready=delay_s <= 0))
+        self._leases.pop(lease, None)
+        self._ready.set()
+        return found
+
+    async def close(self) -> None:
+        """Close the file."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._taking:
+            await asyncio.wait(self._taking)  # what nobody waits for is given back first
+        await self._in_thread(self._db.close)
+        self._thread.shutdown()
+
+    async def _decoded(self, rows: list[tuple[str, int, bytes]]) -> list[Reserved]:
+        good: list[Reserved] = []
+        bad: list[str] = []
+        for lease, deliveries, data in rows:
+            try:
+                good.append(Reserved(decode_call(data), lease, deliveries))
+            except InvalidMessage as exc:
+                _log.error("message dropped", error=str(exc), message=data[:1000].decode("utf-8", "replace"))
+                bad.append(lease)
+        if bad:
+            await self.settle(bad)
+        return good
+
+    def _give_back(self, taking: asyncio.Future[Any]) -> None:
+        """Nobody waits any more for what was just reserved: it returns at once."""
+        if taking.cancelled() or taking.exception() is not None:
+            return
+        now_ms = self._clock.now_ms()
+        for lease, _, _ in taking.result()[0]:
+            hiding = self._submit(functools.partial(self._hide, lease, now_ms, ready=True))
+            hiding.add_done_callback(lambda _: self._ready.set())
+
+    def _sleep_until_due(self, hidden_s: float | None) -> None:
+        """Nothing is ready: have :meth:`wait` end when the next hidden message is due."""
+        self._ready.clear()
+        now = self._clock.monotonic()
+        due = [now + _LOOK_AGAIN_S, *self._leases.values()]
+        if hidden_s is not None:
+            due.append(now + max(0.0, hidden_s))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_at(min(due), self._ready.set)
+
+    # -- the thread's side ----------------------------------------------------------------------------------------
+
+    def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        # Work that has begun is not taken back by a cancellation; the caller only stops waiting.
+        return await asyncio.shield(self._submit(work))
+
+    @staticmethod
+    def _transaction(work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(f"queue: {exc}") from exc
+
+    def _open(self, now_ms: int) -> list[tuple[str, float]]:
+        """Open the file; the leases of an earlier run, with the seconds that are left of each."""
+        if self._path != ":memory:":
+            _check_file(Path(self._path))
+        try:
+            self._db = sqlite3.connect(self._path, timeout=_LOCK_WAIT_S, check_same_thread=False)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_SCHEMA)
+            rows = self._db.execute("SELECT lease, visible_ms FROM messages WHERE lease IS NOT NULL").fetchall()
+        except sqlite3.OperationalError as exc:
+            text = "another process uses it" if "locked" in str(exc) else str(exc)
+            raise StartUpError(f"{self._path}: cannot open the queue: {text}") from exc
+        except sqlite3.DatabaseError as exc:
+            raise StartUpError(f"{self._path}: this file is no queue of Hearth's: {exc}") from exc
+        return [(lease, (visible_ms - now_ms) / 1000) for lease, visible_ms in rows]
+
+    def _insert(self, rows: list[tuple[int, bool, int, bytes]]) -> None:
+        with self._db:
+            self._db.executemany("INSERT INTO messages (priority, ready, visible_ms, call) VALUES (?, ?, ?, ?)", rows)
+
+    def _take(self, limit: int, expired: list[str], now_ms: int) -> tuple[list[tuple[str, int, bytes]], int | None]:
+        """Reserve; and when the next of the hidden messages is due, as wall time."""
+        until_ms = now_ms + round(self.visibility_s * 1000)
+        taken: list[tuple[str, int, bytes]] = []
+        with self._db:
+            self._db.executemany(
+                "UPDATE messages SET ready = 1, lease = NULL WHERE lease = ?", [(lease,) for lease in expired]
+            )
+            self._db.execute(
+                "UPDATE messages SET ready = 1 WHERE ready = 0 AND lease IS NULL AND visible_ms <= ?", (now_ms,)
+            )
+            rows = self._db.execute(
+                "SELECT seq, deliveries, call FROM messages WHERE ready = 1 ORDER BY priority DESC, seq LIMIT ?",
+                (limit,),
+            ).fetchall()
+            for seq, deliveries, data in rows:
+                lease = f"{seq}.{self._run}.{next(self._numbers)}"
+                self._db.execute(
+                    "UPDATE messages SET ready = 0, visible_ms = ?, lease = ?, deliveries = ? WHERE seq = ?",
+                    (until_ms, lease, deliveries + 1, seq),
+                )
+                taken.append((lease, deliveries + 1, data))
+            next_ms = self._db.execute(
+                "SELECT min(visible_ms) FROM messages WHERE ready = 0 AND lease IS NULL"
+            ).fetchone()[0]
+        return taken, next_ms
+
+    def _delete(self, leases: Sequence[str]) -> list[bool]:
+        with self._db:
+            return [self._db.execute("DELETE FROM messages WHERE lease = ?", (lease,)).rowcount > 0 for lease in leases]
+
+    def _prolong(self, leases: Sequence[str], until_ms: int) -> list[bool]:
+        with self._db:
+            return [
+                self._db.execute("UPDATE messages SET visible_ms = ? WHERE lease = ?", (until_ms, lease)).rowcount > 0
+                for lease in leases
+            ]
+
+    def _hide(self, lease: str, visible_ms: int, *, ready: bool) -> bool:
+        with self._db:
+            changed = self._db.execute(
+                "UPDATE messages SET ready = ?, lease = NULL, visible_ms = ? WHERE lease = ?",
+                (ready, visible_ms, lease),
+            )
+            return changed.rowcount > 0
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is not ours, an old Bolt file above all, before anything could write to it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise StartUpError(f"{path}: cannot open the queue: {exc.strerror}") from exc
+    if head and head != _MAGIC:
+        raise StartUpError(
+            f"{path}: this is no queue of Hearth's (a Bolt file of Fn cannot be read): "
+            "let Fn empty it, then point FN_MQ_URL to another file"
+        )
