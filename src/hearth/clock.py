@@ -43,3 +43,13 @@ class SystemClock:
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
         """Call back at ``when`` on the running loop."""
         return asyncio.get_running_loop().call_at(when, callback, *args)
+
+
+async def pause(clock: Clock, seconds: float) -> None:
+    """Wait so long: between two tries of something that failed, where no event can tell."""
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    handle = clock.call_at(clock.monotonic() + seconds, over.set_result, None)
+    try:
+        await over
+    finally:
+        handle.cancel()

@@ -13,10 +13,11 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from hearth.access.cached import CachedAccess
+from hearth.access.cached import Definitions
 from hearth.access.local import LocalAccess
 from hearth.agent import machine
 from hearth.agent.agent import Agent
+from hearth.agent.consumer import Consumer
 from hearth.agent.resources import Amount
 from hearth.clock import SystemClock
 from hearth.datastore.sql import open_datastore
@@ -25,6 +26,7 @@ from hearth.drivers.docker.driver import DockerDriver
 from hearth.drivers.process.driver import ProcessDriver
 from hearth.models.errors import StartUpError
 from hearth.models.ids import IdGenerator, machine_id
+from hearth.queues.open import open_queue
 from hearth.server.api import Api
 from hearth.server.asgi import Front
 from hearth.server.invoke import InvokeFront
@@ -43,7 +45,13 @@ class Node:
 
     app: ASGIApp
     agent: Agent
+    consumer: Consumer
     driver: Driver
+
+    def drain(self) -> None:
+        """Take no new work; what runs runs on."""
+        self.consumer.stop()
+        self.agent.drain()
 
 
 @contextlib.asynccontextmanager
@@ -60,16 +68,26 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
     async with contextlib.AsyncExitStack() as stack:
         datastore = await open_datastore(settings.database)
         stack.push_async_callback(datastore.close)
-        access = CachedAccess(LocalAccess(datastore), clock)
+        queue = await open_queue(settings.queue, clock, visibility_s=settings.visibility_s)
+        stack.push_async_callback(queue.close)
+        access = LocalAccess(datastore, queue)
         stack.push_async_callback(access.close)
+        definitions = Definitions(access, clock)
+        stack.push_async_callback(definitions.close)
         driver = await _open_driver(settings, next_id())
         stack.push_async_callback(driver.close)
         agent = await stack.enter_async_context(
             Agent(driver, access, clock, total=_total(settings), next_id=next_id),
         )
+        consumer = Consumer(agent, access, clock)
         api = Api(datastore, clock, lambda: stats(agent))
-        invoke = InvokeFront(agent, access, clock, next_id)
-        yield Node(Front(invoke, api), agent, driver)
+        invoke = InvokeFront(agent, definitions, access, clock, next_id, max_body_bytes=settings.max_request_size)
+        async with consumer:
+            node = Node(Front(invoke, api), agent, consumer, driver)
+            try:
+                yield node
+            finally:
+                node.drain()
 
 
 def stats(agent: Agent) -> dict[str, Any]:
@@ -103,7 +121,7 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None]) -> No
             timeout_graceful_shutdown=int(settings.grace_s),
             backlog=2048,
         )
-        server = _Server(config, lambda: announce(node, f"http://127.0.0.1:{port}"), node.agent.drain)
+        server = _Server(config, lambda: announce(node, f"http://127.0.0.1:{port}"), node.drain)
         await server.serve(sockets=[listener])
     _log.info("server stopped")
 

@@ -23,6 +23,18 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535, validation_alias="FN_PORT", description="0: any free port")
     data_dir: Path = Field(default=Path("data"), validation_alias="FN_DATA_DIR", description="where all data lives")
     db_url: str | None = Field(default=None, validation_alias="FN_DB_URL", description="sqlite3:///absolute/fn.db")
+    mq_url: str | None = Field(
+        default=None, validation_alias="FN_MQ_URL", description="bolt:///absolute/fn.mq or memory://"
+    )
+    visibility_s: float = Field(
+        default=60.0,
+        gt=0,
+        validation_alias="FN_MQ_VISIBILITY_S",
+        description="seconds after which an async call whose node died is looked after",
+    )
+    max_request_size: int | None = Field(
+        default=None, gt=0, validation_alias="FN_MAX_REQUEST_SIZE", description="bytes that the body of a call may have"
+    )
     driver: Literal["auto", "docker", "process"] = Field(
         default="auto", validation_alias="FN_DRIVER", description="auto: Docker if it answers, else processes"
     )
@@ -52,6 +64,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The URL of the datastore."""
         return self.db_url if self.db_url is not None else f"sqlite3://{self.data / 'fn.db'}"
+
+    @property
+    def queue(self) -> str:
+        """The URL of the queue of async calls."""
+        return self.mq_url if self.mq_url is not None else f"bolt://{self.data / 'fn.mq'}"
 
 
 def load(**given: Any) -> Settings:

@@ -289,8 +289,3 @@ def test_stats_are_consistent(node: RunningNode) -> None:
     assert after["Failed"] == before["Failed"] + 1
     assert (after["Queue"], after["Running"]) == (0, 0)
     assert after["FunctionStatsMap"]["/counted"] == {"Queue": 0, "Running": 0, "Complete": 1, "Failed": 1}
-
-
-def test_an_async_call_without_a_queue_is_refused_not_lost(node: RunningNode) -> None:
-    answer = node.call(node.route("later", "http", type="async"), echo="x")
-    assert (answer.status_code, answer.json()) == (500, {"error": {"message": "internal server error"}})

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,15 @@ class RunningNode:
         found = self.http.get(f"/v1/apps/e2e/calls/{answer.headers['fn_call_id']}")
         assert found.status_code == 200, found.text
         call: dict[str, Any] = found.json()["call"]
+        return call
+
+    def ended(self, answer: httpx.Response) -> dict[str, Any]:
+        """The record of an accepted async call, once it has ended."""
+        assert answer.status_code == 202, answer.text
+        deadline = time.monotonic() + 60
+        while (call := self.record(answer))["status"] in ("queued", "running"):
+            assert time.monotonic() < deadline, call
+            time.sleep(0.01)
         return call
 
     def log(self, answer: httpx.Response) -> str:

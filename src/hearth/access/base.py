@@ -7,7 +7,9 @@ import dataclasses
 
 from hearth.models.app import App
 from hearth.models.call import Call
+from hearth.models.errors import HearthError
 from hearth.models.route import Route
+from hearth.queues.base import Reserved
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -16,6 +18,14 @@ class EndedCall:
 
     call: Call
     log: bytes
+
+
+class AlreadyStarted(HearthError):
+    """Somebody has started this call before; ``status`` is how far it came."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"the call was started before: {status}")
+        self.status = status
 
 
 class DataAccess(abc.ABC):
@@ -44,3 +54,44 @@ class DataAccess(abc.ABC):
     @abc.abstractmethod
     async def finish_many(self, ended: list[EndedCall]) -> None:
         """Store records and logs of ended calls in one transaction; a record that is there already is replaced."""
+
+    @property
+    @abc.abstractmethod
+    def visibility_s(self) -> float:
+        """Seconds for which a dequeued call is its holder's, unless renewed."""
+
+    @abc.abstractmethod
+    async def enqueue(self, call: Call) -> None:
+        """Accept an async call: durable when this returns, with a record that says ``queued``.
+
+        Raises:
+            InternalError: It was not accepted; the call does not exist.
+        """
+
+    @abc.abstractmethod
+    async def dequeue(self, limit: int) -> list[Reserved]:
+        """Wait until there are accepted calls, and take up to ``limit``. Cancelling loses none."""
+
+    @abc.abstractmethod
+    async def start(self, call: Call) -> None:
+        """Store an async call as running, if nobody has started it before: compare and swap.
+
+        Raises:
+            AlreadyStarted: Somebody has.
+        """
+
+    @abc.abstractmethod
+    async def settle(self, lease: str) -> bool:
+        """Forget the message of a call that has ended; false if the lease is no longer ours."""
+
+    @abc.abstractmethod
+    async def renew(self, leases: list[str]) -> list[bool]:
+        """Keep calls that run, or wait here, hidden from others; false where the lease is no longer ours."""
+
+    @abc.abstractmethod
+    async def release(self, lease: str, delay_s: float = 0.0) -> None:
+        """Give back a call that was not started."""
+
+    @abc.abstractmethod
+    async def interrupted(self, call: Call) -> None:
+        """Store that a call which is recorded as running ended with nobody there; ``call`` has the final fields."""

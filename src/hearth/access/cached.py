@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Final
 
-from hearth.access.base import DataAccess, EndedCall
+from hearth.access.base import DataAccess
 from hearth.clock import Clock
 from hearth.models.app import App
 from hearth.models.route import Route
@@ -17,7 +17,7 @@ _MAX_ENTRIES: Final = 10_000
 Pair = tuple[App, Route]
 
 
-class CachedAccess(DataAccess):
+class Definitions:
     """Keeps an app with one of its routes for 5 s. What does not exist is not kept.
 
     Args:
@@ -31,21 +31,21 @@ class CachedAccess(DataAccess):
         self._pairs: OrderedDict[tuple[str, str], tuple[float, Pair]] = OrderedDict()
         self._loads: dict[tuple[str, str], asyncio.Task[Pair]] = {}
 
-    def definition_nowait(self, app_name: str, path: str) -> Pair | None:
+    def get_nowait(self, app_name: str, path: str) -> Pair | None:
         """What is kept and fresh, without waiting."""
         kept = self._pairs.get((app_name, path))
         if kept is None or kept[0] <= self._clock.monotonic():
             return None
         return kept[1]
 
-    async def definition(self, app_name: str, path: str) -> Pair:
+    async def get(self, app_name: str, path: str) -> Pair:
         """An app and its route; many who ask at once share one load.
 
         Raises:
             AppsNotFound: There is no such app.
             RoutesNotFound: The app has no such route.
         """
-        if (pair := self.definition_nowait(app_name, path)) is not None:
+        if (pair := self.get_nowait(app_name, path)) is not None:
             return pair
         key = (app_name, path)
         load = self._loads.get(key)
@@ -53,18 +53,6 @@ class CachedAccess(DataAccess):
             load = self._loads[key] = asyncio.get_running_loop().create_task(self._load(key))
             load.add_done_callback(lambda done: self._loaded(key, done))
         return await asyncio.shield(load)  # one who gives up does not take the load from the others
-
-    async def get_app(self, name: str) -> App:
-        """The app, fresh."""
-        return await self._inner.get_app(name)
-
-    async def get_route(self, app_name: str, path: str) -> Route:
-        """The route, fresh."""
-        return await self._inner.get_route(app_name, path)
-
-    async def finish_many(self, ended: list[EndedCall]) -> None:
-        """Store records and logs."""
-        await self._inner.finish_many(ended)
 
     async def close(self) -> None:
         """End the loads that still run."""

@@ -1,18 +1,36 @@
-"""Definitions and records in this process's own datastore."""
+"""Definitions, records and accepted calls in this process's own stores."""
 
 from __future__ import annotations
 
-from hearth.access.base import DataAccess, EndedCall
+from collections.abc import Sequence
+
+from hearth.access.base import AlreadyStarted, DataAccess, EndedCall
+from hearth.batch import GroupCommit
 from hearth.datastore.base import Datastore
 from hearth.models.app import App
+from hearth.models.call import QUEUED, RUNNING, Call
+from hearth.models.errors import HearthError
 from hearth.models.route import Route
+from hearth.queues.base import Queue, Reserved
+from hearth.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
 
 
 class LocalAccess(DataAccess):
-    """Straight to the datastore."""
+    """Straight to the datastore and the queue, many calls in one transaction."""
 
-    def __init__(self, datastore: Datastore) -> None:
+    def __init__(self, datastore: Datastore, queue: Queue) -> None:
         self._datastore = datastore
+        self._queue = queue
+        self._accepted = GroupCommit(self._enqueue)
+        self._starting = GroupCommit(datastore.start_calls)
+        self._settled = GroupCommit(queue.settle)
+
+    async def close(self) -> None:
+        """Wait until all is written. The stores are closed by whoever opened them."""
+        for group in (self._accepted, self._starting, self._settled):
+            await group.close()
 
     async def get_app(self, name: str) -> App:
         """The app."""
@@ -25,3 +43,54 @@ class LocalAccess(DataAccess):
     async def finish_many(self, ended: list[EndedCall]) -> None:
         """Store records and logs."""
         await self._datastore.put_calls([(one.call, one.log) for one in ended])
+
+    @property
+    def visibility_s(self) -> float:
+        """The queue's visibility timeout."""
+        return self._queue.visibility_s
+
+    async def enqueue(self, call: Call) -> None:
+        """Have the message, then the record."""
+        await self._accepted.put(call)
+
+    async def dequeue(self, limit: int) -> list[Reserved]:
+        """Wait for the queue, then take."""
+        while True:
+            await self._queue.wait()
+            if reserved := await self._queue.reserve(limit):
+                return reserved
+
+    async def start(self, call: Call) -> None:
+        """Compare and swap in the datastore."""
+        found = await self._starting.put(call)
+        if found not in ("", QUEUED):
+            raise AlreadyStarted(found)
+
+    async def settle(self, lease: str) -> bool:
+        """Delete the message."""
+        return await self._settled.put(lease)
+
+    async def renew(self, leases: list[str]) -> list[bool]:
+        """Renew the leases."""
+        return await self._queue.renew(leases)
+
+    async def release(self, lease: str, delay_s: float = 0.0) -> None:
+        """Give the message back."""
+        await self._queue.release(lease, delay_s)
+
+    async def interrupted(self, call: Call) -> None:
+        """Complete the stored record, if it still says running."""
+        stored = await self._datastore.get_call(call.app_name, call.id)
+        if stored.status != RUNNING:
+            return
+        call.created_at, call.started_at = stored.created_at, stored.started_at
+        await self._datastore.put_calls([(call, b"")])
+
+    async def _enqueue(self, calls: list[Call]) -> Sequence[None]:
+        # The message comes first: a message without a record still runs, a record without a message never would.
+        await self._queue.push(calls)
+        try:
+            await self._datastore.add_calls(calls)
+        except HearthError as exc:
+            _log.error("queued calls not recorded, their start will", calls=len(calls), error=str(exc))
+        return [None] * len(calls)

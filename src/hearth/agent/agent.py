@@ -8,7 +8,16 @@ from typing import Any, Final
 
 from hearth.access.base import DataAccess, EndedCall
 from hearth.agent import eviction
-from hearth.agent.call import ActiveCall, ClientGone, RequestBody, ResponseSink, deadline_text
+from hearth.agent.call import (
+    ActiveCall,
+    ClientGone,
+    LogSink,
+    NotStarted,
+    RequestBody,
+    ResponseSink,
+    StoredBody,
+    deadline_text,
+)
 from hearth.agent.cold import ColdContainer, run_cold
 from hearth.agent.exchange import ContainerGone, Exchange
 from hearth.agent.function import Function
@@ -17,7 +26,7 @@ from hearth.agent.launcher import HotLauncher
 from hearth.agent.life import ContainerCounts, ContainerState
 from hearth.agent.log import DEFAULT_LIMIT_BYTES, CallLog, LineLog
 from hearth.agent.recorder import Recorder
-from hearth.agent.resources import Amount, NeverFits, ResourceTracker
+from hearth.agent.resources import NOTHING, Amount, NeverFits, ResourceTracker
 from hearth.agent.stats import CallStats
 from hearth.clock import Clock
 from hearth.drivers.base import Driver, ImageError, ImageNotFound, ImageRefused, StartFailed
@@ -61,7 +70,8 @@ class Agent:
     ) -> None:
         self.stats = CallStats()
         self.containers = ContainerCounts()
-        self.resources = ResourceTracker(total, self._relieve)
+        self.resources = ResourceTracker(total, self._relieve, self._room_changed)
+        self.on_room: Callable[[], None] = lambda: None
         self._access = access
         self._clock = clock
         self._next_id = next_id
@@ -84,14 +94,12 @@ class Agent:
         self._drained = asyncio.Event()
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._group = asyncio.TaskGroup()
-        self._recording: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Agent in_flight={self._in_flight} {self.containers!r} {self.resources!r}>"
 
     async def __aenter__(self) -> Agent:
         await self._group.__aenter__()
-        self._recording = self._group.create_task(self._recorder.run())
         self._sweep_timer = self._clock.call_at(self._clock.monotonic() + _SWEEP_S, self._sweep)
         return self
 
@@ -100,7 +108,7 @@ class Agent:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         await self._drained.wait()
-        self._recorder.close()
+        await self._recorder.close()
         await self._group.__aexit__(None, None, None)
 
     def drain(self) -> None:
@@ -151,44 +159,53 @@ class Agent:
         sink: ResponseSink,
     ) -> ActiveCall:
         """A call of a function; its deadlines are fixed now."""
-        route = function.route
-        now, loop_time = self._clock.now(), self._clock.monotonic()
-        record = Call(
-            id=call_id,
-            app_name=route.app_name,
-            path=route.path,
-            image=route.image,
-            type=route.type,
-            format=route.format,
-            timeout=route.timeout,
-            idle_timeout=route.idle_timeout,
-            memory=route.memory,
-            cpu_milli=route.cpu_milli,
-            config=function.environment,
-            headers=headers,
-            url=url,
-            method=method,
-            created_at=now,
-        )
+        record = function.record(call_id, self._clock.now(), method=method, url=url, headers=headers)
+        return self._active(record, function, body, sink, self._log_of(record))
+
+    def accepted_call(self, function: Function, record: Call) -> ActiveCall:
+        """An accepted async call; its deadlines are fixed now: the time in the queue does not count."""
+        log = self._log_of(record)
+        sink = LogSink(log, function.protocol, self._log_limit_bytes)
+        return self._active(record, function, StoredBody(record.payload), sink, log)
+
+    def accepted_function(self, record: Call) -> Function:
+        """What an accepted call runs.
+
+        Raises:
+            ApiError: Its fields are not valid.
+        """
+        return Function.of_call(record, self._max_memory_mib)
+
+    async def record_failure(self, record: Call, error: Exception) -> bool:
+        """Store that an accepted call can never run. Whether it was stored."""
+        return await self._recorder.record(self._ended(record, b"", error))
+
+    def _log_of(self, record: Call) -> CallLog:
         lines = LineLog(
             {
                 "user_log": True,
-                "app_name": route.app_name,
-                "path": route.path,
-                "image": route.image,
-                "call_id": call_id,
+                "app_name": record.app_name,
+                "path": record.path,
+                "image": record.image,
+                "call_id": record.id,
             }
         )
+        return CallLog(lines, self._log_limit_bytes)
+
+    def _active(
+        self, record: Call, function: Function, body: RequestBody, sink: ResponseSink, log: CallLog
+    ) -> ActiveCall:
+        begun, timeout = self._clock.monotonic(), function.route.timeout
         return ActiveCall(
             record=record,
             function=function,
             body=body,
             sink=sink,
-            log=CallLog(lines, self._log_limit_bytes),
-            begun=loop_time,
-            slot_deadline=loop_time + route.timeout / 2,
-            exec_deadline=loop_time + route.timeout,
-            deadline_text=deadline_text(now, route.timeout),
+            log=log,
+            begun=begun,
+            slot_deadline=begun + timeout / 2,
+            exec_deadline=begun + timeout,
+            deadline_text=deadline_text(self._clock.now(), timeout),
         )
 
     async def submit(self, call: ActiveCall) -> None:
@@ -198,6 +215,7 @@ class Agent:
             ApiError: What its client is to be told.
             InternalError: The platform failed.
             ClientGone: Nobody waits for the answer.
+            NotStarted: An async call may not be run here.
         """
         if self._closing:
             raise ServerBusy
@@ -219,13 +237,13 @@ class Agent:
         except asyncio.CancelledError:
             self._count(call, ClientGone())
             if call.started:
-                self._recorder.add(self._ended(call, ClientGone()))
+                self._recorder.add(self._ended(call.record, call.log.take(), ClientGone()))
             raise
         except Exception as exc:  # every call ends exactly once, whatever went wrong
             error = self._explain(call, exc)
         self._count(call, error)
-        if call.started or not isinstance(error, ServerBusy | ClientGone):
-            await self._recorder.record(self._ended(call, error))
+        if call.started or not isinstance(error, ServerBusy | ClientGone | NotStarted):
+            call.stored = await self._recorder.record(self._ended(call.record, call.log.take(), error))
         if error is not None:
             raise error
 
@@ -238,6 +256,7 @@ class Agent:
                     slot = await launcher.acquire()
             exchange = Exchange(call, slot.container, fresh=slot.fresh)
             try:
+                await self._take_over(call)
                 self._start(call)
                 slot.begin(call.log)
                 await exchange.run()
@@ -255,6 +274,7 @@ class Agent:
         try:
             async with asyncio.timeout_at(call.slot_deadline):
                 container = await cold.acquire()
+            await self._take_over(call)
             cold.begin()
             self._start(call)
             await run_cold(call, container)
@@ -263,6 +283,12 @@ class Agent:
             cold.release()
             if cold.waits:
                 task.cancel()  # its call gave up: nobody wants what is being made
+
+    @staticmethod
+    async def _take_over(call: ActiveCall) -> None:
+        if call.take_over is not None:
+            take_over, call.take_over = call.take_over, None  # also if it needs a second container
+            await take_over()
 
     def _start(self, call: ActiveCall) -> None:
         call.start(self._clock.now(), self._clock.monotonic())
@@ -296,11 +322,10 @@ class Agent:
             call.record.path,
             started=call.started,
             failed=error is not None,
-            busy=isinstance(error, ServerBusy) and not call.started,
+            busy=isinstance(error, ServerBusy | NotStarted) and not call.started,
         )
 
-    def _ended(self, call: ActiveCall, error: Exception | None) -> EndedCall:
-        record = call.record
+    def _ended(self, record: Call, log: bytes, error: Exception | None) -> EndedCall:
         record.completed_at = self._clock.now()
         if error is None:
             record.status = SUCCESS
@@ -309,7 +334,7 @@ class Agent:
         else:
             record.status = ERROR
             record.error = str(error) or type(error).__name__
-        return EndedCall(record, call.log.take())
+        return EndedCall(record, log)
 
     # -- containers ------------------------------------------------------------------------------
 
@@ -319,8 +344,21 @@ class Agent:
             launcher = self._hot[function.key] = HotLauncher(function, self._host, self._group, self._relieve)
         return launcher
 
+    def has_async_room(self) -> bool:
+        """Whether another async call may be taken on."""
+        idle = NOTHING
+        for launcher in self._hot.values():
+            if not launcher.function.is_sync and launcher.queue.idle:
+                route = launcher.function.route
+                idle += Amount(route.memory * launcher.queue.idle, route.cpu_milli * launcher.queue.idle)
+        return self.resources.async_is_below_mark(idle)
+
+    def _room_changed(self) -> None:
+        self.on_room()
+
     def _relieve(self) -> None:
         """Let idle containers give way to the request that is next for memory and CPU."""
+        self.on_room()
         if not self.resources.waiting:
             return
         shortage = self.resources.shortage()

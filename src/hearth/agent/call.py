@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from hearth.agent.function import Function
@@ -12,7 +12,7 @@ from hearth.agent.log import CallLog
 from hearth.models.call import RUNNING, Call
 from hearth.models.errors import HearthError
 from hearth.models.times import format_time
-from hearth.protocols.base import CallInput
+from hearth.protocols.base import CallInput, CallProtocol, Head
 
 
 class ClientGone(HearthError):
@@ -20,6 +20,10 @@ class ClientGone(HearthError):
 
     def __init__(self) -> None:
         super().__init__("context canceled")
+
+
+class NotStarted(HearthError):
+    """An async call may not be run here: somebody else has it, or nobody can tell. The cause says which."""
 
 
 class RequestBody(Protocol):
@@ -48,11 +52,74 @@ class ResponseSink(Protocol):
     def started(self) -> bool:
         """The client has been sent something: its status can no longer change."""
 
-    def head(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+    def head(self, head: Head) -> None:
         """The function's status and headers. At most once, before any body."""
 
     async def write(self, data: bytes, *, last: bool) -> None:
         """Some bytes of the body; waits while the client is slow. ``last``: the answer is complete with them."""
+
+    def complete(self) -> None:
+        """The answer has ended well; its record is not stored yet."""
+
+
+class StoredBody:
+    """A :class:`RequestBody` that is here already: an accepted call's payload."""
+
+    __slots__ = ("_data", "length")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length: int | None = len(data)
+
+    @property
+    def ended(self) -> bool:
+        """Every byte has been read."""
+        return not self._data
+
+    async def read(self) -> bytes:
+        """All of it, once."""
+        data, self._data = self._data, b""
+        return data
+
+
+class LogSink:
+    """A :class:`ResponseSink` for a call that nobody waits for: the answer joins its log.
+
+    Args:
+        limit: Bytes of body to keep: the log would cut the rest.
+    """
+
+    __slots__ = ("_body", "_head", "_limit", "_log", "_protocol", "_size")
+
+    def __init__(self, log: CallLog, protocol: CallProtocol, limit: int) -> None:
+        self._log = log
+        self._protocol = protocol
+        self._limit = limit
+        self._head: Head | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+
+    @property
+    def started(self) -> bool:
+        """There is no client."""
+        return False
+
+    def head(self, head: Head) -> None:
+        """Keep it for the log."""
+        self._head = head
+
+    async def write(self, data: bytes, *, last: bool) -> None:
+        """A cold function's output is logged as it comes, an answer when it is whole."""
+        if not self._protocol.hot:
+            self._log.write(data)
+        elif self._size <= self._limit:
+            self._body.append(data)
+            self._size += len(data)
+
+    def complete(self) -> None:
+        """Write the answer in the form that its format gives it."""
+        if self._head is not None:
+            self._log.write(self._protocol.log_form(self._head, b"".join(self._body)))
 
 
 @dataclasses.dataclass(slots=True, eq=False, kw_only=True)
@@ -66,6 +133,8 @@ class ActiveCall:
         started: It holds a slot, and its exchange has begun.
         first_piece: The beginning of its body, once read: another container may need it again.
         waited_s: Seconds from the request to its start (or until it gave up).
+        take_over: Awaited once, when an async call holds its slot: raises :class:`NotStarted` if it may not be run.
+        stored: Its final record is in the store.
     """
 
     record: Call
@@ -80,6 +149,8 @@ class ActiveCall:
     first_piece: bytes | None = None
     started: bool = False
     waited_s: float = 0.0
+    take_over: Callable[[], Awaitable[None]] | None = None
+    stored: bool = False
 
     def start(self, now: dt.datetime, loop_time: float) -> None:
         """The exchange begins."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Final
 
 from hearth.agent.call import ActiveCall, ResponseSink
@@ -11,6 +10,7 @@ from hearth.agent.exchange import Exchange
 from hearth.agent.host import Host
 from hearth.agent.life import ContainerLife, ContainerState
 from hearth.drivers.base import Container
+from hearth.protocols.base import Head
 
 #: Output up to this many bytes is held until the exit code is known, so that a failing function yields a clean error.
 _HOLD_BYTES: Final = 64 * 1024
@@ -86,12 +86,13 @@ async def run_cold(call: ActiveCall, container: Container) -> None:
     """
     await container.start()
     container.stderr.watch(call.log.write)
-    sink = HoldingSink(call.sink)
+    holding = HoldingSink(call.sink) if call.function.is_sync else None  # a log takes output as it comes
     try:
-        await Exchange(call, container, fresh=True, sink=sink).run()
+        await Exchange(call, container, fresh=True, sink=holding).run()
     finally:
         container.stderr.watch(_discard)
-    await sink.flush()
+    if holding is not None:
+        await holding.flush()
 
 
 class HoldingSink:
@@ -110,9 +111,9 @@ class HoldingSink:
         """Something was passed on to the client."""
         return self._sink.started
 
-    def head(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+    def head(self, head: Head) -> None:
         """The head is kept by the sink behind until the first byte of the body."""
-        self._sink.head(status, headers)
+        self._sink.head(head)
 
     async def write(self, data: bytes, *, last: bool) -> None:
         """Hold some bytes, or pass them on once there are many."""
@@ -124,6 +125,9 @@ class HoldingSink:
         if self._size > _HOLD_BYTES:
             self._through = True
             await self._pass_on(last=False)
+
+    def complete(self) -> None:
+        """Not before the exit code is known."""
 
     async def flush(self) -> None:
         """The function succeeded: pass on what is held."""

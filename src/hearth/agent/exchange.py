@@ -198,9 +198,10 @@ class Exchange:
                 last = index + 1 < count and isinstance(events[index + 1], End)
                 await self._sink.write(event.data, last=last)
             elif isinstance(event, Head):
-                self._sink.head(event.status, event.headers)
+                self._sink.head(event)
             else:
                 self._complete = not event.surplus
+                self._sink.complete()
                 return True
         return False
 

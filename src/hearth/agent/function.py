@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping
 
 from hearth.models.app import App
-from hearth.models.route import DEFAULT, SYNC, Route, format_cpus, validate_route
+from hearth.models.call import Call
+from hearth.models.route import DEFAULT, SYNC, HeaderMap, Route, format_cpus, validate_route
 from hearth.protocols import protocol_for
 from hearth.protocols.base import CallProtocol
 
@@ -34,6 +36,48 @@ class Function:
         self.environment = environment(app, route)
         self.labels = {"app": app.name, "path": route.path}
         self.key = slot_key(route, self.environment)
+
+    @classmethod
+    def of_call(cls, call: Call, max_memory_mib: int) -> Function:
+        """What an accepted call runs, as its route was when it was accepted.
+
+        Raises:
+            ApiError: The stored fields are not valid.
+        """
+        route = Route(
+            app_name=call.app_name,
+            path=call.path,
+            image=call.image,
+            memory=call.memory,
+            cpu_milli=call.cpu_milli,
+            type=call.type,
+            format=call.format,
+            timeout=call.timeout,
+            idle_timeout=call.idle_timeout,
+            config=call.config,
+        )
+        return cls(App(name=call.app_name), route, max_memory_mib)
+
+    def record(self, call_id: str, created_at: dt.datetime, *, method: str, url: str, headers: HeaderMap) -> Call:
+        """The record of a new call."""
+        route = self.route
+        return Call(
+            id=call_id,
+            app_name=route.app_name,
+            path=route.path,
+            image=route.image,
+            type=route.type,
+            format=route.format,
+            timeout=route.timeout,
+            idle_timeout=route.idle_timeout,
+            memory=route.memory,
+            cpu_milli=route.cpu_milli,
+            config=self.environment,
+            headers=headers,
+            url=url,
+            method=method,
+            created_at=created_at,
+        )
 
     def __repr__(self) -> str:
         return f"<Function {self.app.name}{self.route.path} {self.route.image} {self.protocol.name}>"

@@ -10,7 +10,7 @@ from typing import Final
 from hearth.agent.function import Function
 from hearth.agent.life import Observer
 from hearth.agent.resources import Reservation, ResourceTracker
-from hearth.clock import Clock
+from hearth.clock import Clock, pause
 from hearth.drivers.base import Container, ContainerSpec, Driver, DriverError, OutOfTime
 from hearth.telemetry.logs import get_logger
 
@@ -62,14 +62,6 @@ class Host:
                 await container.remove()
             except (OutOfTime, DriverError) as exc:
                 _log.error("container not removed, trying again", container_id=container.id, error=str(exc))
-                await self._pause(_REMOVE_AGAIN_S)
+                await pause(self.clock, _REMOVE_AGAIN_S)
             else:
                 return
-
-    async def _pause(self, seconds: float) -> None:
-        over = asyncio.get_running_loop().create_future()
-        handle = self.clock.call_at(self.clock.monotonic() + seconds, over.set_result, None)
-        try:
-            await over
-        finally:
-            handle.cancel()

@@ -10,6 +10,8 @@ from typing import Final
 
 #: Percent of the total that only sync calls may use.
 _SYNC_RESERVE_PERCENT: Final = 20
+#: Percent of the rest that async calls may be using when another is taken from the queue.
+_ASYNC_MARK_PERCENT: Final = 80
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,18 +42,19 @@ class NeverFits(Exception):
 class Reservation:
     """Memory and CPU held by one container. Returned exactly once."""
 
-    __slots__ = ("_reserve_part", "_shared_part", "_tracker")
+    __slots__ = ("_is_sync", "_reserve_part", "_shared_part", "_tracker")
 
-    def __init__(self, tracker: ResourceTracker, reserve_part: Amount, shared_part: Amount) -> None:
+    def __init__(self, tracker: ResourceTracker, reserve_part: Amount, shared_part: Amount, *, is_sync: bool) -> None:
         self._tracker: ResourceTracker | None = tracker
         self._reserve_part = reserve_part
         self._shared_part = shared_part
+        self._is_sync = is_sync
 
     def release(self) -> None:
         """Give it back. Idempotent."""
         if (tracker := self._tracker) is not None:
             self._tracker = None
-            tracker._take_back(self._reserve_part, self._shared_part)
+            tracker._take_back(self._reserve_part, self._shared_part, is_sync=self._is_sync)
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -71,17 +74,25 @@ class ResourceTracker:
     Args:
         total: What containers may use together.
         on_shortage: Called when a request has to wait, and whenever it still has to after something was returned.
+        on_return: Called when something was returned.
     """
 
-    def __init__(self, total: Amount, on_shortage: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        total: Amount,
+        on_shortage: Callable[[], None] = lambda: None,
+        on_return: Callable[[], None] = lambda: None,
+    ) -> None:
         self.total = total
-        self.on_shortage = on_shortage
+        self._on_shortage = on_shortage
+        self._on_return = on_return
         self._reserve_total = Amount(
             total.memory_mib * _SYNC_RESERVE_PERCENT // 100, total.cpu_milli * _SYNC_RESERVE_PERCENT // 100
         )
         self._shared_total = total - self._reserve_total
         self._reserve_used = NOTHING
         self._shared_used = NOTHING
+        self._async_used = NOTHING
         self._sync: deque[_Waiter] = deque()
         self._async: deque[_Waiter] = deque()
 
@@ -92,6 +103,19 @@ class ResourceTracker:
     def used(self) -> Amount:
         """What is granted now."""
         return self._reserve_used + self._shared_used
+
+    def async_is_below_mark(self, idle: Amount) -> bool:
+        """Whether more async calls may be taken on.
+
+        Args:
+            idle: What idle containers of async functions hold: they can serve, or give way.
+        """
+        busy = self._async_used - idle
+        mark = Amount(
+            self._shared_total.memory_mib * _ASYNC_MARK_PERCENT // 100,
+            self._shared_total.cpu_milli * _ASYNC_MARK_PERCENT // 100,
+        )
+        return busy.memory_mib < mark.memory_mib and busy.cpu_milli < max(1, mark.cpu_milli)
 
     @property
     def waiting(self) -> int:
@@ -137,7 +161,7 @@ class ResourceTracker:
         waiter = _Waiter(Amount(memory_mib, cpu_milli), is_sync, key, asyncio.get_running_loop().create_future())
         queue = self._sync if is_sync else self._async
         queue.append(waiter)
-        self.on_shortage()
+        self._on_shortage()
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -160,12 +184,17 @@ class ResourceTracker:
         shared_part = amount - reserve_part
         self._reserve_used += reserve_part
         self._shared_used += shared_part
-        return Reservation(self, reserve_part, shared_part)
+        if not is_sync:
+            self._async_used += amount
+        return Reservation(self, reserve_part, shared_part, is_sync=is_sync)
 
-    def _take_back(self, reserve_part: Amount, shared_part: Amount) -> None:
+    def _take_back(self, reserve_part: Amount, shared_part: Amount, *, is_sync: bool) -> None:
         self._reserve_used -= reserve_part
         self._shared_used -= shared_part
+        if not is_sync:
+            self._async_used -= shared_part
         self._serve()
+        self._on_return()
 
     def _serve(self) -> None:
         for queue in (self._sync, self._async):
@@ -174,4 +203,4 @@ class ResourceTracker:
                 if not waiter.future.done():
                     waiter.future.set_result(self._grant(waiter.amount, is_sync=waiter.is_sync))
         if self.waiting:
-            self.on_shortage()
+            self._on_shortage()

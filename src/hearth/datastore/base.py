@@ -124,5 +124,16 @@ class Datastore(abc.ABC):
         """Store calls (each replaces one of the same id) and, where given, their logs, in one transaction."""
 
     @abc.abstractmethod
+    async def add_calls(self, accepted: Sequence[Call]) -> None:
+        """Store calls that are not stored yet, in one transaction; what is there already stays."""
+
+    @abc.abstractmethod
+    async def start_calls(self, starting: Sequence[Call]) -> list[str]:
+        """Compare and swap: store each call that is not stored yet, or is ``queued``, as given; leave the others.
+
+        For each the status that was found, ``""`` if there was none: ``""`` and ``queued`` mean that it was stored.
+        """
+
+    @abc.abstractmethod
     async def get_log(self, app_name: str, call_id: str) -> bytes:
         """A call's log. Raises ``CallLogNotFound`` (also for another app's call)."""

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from hearth.datastore.base import AppFilter, CallFilter, Datastore, RouteCheck, RouteFilter
 from hearth.models.app import App
-from hearth.models.call import Call, Stat
+from hearth.models.call import QUEUED, Call, Stat
 from hearth.models.errors import (
     AppsAlreadyExists,
     AppsNotFound,
@@ -181,6 +181,21 @@ class SqlDatastore(Datastore):
             if texts:
                 await db.execute(_REPLACE_LOG, texts)
 
+    async def add_calls(self, accepted: Sequence[Call]) -> None:
+        """Store calls that are not stored yet."""
+        async with self._writing() as db:
+            await db.execute(_ADD_CALL, [_from_call(call) for call in accepted])
+
+    async def start_calls(self, starting: Sequence[Call]) -> list[str]:
+        """Store the calls that have not been started before."""
+        async with self._writing() as db:  # holds the write lock: nobody comes between the look and the change
+            query = sa.select(calls.c.id, calls.c.status).where(calls.c.id.in_([call.id for call in starting]))
+            found: dict[str, str] = {row.id: row.status for row in await db.execute(query)}
+            fresh = [_from_call(call) for call in starting if found.get(call.id, QUEUED) == QUEUED]
+            if fresh:
+                await db.execute(_REPLACE_CALL, fresh)
+        return [found.get(call.id, "") for call in starting]
+
     async def get_log(self, app_name: str, call_id: str) -> bytes:
         """A call's log."""
         query = sa.select(logs.c.log).where(logs.c.id == call_id, logs.c.app_name == app_name)
@@ -217,6 +232,7 @@ _REPLACE_CALL = upsert(calls).on_conflict_do_update(
     index_elements=[calls.c.id],
     set_={column.name: upsert(calls).excluded[column.name] for column in calls.c if column.name != "id"},
 )
+_ADD_CALL = upsert(calls).on_conflict_do_nothing(index_elements=[calls.c.id])
 _REPLACE_LOG = upsert(logs).on_conflict_do_update(
     index_elements=[logs.c.id], set_={"log": upsert(logs).excluded["log"]}
 )

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from hearth.access.cached import CachedAccess
+from hearth.access.base import DataAccess
+from hearth.access.cached import Definitions
 from hearth.agent.agent import Agent
 from hearth.agent.call import ActiveCall, ClientGone
 from hearth.agent.function import Function
 from hearth.clock import Clock
-from hearth.models.errors import AppsMissingName, CallTimeout, InternalError, PathNotFound, ServerBusy
+from hearth.models.call import QUEUED
+from hearth.models.errors import AppsMissingName, BodyTooLarge, CallTimeout, InvalidPayload, PathNotFound, ServerBusy
 from hearth.models.route import HeaderMap, clean_path
 from hearth.models.times import format_duration
-from hearth.protocols.base import HOP_BY_HOP, canonical
+from hearth.protocols.base import HOP_BY_HOP, Head, canonical
 from hearth.server import errors
 from hearth.server.body import AsgiBody, ClientWatch
 
@@ -49,13 +51,30 @@ _canonical = functools.lru_cache(maxsize=4096)(canonical)
 
 
 class InvokeFront:
-    """Answers calls."""
+    """Answers calls.
 
-    def __init__(self, agent: Agent, access: CachedAccess, clock: Clock, next_id: Callable[[], str]) -> None:
+    Args:
+        access: Takes async calls.
+        next_id: Makes the ids of calls.
+        max_body_bytes: The longest body of a request; ``None`` for any.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        definitions: Definitions,
+        access: DataAccess,
+        clock: Clock,
+        next_id: Callable[[], str],
+        *,
+        max_body_bytes: int | None = None,
+    ) -> None:
         self._agent = agent
+        self._definitions = definitions
         self._access = access
         self._clock = clock
         self._next_id = next_id
+        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
@@ -78,16 +97,18 @@ class InvokeFront:
         if scope["method"] not in METHODS:
             raise PathNotFound.of(scope["path"])
         path = clean_path(rest)
-        pair = self._access.definition_nowait(app_name, path)
+        pair = self._definitions.get_nowait(app_name, path)
         if pair is None:
-            pair = await self._access.definition(app_name, path)
+            pair = await self._definitions.get(app_name, path)
         call_id = self._next_id()
         answer.identify(call_id, pair[1].headers)
         function = self._agent.function(*pair)
         self._agent.check_capacity(function)
+        body = AsgiBody(scope, receive, self._max_body_bytes)
         if not function.is_sync:
-            raise InternalError("this node has no queue: routes of type async cannot be called yet")
-        call = self._call(scope, function, call_id, AsgiBody(scope, receive), answer)
+            await self._accept(scope, function, call_id, body, answer)
+            return
+        call = self._call(scope, function, call_id, body, answer)
         answer.call = call
         with ClientWatch(call.body, receive, self._clock) as watch:
             try:
@@ -97,18 +118,19 @@ class InvokeFront:
                 raise
 
     def _call(self, scope: Scope, function: Function, call_id: str, body: AsgiBody, answer: Answer) -> ActiveCall:
-        headers, host = _request_headers(scope)
-        query = scope["query_string"]
-        target = scope["raw_path"].decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
+        headers, url = _request_line(scope)
         return self._agent.new_call(
-            function,
-            call_id,
-            method=scope["method"],
-            url=f"{scope['scheme']}://{host}{target}",
-            headers=headers,
-            body=body,
-            sink=answer,
+            function, call_id, method=scope["method"], url=url, headers=headers, body=body, sink=answer
         )
+
+    async def _accept(self, scope: Scope, function: Function, call_id: str, body: AsgiBody, answer: Answer) -> None:
+        """Keep an async call; 202 only for what is durable (protocols specification 7)."""
+        headers, url = _request_line(scope)
+        record = function.record(call_id, self._clock.now(), method=scope["method"], url=url, headers=headers)
+        record.status = QUEUED
+        record.payload = await _payload(body)
+        await self._access.enqueue(record)
+        answer.accepted(call_id)
 
 
 class Answer:
@@ -137,12 +159,17 @@ class Answer:
         for name, values in route_headers.items():
             self._base += [(_canonical(name), _line(value.encode())) for value in values]
 
-    def head(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+    def accepted(self, call_id: str) -> None:
+        """The call will run some time."""
+        self._status = 202
+        self._tail = b'{"call_id":"%b"}' % call_id.encode()
+
+    def head(self, head: Head) -> None:
         """The function's status and headers, merged with what is there."""
-        self._status = status
+        self._status = status = head.status
         given = [
             (name, value.encode("latin-1", "replace"))
-            for name, value in headers
+            for name, value in head.headers
             if name not in _OURS and name not in HOP_BY_HOP
         ]
         names = {name for name, _ in given if name in _SINGLE}
@@ -168,6 +195,9 @@ class Answer:
         if not self.started:
             await self._send_head(self._headers())
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    def complete(self) -> None:
+        """The last bytes wait for the call's record; see :meth:`finish`."""
 
     async def finish(self) -> None:
         """The call has ended well: send what is held."""
@@ -209,8 +239,18 @@ class Answer:
         await self._send({"type": "http.response.start", "status": self._status, "headers": lines})
 
 
-def _request_headers(scope: Scope) -> tuple[HeaderMap, str]:
-    """The call's header map, canonical names, and the host."""
+async def _payload(body: AsgiBody) -> bytes:
+    pieces: list[bytes] = []
+    try:
+        while piece := await body.read():
+            pieces.append(piece)
+    except BodyTooLarge as exc:
+        raise InvalidPayload from exc
+    return b"".join(pieces)
+
+
+def _request_line(scope: Scope) -> tuple[HeaderMap, str]:
+    """The call's header map, canonical names, and its URL."""
     headers: HeaderMap = {}
     host = ""
     pairs: list[tuple[bytes, bytes]] = scope["headers"]
@@ -221,7 +261,9 @@ def _request_headers(scope: Scope) -> tuple[HeaderMap, str]:
             headers.setdefault(name, []).append(value)
         elif name == "Host":
             host = value
-    return headers, host
+    query: bytes = scope["query_string"]
+    target = scope["raw_path"].decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
+    return headers, f"{scope['scheme']}://{host}{target}"
 
 
 def _line(value: bytes) -> bytes:

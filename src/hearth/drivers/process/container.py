@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
+from hearth.clock import SystemClock, pause
 from hearth.drivers.base import Container, Exit, StartFailed, StatsSample, StreamClosed
 from hearth.drivers.process.cgroups import MemoryGroup
 from hearth.drivers.streams import HIGH_WATER, StreamBuffer
@@ -234,7 +235,7 @@ class ProcessContainer(Container):
             for pid in self._group.pids():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            await _pause(_REMOVE_TRY_S)
+            await pause(SystemClock(), _REMOVE_TRY_S)
         self._on_removed(self)
 
     # -- the transport's side -------------------------------------------------------------------------------------
@@ -284,13 +285,3 @@ class ProcessContainer(Container):
         """Kill the whole process group. The sandbox takes what is inside with it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
-
-
-async def _pause(seconds: float) -> None:
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[None] = loop.create_future()
-    handle = loop.call_later(seconds, over.set_result, None)
-    try:
-        await over
-    finally:
-        handle.cancel()

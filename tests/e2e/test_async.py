@@ -1,0 +1,143 @@
+"""Async calls through HTTP, on every driver: accepted is never lost, and ends in exactly one record."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import signal
+import time
+from pathlib import Path
+
+from tests.support.node import RunningNode, build_multi, running_node
+
+
+def test_an_async_call_is_accepted_then_runs(node: RunningNode, any_format: str) -> None:
+    path = node.route(f"later-{any_format}", any_format, type="async", headers={"X-Function": ["Test"]})
+    answer = node.call(path, echo="done", say="a line")
+    assert answer.status_code == 202
+    assert answer.content == b'{"call_id":"%b"}' % answer.headers["fn_call_id"].encode()
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-function"] == "Test"
+    assert "xxx-fxlb-wait" not in answer.headers
+    call = node.ended(answer)
+    assert (call["status"], "error" in call) == ("success", False)
+    assert call["created_at"] <= call["started_at"] <= call["completed_at"]
+    log = node.log(answer)
+    if any_format == "default":
+        assert log in ("a line\ndone", "donea line\n")
+    elif any_format == "http":
+        assert "HTTP/1.1 200" in log
+        assert log.replace("a line\n", "").endswith("\r\n\r\ndone")
+    else:
+        answered = log.replace("a line\n", "")
+        assert json.loads(answered)["body"] == "done"
+        assert answered.endswith("}\n")
+
+
+def test_a_failing_async_call_is_recorded(node: RunningNode, any_format: str) -> None:
+    call = node.ended(node.call(node.route(f"later-fails-{any_format}", any_format, type="async"), exit=3))
+    assert (call["status"], call["error"]) == ("error", "container exit code 3")
+
+
+def test_an_async_call_beyond_its_deadline_is_recorded(node: RunningNode, hot: str) -> None:
+    path = node.route(f"later-slow-{hot}", hot, type="async", timeout=1)
+    assert node.ended(node.call(path, sleep_ms=5000))["status"] == "timeout"
+    assert node.ended(node.call(path, echo="next"))["status"] == "success"
+
+
+def test_an_async_call_of_a_missing_image_is_recorded_and_the_next_call_runs(node: RunningNode) -> None:
+    missing = node.route("later-missing", "http", type="async", image="localhost:1/none:1")
+    call = node.ended(node.http.post(missing))
+    assert call["status"] == "error"
+    assert call["error"].startswith("Failed to pull image 'localhost:1/none:1': ")
+    assert node.ended(node.call(node.route("later-fine", "http", type="async"), echo="x"))["status"] == "success"
+
+
+def test_an_async_function_sees_the_original_request(node: RunningNode) -> None:
+    path = node.route("later-sees", "json", type="async")
+    body = json.dumps({"tell": True})
+    answer = node.http.put(f"{path}?a=1", content=iter([body.encode()]), headers={"X-Function": "Test"})
+    assert node.ended(answer)["status"] == "success"
+    told = json.loads(json.loads(node.log(answer))["body"])
+    assert told["call"]["type"] == "async"
+    assert told["call"]["protocol"]["method"] == "PUT"
+    assert told["call"]["protocol"]["request_url"] == f"{node.url}{path}?a=1"
+    assert told["headers"]["X-Function"] == ["Test"]
+    assert told["body"] == body
+    assert told["id"] == answer.headers["fn_call_id"]
+    assert told["env"]["FN_TYPE"] == "async"
+
+
+def test_a_binary_payload_survives(node: RunningNode) -> None:
+    path = node.route("later-binary", "default", type="async")
+    answer = node.http.post(path, content=b"\x80binary\xff")
+    assert node.ended(answer)["status"] == "success"
+    log = node.http.get(f"/v1/apps/e2e/calls/{answer.json()['call_id']}/log", headers={"accept": "text/plain"})
+    assert log.content == b"\x80binary\xff"
+
+
+def test_a_burst_of_async_calls_all_end(node: RunningNode, hot: str) -> None:
+    path = node.route(f"later-burst-{hot}", hot, type="async")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: node.call(path, echo=f"answer {n}"), range(200)))
+    assert {node.ended(answer)["status"] for answer in answers} == {"success"}
+    for n, answer in enumerate(answers[:20]):
+        assert f"answer {n}" in node.log(answer)
+
+
+def test_a_call_that_outgrew_the_node_ends_as_an_error(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    environment = {"FN_MAX_TOTAL_MEMORY": str(2000 << 20)}
+    with running_node("process", tmp_path, image, **environment) as node:
+        path = node.route("big", "http", type="async", memory=1200, timeout=60)
+        running = node.call(path, sleep_ms=60_000)
+        while node.record(running)["status"] != "running":
+            pass
+        queued = node.call(path, echo="x")  # no room for a second one
+        node.process.send_signal(signal.SIGKILL)
+        node.process.wait()
+    environment = {"FN_MAX_TOTAL_MEMORY": str(500 << 20), "FN_MQ_VISIBILITY_S": "1"}
+    with running_node("process", tmp_path, image, **environment) as node:
+        assert node.ended(queued)["error"] == "Timed out - server too busy"
+        assert node.call(path, echo="x").status_code == 503
+
+
+def test_sudden_death_loses_no_accepted_call_and_runs_none_twice(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    environment = {"FN_MQ_VISIBILITY_S": "2", "FN_MAX_TOTAL_MEMORY": str(1000 << 20)}
+    with running_node("process", tmp_path, image, **environment) as node:
+        slow = node.route("slow", "http", type="async", timeout=60)
+        quick = node.route("quick", "http", type="async", timeout=60)
+        running = [node.call(slow, sleep_ms=60_000) for _ in range(2)]
+        while {node.record(answer)["status"] for answer in running} != {"running"}:
+            pass
+        queued = [node.call(quick, sleep_ms=20, echo=str(n)) for n in range(100)]
+        node.process.send_signal(signal.SIGKILL)
+        node.process.wait()
+    with running_node("process", tmp_path, image, **environment) as node:
+        for answer in running:
+            call = node.ended(answer)
+            assert call["status"] == "error"
+            assert "the server stopped while the call was running" in call["error"]
+        ended = [node.ended(answer) for answer in queued]
+        assert {call["status"] for call in ended} <= {"success", "error"}
+        # Those that ran at the moment of death may have run in part: they are told, not run again.
+        assert all("server stopped" in call["error"] for call in ended if call["status"] == "error")
+        assert sum(call["status"] == "success" for call in ended) >= 60
+
+
+def test_shutdown_finishes_what_runs_and_keeps_what_waits(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    environment = {"FN_MAX_TOTAL_MEMORY": str(1000 << 20)}
+    with running_node("process", tmp_path, image, **environment) as node:
+        path = node.route("slow", "http", type="async", memory=600, timeout=30)
+        first = node.call(path, sleep_ms=1500, echo="first")
+        while node.record(first)["status"] != "running":
+            pass
+        waiting = [node.call(path, echo=str(n)) for n in range(5)]
+        begun = time.monotonic()
+        assert node.stop() == 0
+        assert time.monotonic() - begun < 20
+    with running_node("process", tmp_path, image, **environment) as node:
+        assert node.record(first)["status"] == "success"
+        assert {node.ended(answer)["status"] for answer in waiting} == {"success"}
