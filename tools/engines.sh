@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install and start what the tests run against: a real Docker Engine, bubblewrap. Idempotent; needs root once.
+# Install what the tests run against: a real Docker Engine (started here), bubblewrap, and the servers that the tests
+# start for themselves: PostgreSQL, MariaDB, Redis. Idempotent; needs root once.
 set -eu
 
 say() { echo "engines: $*" >&2; }
@@ -11,7 +12,7 @@ need_root() {
 install_packages() {
     need_root "$*"
     say "installing $*"
-    export DEBIAN_FRONTEND=noninteractive
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 # the packages must not start services of their own
     apt-get update -qq >/dev/null
     apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
@@ -19,6 +20,9 @@ install_packages() {
 missing=""
 command -v dockerd >/dev/null || missing="$missing docker.io iptables"
 command -v bwrap >/dev/null || missing="$missing bubblewrap"
+command -v redis-server >/dev/null || missing="$missing redis-server"
+command -v mariadbd >/dev/null || missing="$missing mariadb-server"
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 # shellcheck disable=SC2086 # a list of package names
 [ -z "$missing" ] || install_packages $missing
 
