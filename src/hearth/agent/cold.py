@@ -8,7 +8,7 @@ from typing import Final
 from hearth.agent.call import ActiveCall, ResponseSink
 from hearth.agent.exchange import Exchange
 from hearth.agent.host import Host
-from hearth.agent.life import ContainerLife, ContainerState
+from hearth.agent.life import ContainerState, container_life
 from hearth.drivers.base import Container
 from hearth.protocols.base import Head
 
@@ -23,7 +23,7 @@ class ColdContainer:
         loop = asyncio.get_running_loop()
         self._call = call
         self._host = host
-        self._life = ContainerLife(host.observe)
+        self._life = container_life(host.observe)
         self._ready: asyncio.Future[Container] = loop.create_future()
         self._over: asyncio.Future[None] = loop.create_future()
 
@@ -41,7 +41,7 @@ class ColdContainer:
         try:
             reservation = await self._host.reserve(function)
             try:
-                async with self._host.starts:
+                async with self._host.starts.passage():
                     self._life.enter(ContainerState.START)
                     container = await self._host.prepare(function, call_environment(self._call))
                 try:

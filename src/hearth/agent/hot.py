@@ -8,8 +8,9 @@ from typing import Protocol
 
 from hearth.agent.function import Function
 from hearth.agent.host import Host
-from hearth.agent.life import ContainerLife, ContainerState, Observer
+from hearth.agent.life import ContainerState, Observer, container_life
 from hearth.agent.log import CallLog, LineLog
+from hearth.agent.resources import NOTHING, Amount, Reservation
 from hearth.agent.slots import Slot, SlotQueue
 from hearth.drivers.base import Container, Exit
 from hearth.protocols.base import is_surplus
@@ -45,7 +46,8 @@ class HotContainer:
         self._host = host
         self._queue = queue
         self._owner = owner
-        self._life = ContainerLife(observe)
+        self._life = container_life(observe)
+        self._reservation: Reservation | None = None
         self._container: Container | None = None
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._doomed: str | None = None
@@ -61,6 +63,10 @@ class HotContainer:
         """Where it stands."""
         return self._life.state
 
+    def returns(self, *, to_sync: bool) -> Amount:
+        """What its end adds to the room of sync (or async) requests."""
+        return NOTHING if self._reservation is None else self._reservation.returns(to_sync=to_sync)
+
     @property
     def container(self) -> Container:
         """The container itself, once it was made."""
@@ -73,11 +79,11 @@ class HotContainer:
     async def run(self) -> None:
         """Live: from the wait for memory to its return. Only cancellation leaves it."""
         try:
-            reservation = await self._host.reserve(self.function)
+            self._reservation = await self._host.reserve(self.function)
             try:
                 await self._live()
             finally:
-                reservation.release()
+                self._reservation.release()
         except Exception as exc:  # the one boundary of this task: its waiters must hear of whatever went wrong
             self._owner.start_failed(self, exc)
         finally:
@@ -97,7 +103,7 @@ class HotContainer:
             await self._host.remove(container)
 
     async def _started(self) -> Container:
-        async with self._host.starts:
+        async with self._host.starts.passage():
             self._life.enter(ContainerState.START)
             container = await self._host.prepare(self.function, self.function.environment)
             try:
