@@ -151,6 +151,13 @@ class ByteReader(Protocol):
     def read_nowait(self, max_bytes: int = 65536) -> bytes | None:
         """Take what has arrived, without waiting; ``None`` if nothing has, ``b""`` at the end."""
 
+    def quiet(self) -> bool:
+        """Whether nothing waits to be read, neither here nor unseen in the kernel, and the stream has not ended.
+
+        Asks the kernel, so it is true of this very moment: what the container wrote before is not overlooked because
+        the event loop has not turned since.
+        """
+
     def watch(self, sink: Callable[[bytes], None] | None) -> None:
         """Hand every byte to ``sink`` as it arrives (``b""`` once at the end), what is buffered first; ``None`` stops.
 

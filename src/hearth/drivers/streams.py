@@ -17,13 +17,17 @@ class StreamBuffer:
     Args:
         pause: Called when the buffer is full: stop reading from the container.
         resume: Called when there is room again.
+        unseen: How many bytes have arrived at this machine that the transport has not delivered yet.
     """
 
-    __slots__ = ("_chunks", "_end", "_ended", "_pause", "_paused", "_resume", "_sink", "_size", "_waiter")
+    __slots__ = ("_chunks", "_end", "_ended", "_pause", "_paused", "_resume", "_sink", "_size", "_unseen", "_waiter")
 
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def __init__(
+        self, pause: Callable[[], None], resume: Callable[[], None], unseen: Callable[[], int] = lambda: 0
+    ) -> None:
         self._pause = pause
         self._resume = resume
+        self._unseen = unseen
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._ended = False
@@ -60,6 +64,11 @@ class StreamBuffer:
         self._wake()
 
     @property
+    def size(self) -> int:
+        """How many bytes wait here."""
+        return self._size
+
+    @property
     def ended(self) -> bool:
         """The transport has delivered the end; bytes may still be unread."""
         return self._ended
@@ -69,6 +78,10 @@ class StreamBuffer:
         await self._end.wait()
 
     # -- the reader's side ------------------------------------------------------------------------------------------
+
+    def quiet(self) -> bool:
+        """Nothing waits to be read, neither here nor in the kernel, and the stream has not ended."""
+        return not self._chunks and not self._ended and not self._unseen()
 
     def read_nowait(self, max_bytes: int = 65536) -> bytes | None:
         """Take what has arrived; ``None`` if nothing has, ``b""`` at the end."""
