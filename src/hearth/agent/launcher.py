@@ -109,7 +109,11 @@ class HotLauncher:
             return slot
         self._fail_fast()
         self._look_soon()
-        return await self.queue.acquire()
+        try:
+            return await self.queue.acquire()
+        except BaseException:
+            self._look_soon()  # a container that was to be made for this call may not be needed any more
+            raise
 
     def close(self, error: Exception) -> None:
         """Take no more: waiting calls fail with ``error``, idle containers end, busy ones end after their call."""
@@ -164,8 +168,9 @@ class HotLauncher:
             self.queue.fail_one(error)
             return
         self._last_fault = (now, error)
-        if all(other is hot or other.state is ContainerState.WAIT for other in self.containers):
+        if not (self._counts[ContainerState.IDLE] or self._counts[ContainerState.BUSY]):
             self.queue.fail_all(error)
+            self._withdraw(len(self.containers))
         else:
             self.queue.fail_one(error)
 
