@@ -29,6 +29,7 @@ from hearth.agent.life import ContainerCounts, ContainerState
 from hearth.agent.log import DEFAULT_LIMIT_BYTES, CallLog, LineLog
 from hearth.agent.recorder import Recorder
 from hearth.agent.resources import NOTHING, Amount, NeverFits, ResourceTracker
+from hearth.agent.sampling import thin_out
 from hearth.agent.stats import CallStats, Outcome
 from hearth.clock import Clock
 from hearth.drivers.base import Driver, ImageError, ImageNotFound, ImageRefused, StartFailed
@@ -304,14 +305,14 @@ class Agent:
         except asyncio.CancelledError:
             if not self._aborted:
                 if self._end(call, ClientGone()):
-                    self._recorder.add(self._ended(call.record, call.log.take(), ClientGone()))
+                    self._recorder.add(self._result(call, ClientGone()))
                 raise
             task.uncancel()
             error = Stopped() if call.started else ServerBusy()
         except Exception as exc:  # every call ends exactly once, whatever went wrong
             error = self._explain(call, exc)
         if self._end(call, error) or not isinstance(error, ServerBusy | ClientGone | NotStarted):
-            call.stored = await self._recorder.record(self._ended(call.record, call.log.take(), error))
+            call.stored = await self._recorder.record(self._result(call, error))
         if error is not None:
             raise error
 
@@ -326,7 +327,7 @@ class Agent:
             try:
                 await self._take_over(call)
                 self._start(call)
-                slot.begin(call.log)
+                slot.begin(call)
                 await exchange.run()
                 return
             except ContainerGone:
@@ -342,8 +343,8 @@ class Agent:
             async with asyncio.timeout_at(call.slot_deadline):
                 container = await cold.acquire()
             await self._take_over(call)
-            cold.begin()
             self._start(call)
+            await cold.start(container)
             await run_cold(call, container)
         finally:
             self._cold.discard(cold)
@@ -395,6 +396,11 @@ class Agent:
             outcome = Outcome.FAILED
         self.stats.left(call.record.path, outcome)
         return started
+
+    def _result(self, call: ActiveCall, error: Exception | None) -> EndedCall:
+        if call.samples:
+            call.record.stats = thin_out(call.samples)
+        return self._ended(call.record, call.log.take(), error)
 
     def _ended(self, record: Call, log: bytes, error: Exception | None) -> EndedCall:
         record.completed_at = self._clock.now()

@@ -10,6 +10,7 @@ from typing import Protocol
 from hearth.agent.function import Function
 from hearth.agent.life import CallObserver, CallState, Life, call_life
 from hearth.agent.log import CallLog
+from hearth.drivers.base import StatsSample
 from hearth.models.call import RUNNING, Call
 from hearth.models.errors import HearthError
 from hearth.models.times import format_time
@@ -135,6 +136,7 @@ class ActiveCall:
         waited_s: Seconds from the request to its start (or until it gave up).
         take_over: Awaited once, when an async call holds its slot: raises :class:`NotStarted` if it may not be run.
         stored: Its final record is in the store.
+        samples: Its container's resource use during its exchange.
         life: Its state, once it was submitted.
     """
 
@@ -151,6 +153,7 @@ class ActiveCall:
     waited_s: float = 0.0
     take_over: Callable[[], Awaitable[None]] | None = None
     stored: bool = False
+    samples: list[StatsSample] = dataclasses.field(default_factory=list)
     life: Life[CallState] | None = None
 
     @property

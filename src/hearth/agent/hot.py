@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from hearth.agent.call import ActiveCall
 from hearth.agent.function import Function
 from hearth.agent.host import Host
 from hearth.agent.life import ContainerState, Observer, container_life
-from hearth.agent.log import CallLog, LineLog
+from hearth.agent.log import LineLog
 from hearth.agent.resources import NOTHING, Amount, Reservation
+from hearth.agent.sampling import watch_stats
 from hearth.agent.slots import Slot, SlotQueue
-from hearth.drivers.base import Container, Exit
+from hearth.drivers.base import Container, Exit, StatsSample
 from hearth.protocols.base import is_surplus
 from hearth.telemetry.logs import get_logger
 
@@ -54,6 +56,7 @@ class HotContainer:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stderr: Callable[[bytes], None] = lambda data: None
         self._between: LineLog | None = None
+        self._samples: list[StatsSample] | None = None
 
     def __repr__(self) -> str:
         return f"<HotContainer {self._life.state.value} served={self.served}>"
@@ -94,7 +97,10 @@ class HotContainer:
         container = await self._started()
         try:
             self._serve(container)
-            reason = await self._over
+            async with asyncio.TaskGroup() as group:
+                sampling = group.create_task(watch_stats(container, self._take_sample))
+                reason = await self._over
+                sampling.cancel()
             _log.debug("container retired", container_id=container.id, reason=reason, **self._fields())
         finally:
             self._queue.withdraw(self)
@@ -129,12 +135,14 @@ class HotContainer:
         self.container.stdout.watch(None)
         return Slot(self)
 
-    def log_to(self, log: CallLog) -> None:
-        """What it writes to stderr belongs to this call now."""
-        self._stderr = log.write
+    def attend(self, call: ActiveCall) -> None:
+        """What it writes to stderr, and what it uses, belongs to this call now."""
+        self._stderr = call.log.write
+        self._samples = call.samples
 
     def give_back(self, *, clean: bool) -> None:
         """The lease ends: idle again, or retired."""
+        self._samples = None
         if self._between is not None:
             self._stderr = self._between.write
         if not clean or self._doomed is not None:
@@ -203,6 +211,10 @@ class HotContainer:
                 **self._fields(),
             )
             self.retire("exited")
+
+    def _take_sample(self, sample: StatsSample) -> None:
+        if self._samples is not None:
+            self._samples.append(sample)
 
     def _take_stderr(self, data: bytes) -> None:
         if data:
