@@ -75,16 +75,17 @@ def test_3_surplus_after_an_answer_reaches_nobody_and_blocks_nobody(surplus: byt
     play(scenario, twice=function_program(twice))
 
 
-def test_3_surplus_that_waits_unseen_in_the_kernel_shows_when_the_slot_is_taken() -> None:
-    async def twice(call: dict[str, Any], stdout: Pipe, stderr: Pipe) -> None:
-        await stdout.write(answer(json.loads(call["body"])["echo"]))
-        stdout.post(answer("stolen"))
-
+@pytest.mark.parametrize("said", [answer("stolen"), b"\n\n"])
+def test_3_what_waits_unseen_in_the_kernel_shows_when_the_slot_is_taken(said: bytes) -> None:
     async def scenario(on: Bench) -> None:
-        function = on.function(image="twice")
-        assert [await on.ask(function, echo=str(n)) for n in range(5)] == list("01234")
+        function = on.function()
+        await on.ask(function)
+        (container,) = on.driver.containers.values()
+        container.say(said)
+        assert await on.ask(function, echo="own") == "own"
+        assert on.driver.counts.prepared == (1 if said.isspace() else 2)
 
-    play(scenario, twice=function_program(twice))
+    play(scenario)
 
 
 def test_3_a_second_answer_between_calls_retires_the_container() -> None:

@@ -226,6 +226,10 @@ class FakeContainer(Container):
         self._err.close()
         self._ended.set_result(ended)
 
+    def say(self, data: bytes) -> None:
+        """It writes to its stdout at this moment: the bytes wait in the kernel, unseen by the event loop."""
+        self._out.post(data)
+
     async def remove(self) -> None:
         """Remove it as the script says; all who ask wait for the same removal, which goes on if they leave."""
         await self.kill()
