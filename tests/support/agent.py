@@ -171,6 +171,8 @@ class Bench:
         self.driver = driver
         self.records = records
         self.clock = clock
+        self.submitted = 0
+        self.tasks: list[asyncio.Task[None]] = []
         self._ids = itertools.count(1)
 
     def function(self, path: str = "/f", image: str = "obey", **fields: Any) -> Function:
@@ -194,7 +196,9 @@ class Bench:
     async def ask(self, function: Function, **orders: Any) -> str:
         """Make a call; the text of its answer."""
         sink = Sink()
-        await self.agent.submit(self.call(function, sink, **orders))
+        call = self.call(function, sink, **orders)
+        self.submitted += 1
+        await self.agent.submit(call)
         assert sink.completed == len(sink.heads) == 1
         return sink.body.decode()
 
@@ -223,6 +227,9 @@ async def bench(total: Amount = TOTAL, images: dict[str, Plan] | None = None, **
     async with Agent(driver, records, clock, total=total, next_id=lambda: encode(next(ids)), **options) as agent:
         made = Bench(agent, driver, records, clock)
         yield made
+    for task in made.tasks:
+        task.cancel()
+    await asyncio.gather(*made.tasks, return_exceptions=True)
     await driver.close()
     assert (driver.counts.alive, driver.containers) == (0, {})
     assert agent.resources.used == Amount(0, 0)

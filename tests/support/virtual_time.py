@@ -67,7 +67,16 @@ class VirtualClock(SystemClock):
         return round(self.now().timestamp() * 1000)
 
 
-def run(scenario: Coroutine[Any, Any, T]) -> T:
-    """Run a scenario in virtual time."""
+def run(scenario: Coroutine[Any, Any, T], limit_s: float = 2000.0) -> T:
+    """Run a scenario in virtual time.
+
+    Raises:
+        TimeoutError: It was still not over after so many virtual seconds.
+    """
+
+    async def bounded() -> T:
+        async with asyncio.timeout(limit_s):
+            return await scenario
+
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(scenario)
+        return runner.run(bounded())
