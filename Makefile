@@ -30,6 +30,9 @@ test: setup engines ## Run every test
 storm: setup engines ## 10,000 calls, 64 at once, a third of them misbehaving; minutes long
 	@HEARTH_STORM_CALLS=10000 $(BIN)/python -m pytest tests/e2e/test_storm.py -s $(ARGS)
 
+soak: setup engines ## An hour of load; memory and descriptors must stay flat
+	@HEARTH_SOAK_ROUNDS=400 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
+
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

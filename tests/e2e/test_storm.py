@@ -6,28 +6,17 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.docker_images import python_image
 from tests.support.node import MULTI, RunningNode, build_multi, running_node
 from tests.support.storm import Storm, containers, descriptors
+from tests.support.waiting import until
 
 CALLS = int(os.environ.get("HEARTH_STORM_CALLS", "480"))
 TOTAL_MIB = 2000
-
-
-def until(condition: Callable[[], bool], limit_s: float = 60) -> bool:
-    """Wait for a condition; whether it came."""
-    end = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.mark.parametrize("driver", ["process", "docker"])

@@ -55,13 +55,15 @@ class Storm:
     Args:
         calls: How many in all.
         at_once: How many at a time.
+        bad: Share of the calls that misbehave, or whose clients hang up.
         seed: Of every random choice.
     """
 
-    def __init__(self, node: RunningNode, *, calls: int, at_once: int, seed: int = 1) -> None:
+    def __init__(self, node: RunningNode, *, calls: int, at_once: int, bad: float = 0.4, seed: int = 1) -> None:
         self._node = node
         self._left = calls
         self._at_once = at_once
+        self._bad = bad
         self._dice = random.Random(seed)
         self.outcome = Outcome()
         self._paths = {
@@ -88,18 +90,21 @@ class Storm:
         while self._left > 0:
             self._left -= 1
             text = f"answer {self._left} of {number}"
-            dice = self._dice.random()
             name = self._dice.choice(("http", "json"))
-            if dice < 0.04:
+            if self._dice.random() < self._bad:
+                await self._misbehave(client, name, text)
+            else:  # some of the well-behaved are among those who are not
+                kind = "bad" if self._dice.random() < self._bad else "good"
+                await self._call(client, self._paths[kind, name], {"echo": text})
+
+    async def _misbehave(self, client: aiohttp.ClientSession, name: str, text: str) -> None:
+        match self._dice.randrange(10):
+            case 0:
                 await self._call(client, self._paths["later", name], LATER[name])
-            elif dice < 0.3:
-                await self._call(client, self._paths["bad", name], dict(self._dice.choice(MISBEHAVIOUR)))
-            elif dice < 0.4:
+            case 1 | 2:
                 await self._hang_up(client, self._paths["good", name], {"echo": text, "sleep_ms": 30})
-            elif dice < 0.6:  # well-behaved, among those who are not
-                await self._call(client, self._paths["bad", name], {"echo": text})
-            else:
-                await self._call(client, self._paths["good", name], {"echo": text})
+            case _:
+                await self._call(client, self._paths["bad", name], dict(self._dice.choice(MISBEHAVIOUR)))
 
     async def _call(self, client: aiohttp.ClientSession, path: str, orders: dict[str, Any]) -> None:
         try:
