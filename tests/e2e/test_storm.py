@@ -36,6 +36,7 @@ def test_a_storm_mixes_no_answers_and_leaves_nothing(
         outcome = Storm(node, calls=calls, at_once=at_once).run()
         print(f"{driver}: {dict(sorted(outcome.seen.items()))}")
         assert outcome.wrong == []
+        assert outcome.seen["500"] == 0, (tmp_path / "server.log").read_text()[-4000:]  # each failure has its own name
         assert outcome.seen["200"] > calls // 4
         _all_is_back(node, before)
 
