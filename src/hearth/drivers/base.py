@@ -154,8 +154,8 @@ class ByteReader(Protocol):
     def quiet(self) -> bool:
         """Whether nothing waits to be read, neither here nor unseen in the kernel, and the stream has not ended.
 
-        Asks the kernel, so it is true of this very moment: what the container wrote before is not overlooked because
-        the event loop has not turned since.
+        Asks the kernel (about a microsecond), so it is true of this very moment: what the container wrote before is
+        not overlooked because the event loop has not turned since.
         """
 
     def watch(self, sink: Callable[[bytes], None] | None) -> None:

@@ -17,13 +17,13 @@ class StreamBuffer:
     Args:
         pause: Called when the buffer is full: stop reading from the container.
         resume: Called when there is room again.
-        unseen: How many bytes have arrived at this machine that the transport has not delivered yet.
+        unseen: Whether bytes, or the end, wait in the kernel that the transport has not delivered yet.
     """
 
     __slots__ = ("_chunks", "_end", "_ended", "_pause", "_paused", "_resume", "_sink", "_size", "_unseen", "_waiter")
 
     def __init__(
-        self, pause: Callable[[], None], resume: Callable[[], None], unseen: Callable[[], int] = lambda: 0
+        self, pause: Callable[[], None], resume: Callable[[], None], unseen: Callable[[], bool] = lambda: False
     ) -> None:
         self._pause = pause
         self._resume = resume
