@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 #: A transport is asked to pause above this many unread bytes, and to go on at or below a quarter of it.
 HIGH_WATER: Final = 256 * 1024
+
+
+class Readiness:
+    """Asks the kernel about one descriptor, in about a microsecond."""
+
+    __slots__ = ("_poll",)
+
+    def __init__(self, fd: int) -> None:
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+
+    def __call__(self) -> bool:
+        """Something is there to read: bytes, or the end."""
+        return bool(self._poll.poll(0))
 
 
 class StreamBuffer:

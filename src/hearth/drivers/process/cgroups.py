@@ -12,8 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from hearth.clock import Clock, pause
+
 _MIB: Final = 1024 * 1024
 _NAME: Final = "hearth"
+#: A group empties a moment after its processes are dead; looked at ever less often.
+_FIRST_TRY_S: Final = 0.002
+_LAST_TRY_S: Final = 0.5
 #: Files by version: what the limit of memory is, what is used, where kills by the limit are counted.
 _LIMIT: Final = {1: "memory.limit_in_bytes", 2: "memory.max"}
 _USED: Final = {1: "memory.usage_in_bytes", 2: "memory.current"}
@@ -66,6 +71,14 @@ class Group:
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+
+    async def clear(self, clock: Clock) -> None:
+        """Kill what is inside and remove it, however long that takes."""
+        wait_s = _FIRST_TRY_S
+        while not self.remove():
+            self.kill()
+            await pause(clock, wait_s)
+            wait_s = min(2 * wait_s, _LAST_TRY_S)
 
     def remove(self) -> bool:
         """Remove it; false while processes are still inside."""
@@ -124,15 +137,11 @@ class Groups:
         if self.limits_pids:
             (self._roots["pids"] / name / "pids.max").write_text(pids)
 
-    def remove_leftovers(self) -> int:
-        """Kill and remove what an earlier run left; how many groups."""
+    def leftovers(self) -> list[Group]:
+        """What an earlier run left."""
         roots = list(dict.fromkeys(self._roots.values()))
         names = {path.name for root in roots for path in root.iterdir() if path.is_dir()}
-        for name in names:
-            left = Group([root / name for root in roots], self._version)
-            left.kill()
-            left.remove()
-        return len(names)
+        return [Group([root / name for root in roots], self._version) for name in names]
 
     def close(self) -> None:
         """Remove the node's own folders, if they are empty."""

@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from hearth.clock import Clock, pause
+from hearth.clock import Clock
 from hearth.drivers.base import Container, Exit, PhaseLimits, StartFailed, StatsSample
 from hearth.drivers.phases import finish_within
 from hearth.drivers.process import launch
@@ -20,9 +20,6 @@ from hearth.drivers.process.usage import Meter
 from hearth.drivers.sampling import every_second
 from hearth.drivers.streams import StreamBuffer
 
-#: A control group empties a moment after its processes are dead; looked at ever less often.
-_FIRST_TRY_S: Final = 0.002
-_LAST_TRY_S: Final = 0.5
 _MESSAGE_BYTES: Final = 4096
 
 
@@ -129,11 +126,8 @@ class ProcessContainer(Container):
         if self._child is not None:
             await self.kill()
             await self.wait()
-        wait_s = _FIRST_TRY_S
-        while self._group is not None and not self._group.remove():
-            self._group.kill()
-            await pause(self._clock, wait_s)
-            wait_s = min(2 * wait_s, _LAST_TRY_S)
+        if self._group is not None:
+            await self._group.clear(self._clock)
         if not self._ended.done():
             self._end(Exit(137, error="removed"))
         self._on_removed(self)

@@ -89,8 +89,7 @@ class ProcessDriver(Driver):
         self._bwrap = await asyncio.to_thread(sandbox.find) if self._want_sandbox else None
         self._groups = await asyncio.to_thread(cgroups.find, self._node)
         self.capabilities = self._capabilities()
-        if self._groups is not None and (left := await asyncio.to_thread(self._groups.remove_leftovers)):
-            _log.info("removed processes of an earlier run", containers=left)
+        await self._remove_leftovers()
         self._warn()
 
     async def close(self) -> None:
@@ -124,6 +123,18 @@ class ProcessDriver(Driver):
         )
         self._alive.add(container)
         return container
+
+    async def _remove_leftovers(self) -> None:
+        left = [] if self._groups is None else await asyncio.to_thread(self._groups.leftovers)
+        if not left:
+            return
+        _log.info("removing processes of an earlier run", containers=len(left))
+        try:
+            async with asyncio.timeout(self._limits.remove_s):
+                for group in left:
+                    await group.clear(self._clock)
+        except TimeoutError:
+            _log.error("processes of an earlier run cannot be removed", group=repr(group))
 
     def _plan(self, spec: ContainerSpec) -> _Plan | None:
         """Read what is to run. Blocks: for a thread."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import select
 import struct
 import termios
 from typing import Final
 
 from hearth.drivers.base import StreamClosed
-from hearth.drivers.streams import HIGH_WATER, StreamBuffer
+from hearth.drivers.streams import HIGH_WATER, Readiness, StreamBuffer
 
 _READ_BYTES: Final = 64 * 1024
 
@@ -19,19 +18,19 @@ _READ_BYTES: Final = 64 * 1024
 class PipeReader:
     """Feeds ``buffer`` with what the child writes, as long as the buffer has room. Owns the descriptor."""
 
-    __slots__ = ("_fd", "_loop", "_poll", "buffer")
+    __slots__ = ("_fd", "_loop", "_ready", "buffer")
 
     def __init__(self) -> None:
         self.buffer = StreamBuffer(self._pause, self._resume, self._is_ready)
         self._loop = asyncio.get_running_loop()
         self._fd = -1
-        self._poll = select.poll()
+        self._ready: Readiness | None = None
 
     def connect(self, fd: int) -> None:
         """Take a descriptor, and read it from now on."""
         os.set_blocking(fd, False)
         self._fd = fd
-        self._poll.register(fd, select.POLLIN)
+        self._ready = Readiness(fd)
         self._loop.add_reader(fd, self._read)
 
     def drain(self) -> None:
@@ -47,9 +46,8 @@ class PipeReader:
         """End the buffer, free the descriptor. Idempotent."""
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
-            self._poll.unregister(self._fd)
             os.close(self._fd)
-            self._fd = -1
+            self._fd, self._ready = -1, None
         self.buffer.feed_eof()
 
     def _read(self) -> None:
@@ -63,7 +61,7 @@ class PipeReader:
             self.close()
 
     def _is_ready(self) -> bool:
-        return bool(self._fd >= 0 and self._poll.poll(0))
+        return self._ready is not None and self._ready()
 
     def _pause(self) -> None:
         if self._fd >= 0:
