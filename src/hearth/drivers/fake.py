@@ -20,12 +20,12 @@ from hearth.drivers.base import (
     DriverUnavailable,
     Exit,
     ImageNotFound,
-    OutOfTime,
     PhaseLimits,
     StartFailed,
     StatsSample,
     StreamClosed,
 )
+from hearth.drivers.phases import finish_within
 from hearth.drivers.sampling import METRICS, every_second
 from hearth.drivers.script import Pipe, Program, Script, Step, echo, stay
 from hearth.drivers.streams import StreamBuffer
@@ -242,7 +242,7 @@ class FakeContainer(Container):
             return
         if self._removal is None:
             self._removal = self._driver.run(self._remove())
-        await self._removal_within(self._driver.limits.remove_s)
+        await finish_within(self._removal, "remove", self._driver.limits.remove_s, self._driver.clock)
 
     async def _remove(self) -> None:
         try:
@@ -250,19 +250,6 @@ class FakeContainer(Container):
             self._free()
         finally:
             self._removal = None
-
-    async def _removal_within(self, limit_s: float) -> None:
-        removal, clock = self._removal, self._driver.clock
-        assert removal is not None
-        late: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = clock.call_at(clock.monotonic() + limit_s, late.set_result, None)
-        try:
-            await asyncio.wait([removal, late], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-        if not removal.done():
-            raise OutOfTime("remove", limit_s)
-        removal.result()
 
     def _free(self) -> None:
         if not self._removed:

@@ -85,8 +85,8 @@ class Pipe:
         if data:
             self.reader.feed(data)
 
-    def _unseen(self) -> int:
-        return len(self._kernel)
+    def _unseen(self) -> bool:
+        return bool(self._kernel)
 
     def _pause(self) -> None:
         self._full = True
