@@ -33,7 +33,10 @@ class Settings(BaseSettings):
         description="seconds after which an async call whose node died is looked after",
     )
     max_request_size: int | None = Field(
-        default=None, gt=0, validation_alias="FN_MAX_REQUEST_SIZE", description="bytes that the body of a call may have"
+        default=None,
+        gt=0,
+        validation_alias="FN_MAX_REQUEST_SIZE",
+        description="bytes that the body of a request may have",
     )
     driver: Literal["auto", "docker", "process"] = Field(
         default="auto", validation_alias="FN_DRIVER", description="auto: Docker if it answers, else processes"

@@ -56,7 +56,6 @@ class InvokeFront:
     Args:
         access: Takes async calls.
         next_id: Makes the ids of calls.
-        max_body_bytes: The longest body of a request; ``None`` for any.
     """
 
     def __init__(
@@ -66,15 +65,12 @@ class InvokeFront:
         access: DataAccess,
         clock: Clock,
         next_id: Callable[[], str],
-        *,
-        max_body_bytes: int | None = None,
     ) -> None:
         self._agent = agent
         self._definitions = definitions
         self._access = access
         self._clock = clock
         self._next_id = next_id
-        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
@@ -104,7 +100,7 @@ class InvokeFront:
         answer.identify(call_id, pair[1].headers)
         function = self._agent.function(*pair)
         self._agent.check_capacity(function)
-        body = AsgiBody(scope, receive, self._max_body_bytes)
+        body = AsgiBody(scope, receive)
         if not function.is_sync:
             await self._accept(scope, function, call_id, body, answer)
             return
