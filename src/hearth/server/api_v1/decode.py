@@ -30,8 +30,8 @@ _PAGE: Final = 30
 _MAX_PAGE: Final = 100
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]*")
-#: Digits of a number that is looked at; more are beyond every bound.
-_MAX_DIGITS: Final = 19
+#: Characters of a number that is looked at: a sign and 19 digits; more are beyond every bound.
+_MAX_CHARACTERS: Final = 20
 
 
 _Config = dict[str, str | None]
@@ -97,7 +97,7 @@ def per_page(text: str) -> int:
     """The size of a page: 30 unless a positive number was asked for, at most 100."""
     if not _INTEGER.fullmatch(text):
         return _PAGE
-    if len(text) > _MAX_DIGITS:
+    if len(text) > _MAX_CHARACTERS:
         return _PAGE if text.startswith("-") else _MAX_PAGE
     wanted = int(text)
     return min(wanted, _MAX_PAGE) if wanted > 0 else _PAGE
@@ -125,7 +125,7 @@ def bounds(from_text: str, to_text: str) -> tuple[dt.datetime | None, dt.datetim
 def _epoch(text: str, error: type[ApiError]) -> dt.datetime | None:
     if not text:
         return None
-    if not _INTEGER.fullmatch(text) or len(text) > _MAX_DIGITS:
+    if not _INTEGER.fullmatch(text) or len(text) > _MAX_CHARACTERS:
         raise error
     try:
         return EPOCH + dt.timedelta(seconds=int(text))
