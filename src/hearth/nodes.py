@@ -29,6 +29,7 @@ from hearth.models.ids import IdGenerator, machine_id
 from hearth.queues.open import open_queue
 from hearth.server.api import Api
 from hearth.server.asgi import Front
+from hearth.server.connection import connection
 from hearth.server.invoke import InvokeFront
 from hearth.server.limit import BodyLimit
 from hearth.settings import Settings
@@ -125,7 +126,7 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None]) -> No
     async with full_node(settings, port) as node:
         config = uvicorn.Config(
             node.app,
-            http="httptools",
+            http=connection(settings.header_timeout_s),
             ws="none",
             lifespan="off",
             log_config=None,
