@@ -29,7 +29,9 @@ from hearth.models.ids import IdGenerator, machine_id
 from hearth.queues.open import open_queue
 from hearth.server.api import Api
 from hearth.server.asgi import Front
+from hearth.server.connection import connection
 from hearth.server.invoke import InvokeFront
+from hearth.server.limit import BodyLimit
 from hearth.settings import Settings
 from hearth.telemetry.logs import get_logger
 
@@ -93,9 +95,10 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
             await agent.refresh(app_name, path)
 
         api = Api(datastore, clock, lambda: stats(agent), changed=changed)
-        invoke = InvokeFront(agent, definitions, access, clock, next_id, max_body_bytes=settings.max_request_size)
+        invoke = InvokeFront(agent, definitions, access, clock, next_id)
         async with consumer:
-            node = Node(Front(invoke, api), agent, consumer, driver)
+            front = BodyLimit(Front(invoke, api), settings.max_request_size)
+            node = Node(front, agent, consumer, driver)
             try:
                 yield node
             finally:
@@ -123,7 +126,7 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None]) -> No
     async with full_node(settings, port) as node:
         config = uvicorn.Config(
             node.app,
-            http="httptools",
+            http=connection(settings.header_timeout_s),
             ws="none",
             lifespan="off",
             log_config=None,

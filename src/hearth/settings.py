@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,6 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from hearth.models.errors import StartUpError
 
 _GRACE_S: Final = 150.0
+#: Read by clients, not by servers.
+_OF_CLIENTS: Final = frozenset({"FN_API_URL", "FN_REGISTRY", "FN_TOKEN"})
 
 
 class Settings(BaseSettings):
@@ -33,7 +37,16 @@ class Settings(BaseSettings):
         description="seconds after which an async call whose node died is looked after",
     )
     max_request_size: int | None = Field(
-        default=None, gt=0, validation_alias="FN_MAX_REQUEST_SIZE", description="bytes that the body of a call may have"
+        default=None,
+        gt=0,
+        validation_alias="FN_MAX_REQUEST_SIZE",
+        description="bytes that the body of a request may have",
+    )
+    header_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        validation_alias="FN_HEADER_TIMEOUT_S",
+        description="seconds that a client has for the head of a request",
     )
     driver: Literal["auto", "docker", "process"] = Field(
         default="auto", validation_alias="FN_DRIVER", description="auto: Docker if it answers, else processes"
@@ -83,3 +96,10 @@ def load(**given: Any) -> Settings:
         first = exc.errors()[0]
         name = first["loc"][0] if first["loc"] else "settings"
         raise StartUpError(f"{name}={first.get('input')!r}: {first['msg']}") from exc
+
+
+def unknown_variables() -> dict[str, str]:
+    """Variables that look like settings and are none, each with the one that was perhaps meant."""
+    known = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    strangers = sorted(name for name in os.environ if name.startswith("FN_") and name not in known | _OF_CLIENTS)
+    return {name: next(iter(difflib.get_close_matches(name, known, 1, 0.7)), "") for name in strangers}

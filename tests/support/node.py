@@ -75,7 +75,7 @@ def running_node(driver: str, data: Path, image: str, **environment: str) -> Ite
         "FN_DRIVER": driver,
         "FN_DATA_DIR": str(data),
         "FN_PORT": "0",
-        "FN_MAX_TOTAL_MEMORY": str(8 << 30),
+        "FN_MAX_TOTAL_MEMORY": str(8191 << 20),  # the largest memory of a route can never fit
         **environment,
     }
     log = (data / "server.log").open("w")
