@@ -20,12 +20,14 @@ class Reserved:
     Attributes:
         lease: Names this reservation; worthless once the visibility timeout has passed.
         deliveries: How often it has been reserved, this time included.
+        until: Loop time until which nobody else can have it, unless the lease is renewed.
         fault: Why nobody can run it; its call then has an identity only.
     """
 
     call: Call
     lease: str
     deliveries: int
+    until: float
     fault: str = ""
 
 

@@ -18,7 +18,7 @@ Row = tuple[str, int, bytes]
 _log = get_logger(__name__)
 
 
-def decode_rows(rows: Iterable[Row]) -> tuple[list[Reserved], list[str]]:
+def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list[str]]:
     """The calls; and the leases of what is no call at all, each told in the log, for the queue to forget.
 
     A message that names its call, but cannot be run, is kept: somebody was promised that it ends.
@@ -27,10 +27,10 @@ def decode_rows(rows: Iterable[Row]) -> tuple[list[Reserved], list[str]]:
     worthless: list[str] = []
     for lease, deliveries, data in rows:
         try:
-            reserved.append(Reserved(decode_call(data), lease, deliveries))
+            reserved.append(Reserved(decode_call(data), lease, deliveries, until))
         except InvalidMessage as exc:
             if (call := identify_call(data)) is not None:
-                reserved.append(Reserved(call, lease, deliveries, fault=str(exc)))
+                reserved.append(Reserved(call, lease, deliveries, until, fault=str(exc)))
                 continue
             _log.error("message dropped", error=str(exc), message=data[:_SHOWN_BYTES].decode("utf-8", "replace"))
             worthless.append(lease)

@@ -149,6 +149,7 @@ class RedisQueue(Queue):
 
     async def reserve(self, limit: int) -> list[Reserved]:
         """Take up to ``limit`` messages."""
+        until = self._clock.monotonic() + self.visibility_s
         self._ready.clear()  # before the look: what is pushed after it wakes again
         taking = self._start(self._take(limit))
         try:
@@ -157,7 +158,7 @@ class RedisQueue(Queue):
             self._ready.set()
             taking.add_done_callback(self._give_back)
             raise
-        reserved, worthless = decode_rows(rows)
+        reserved, worthless = decode_rows(rows, until)
         if worthless:
             self._start(self._quietly(self._call("settle", *worthless)))
         return reserved

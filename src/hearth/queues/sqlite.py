@@ -130,7 +130,7 @@ class SqliteQueue(Queue):
             self._ready.set()
         else:
             self._look_when_due(None if next_ms is None else (next_ms - now_ms) / 1000)
-        reserved, worthless = decode_rows(rows)
+        reserved, worthless = decode_rows(rows, now + self.visibility_s)
         if worthless:
             self._keep(self._submit(lambda: self._delete(worthless)))
         for lease in worthless:
