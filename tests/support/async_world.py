@@ -225,6 +225,9 @@ class AsyncWorld:
         async with consumer:
             try:
                 yield agent
+            except BaseException:
+                agent.finish.set()  # a test that fails does not wait for its calls
+                raise
             finally:
                 consumer.stop()
                 agent.drain()

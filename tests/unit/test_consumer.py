@@ -52,11 +52,13 @@ async def test_nothing_is_taken_without_room_for_async_calls(world: AsyncWorld) 
 
 
 async def test_no_more_calls_wait_here_than_may(world: AsyncWorld) -> None:
-    """Guard: the count of waiting calls."""
-    await world.accept(*"abcdef")
+    """Guard: the limit of each dequeue."""
     async with world.node(max_waiting=2) as agent:
         agent.slots.clear()
-        await world.until(lambda: len(agent.waiting) == 2)
+        await world.accept("a")
+        await world.until(lambda: len(agent.waiting) == 1)
+        await world.queue.push([call(name) for name in "bcdef"])
+        await world.until(lambda: len(agent.waiting) >= 2)
         assert [one.call.id for one in await world.queue.reserve(10)] == ["c", "d", "e", "f"]
 
 
