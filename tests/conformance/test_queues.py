@@ -125,6 +125,8 @@ async def test_what_is_given_back_can_be_had_at_once_or_later(queue: Queue, plac
     a, b = await queue.reserve(2)
     assert await queue.release(a.lease)
     assert await queue.release(b.lease, 5)
+    assert await queue.settle([a.lease, b.lease]) == [False, False]  # given back is not held
+    assert await queue.renew([a.lease, b.lease]) == [False, False]
     (again,) = await queue.reserve(5)
     assert (again.call.id, again.deliveries) == ("a", 2)
     await place.advance(5.1)

@@ -22,6 +22,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.support.node import WITNESS, RunningNode, build_bundle, running_node
+from tests.support.processes import leaves_below
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.witness import Witness, watching
 
@@ -73,7 +74,7 @@ class Platform:
 
     def kill_function(self) -> None:
         """End one of the functions' processes, if there is one."""
-        if found := sorted(_descendants(self.node.process.pid)):
+        if found := leaves_below(self.node.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(random.choice(found), signal.SIGKILL)
 
@@ -231,21 +232,3 @@ def _judge(probe: Probe, witness: Witness, records: dict[str, dict[str, str]]) -
             assert call["status"] == "error", call
             assert call["error"].startswith(EXCUSES), call
     assert any(call["status"] == "success" for call in records.values())
-
-
-def _descendants(pid: int) -> list[int]:
-    """The processes without children below this one."""
-    parents = collections.defaultdict(list)
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents[int(stat[1])].append(int(entry.name))
-    below, leaves = [pid], []
-    while below:
-        one = below.pop()
-        children = parents.get(one, [])
-        below += children
-        if not children and one != pid:
-            leaves.append(one)
-    return leaves

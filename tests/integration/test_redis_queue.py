@@ -121,16 +121,35 @@ async def test_a_push_whose_answer_was_lost_is_kept_once(redis_server: RedisServ
         assert await names(queue) == ["before", "a", "b"]
 
 
-async def test_a_push_wakes_the_waiters_of_other_nodes(redis_server: RedisServer) -> None:
+async def test_a_push_and_a_release_wake_the_waiters_of_other_nodes(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hearth.queues.redis._LOOK_AGAIN_S", 3600)
     url = _url(redis_server.port)
     async with opened(url) as one, opened(url) as other:
-        waiting = [asyncio.ensure_future(soon(queue, bool)) for queue in (one, other)]
-        for number in range(2):
-            await one.push([call(str(number))])
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        await one.push([call("last")])
-        taken = [name for found in await asyncio.gather(*waiting) for name in found]
-        assert len(taken) == len(set(taken))
+        assert await names(other) == []
+        waiting = asyncio.ensure_future(soon(other, bool))
+        await one.push([call("a")])
+        assert await waiting == ["a"]
+        await one.push([call("b")])
+        (b,) = await one.reserve(1)
+        waiting = asyncio.ensure_future(soon(other, bool))
+        await one.release(b.lease)
+        assert await waiting == ["b"]
+
+
+async def test_what_nobody_was_told_of_is_found_by_looking_again(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hearth.queues.redis._LOOK_AGAIN_S", 0.05)
+    async with opened(redis_server.url("silent/")) as queue:
+        await queue.push([call("a")])
+        assert await names(queue) == ["a"]
+        assert await names(queue) == []
+        with redis_server.client() as client:
+            for member in client.zrange("/silent/hearth:leased", 0, -1):
+                client.zadd("/silent/hearth:leased", {member: 0})
+        assert await soon(queue, bool) == ["a"]
 
 
 async def test_leases_are_measured_by_the_clock_of_redis(redis_server: RedisServer) -> None:
