@@ -79,7 +79,7 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
         stack.push_async_callback(datastore.close)
         queue = await open_queue(settings.queue, clock, visibility_s=settings.visibility_s)
         stack.push_async_callback(queue.close)
-        access = LocalAccess(datastore, queue)
+        access = LocalAccess(datastore, queue, clock)
         stack.push_async_callback(access.close)
         definitions = Definitions(access, clock)
         stack.push_async_callback(definitions.close)

@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("data"), validation_alias="FN_DATA_DIR", description="where all data lives")
     db_url: str | None = Field(default=None, validation_alias="FN_DB_URL", description="sqlite3:///absolute/fn.db")
     mq_url: str | None = Field(
-        default=None, validation_alias="FN_MQ_URL", description="bolt:///absolute/fn.mq or memory://"
+        default=None,
+        validation_alias="FN_MQ_URL",
+        description="bolt:///absolute/fn.mq, redis://host:port/ or memory://",
     )
     visibility_s: float = Field(
         default=60.0,
