@@ -199,11 +199,13 @@ def _node_name(settings: Settings) -> str:
 
 
 def _total(settings: Settings) -> Amount:
-    if settings.max_total_memory and settings.max_total_cpu:
-        return Amount(settings.max_total_memory // _MIB, settings.max_total_cpu)
-    found = machine.detect()
-    memory = settings.max_total_memory // _MIB if settings.max_total_memory else found.memory_mib
-    return Amount(memory, settings.max_total_cpu or found.cpu_milli)
+    memory, cpu = settings.max_total_memory, settings.max_total_cpu
+    if memory is None or cpu is None:
+        found = machine.detect()
+        memory, cpu = memory or found.memory_mib * _MIB, cpu or found.cpu_milli
+    total = Amount(memory // _MIB, cpu)
+    machine.check_pools(total)
+    return total
 
 
 def _own_address() -> str:

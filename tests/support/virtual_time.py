@@ -1,70 +1,85 @@
-"""An event loop whose time passes only when nobody has anything to do."""
+"""An event loop on which time costs nothing: when nobody can run, it is at once as late as the next timer says.
+
+For tests and simulations of code that waits on the loop's own timers. There are no threads, signals or descriptors: a
+coroutine that needs a file or a socket does not run here. Usable as ``asyncio.Runner(loop_factory=VirtualLoop)``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
-
-from hearth.clock import SystemClock
 
 T = TypeVar("T")
 
+_EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
 
 class Deadlock(RuntimeError):
-    """Everybody waits and no timer is set."""
+    """Every task waits, and nothing is scheduled that could wake one."""
 
 
-class _Selector(selectors.BaseSelector):
-    """Never sleeps: where the loop would wait, it advances the time. There is no I/O to wait for."""
+class _Idle:
+    """What the loop asks to wait: time jumps instead."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._keys: dict[Any, selectors.SelectorKey] = {}
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Be later by ``timeout``."""
         if timeout is None:
-            raise Deadlock("everybody waits, and no timer is set")
-        self.now += max(0.0, timeout)
+            waiting = ", ".join(sorted(task.get_name() for task in asyncio.all_tasks(self._loop)))
+            raise Deadlock(f"nothing is scheduled at {self._loop.time():g} s, and these tasks wait: {waiting}")
+        self._loop.elapsed += timeout
         return []
 
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        key = self._keys[fileobj] = selectors.SelectorKey(fileobj, -1, events, data)
-        return key
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._keys.pop(fileobj)
-
-    def get_map(self) -> Any:
-        return self._keys
+    def close(self) -> None:
+        """Nothing is open."""
 
 
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """For :class:`asyncio.Runner`: a loop without I/O and threads, in which waiting costs nothing."""
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Virtual time.
+
+    Attributes:
+        elapsed: Seconds since the loop was made; what :meth:`time` tells.
+    """
 
     def __init__(self) -> None:
-        self._virtual = _Selector()
-        super().__init__(self._virtual)
+        super().__init__()
+        self.elapsed = 0.0
+        self._clock_resolution = 1e-9  # a timer is due although the sum of the jumps is a rounding error before it
+        self._selector = _Idle(self)
 
     def time(self) -> float:
         """Seconds of virtual time."""
-        return self._virtual.now
+        return self.elapsed
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        """There are none."""
+
+    def _write_to_self(self) -> None:
+        """No other thread has to wake this one."""
 
 
-class VirtualClock(SystemClock):
-    """A clock whose wall time follows the loop's."""
-
-    _EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+class VirtualClock:
+    """A :class:`hearth.clock.Clock` that follows the running :class:`VirtualLoop`, wall time included."""
 
     def now(self) -> dt.datetime:
-        """The wall time."""
-        return self._EPOCH + dt.timedelta(seconds=self.monotonic())
+        """Wall time."""
+        return _EPOCH + dt.timedelta(seconds=self.monotonic())
 
     def now_ms(self) -> int:
-        """Milliseconds of wall time."""
+        """Wall time in milliseconds since 1970."""
         return round(self.now().timestamp() * 1000)
+
+    def monotonic(self) -> float:
+        """Loop time."""
+        return asyncio.get_running_loop().time()
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+        """A timer of the loop."""
+        return asyncio.get_running_loop().call_at(when, callback, *args)
 
 
 def run(scenario: Coroutine[Any, Any, T], limit_s: float = 2000.0) -> T:
@@ -78,5 +93,5 @@ def run(scenario: Coroutine[Any, Any, T], limit_s: float = 2000.0) -> T:
         async with asyncio.timeout(limit_s):
             return await scenario
 
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(bounded())

@@ -1,4 +1,4 @@
-"""How much memory and CPU this node may give to containers (agent specification 6.2, 6.3)."""
+"""How much memory and CPU this node may give to containers (agent specification 6.2-6.4)."""
 
 from __future__ import annotations
 
@@ -6,25 +6,49 @@ import os
 from pathlib import Path
 from typing import Final
 
-from hearth.agent.resources import Amount
+from hearth.agent import cgroup
+from hearth.agent.resources import Amount, pools
 from hearth.models.errors import StartUpError
+from hearth.telemetry.logs import get_logger
 
 _MIB: Final = 1024 * 1024
 _MIN_HEADROOM_MIB: Final = 256
 _MAX_HEADROOM_MIB: Final = 5 * 1024
 _MIN_MEMORY_MIB: Final = 256
+#: A pool below this is worth a warning.
+_SMALL: Final = Amount(256, 1000)
+
+_log = get_logger(__name__)
 
 
-def detect(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Amount:
+def detect(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> Amount:
     """What containers may use together on this machine. Blocks shortly: for start-up only.
 
     Raises:
         StartUpError: There is not enough memory, or the kernel does not tell.
     """
-    available = available_memory_mib((proc / "meminfo").read_text())
-    if (limit := _cgroup_room_mib(proc, cgroup)) is not None:
-        available = min(available, limit)
-    return Amount(usable_memory_mib(available), _cpu_milli(proc, cgroup))
+    own = cgroup.own(proc, cgroups)
+    available = available_memory_mib(_text(proc / "meminfo"))
+    if (room := cgroup.memory_room(own)) is not None:
+        available = min(available, room // _MIB)
+    return Amount(usable_memory_mib(available), _cpu_milli(proc, own))
+
+
+def check_pools(total: Amount) -> None:
+    """See that calls of both kinds can run with this total, and tell the operator what there is.
+
+    Raises:
+        StartUpError: A pool would be empty.
+    """
+    _log.info("resources for containers", memory_mib=total.memory_mib, cpu_milli=total.cpu_milli)
+    for name, pool in zip(("sync", "async"), pools(total), strict=True):
+        if pool.memory_mib <= 0 or pool.cpu_milli <= 0:
+            raise StartUpError(
+                f"Not enough memory or CPU for {name} calls: {total.memory_mib} MiB and {total.cpu_milli} milli-CPUs "
+                "in all; see FN_MAX_TOTAL_MEMORY and FN_MAX_TOTAL_CPU"
+            )
+        if not _SMALL.fits(pool):
+            _log.warning("severely limited resources", pool=name, memory_mib=pool.memory_mib, cpu_milli=pool.cpu_milli)
 
 
 def available_memory_mib(meminfo: str) -> int:
@@ -47,75 +71,25 @@ def usable_memory_mib(available_mib: int) -> int:
         StartUpError: Nothing is left.
     """
     if available_mib <= _MIN_MEMORY_MIB:
-        raise StartUpError(f"Not enough memory: {available_mib} MiB are available, more than {_MIN_MEMORY_MIB} needed")
-    headroom = min(max(available_mib // 10, _MIN_HEADROOM_MIB), _MAX_HEADROOM_MIB)
-    usable = available_mib - headroom
-    if usable <= 0:
-        raise StartUpError(f"Not enough memory: {available_mib} MiB are available")
-    return usable
+        raise StartUpError(
+            f"Not enough memory: {available_mib} MiB are available, more than {_MIN_MEMORY_MIB} are needed"
+        )
+    return available_mib - min(max(available_mib // 10, _MIN_HEADROOM_MIB), _MAX_HEADROOM_MIB)
 
 
-def _cgroup_room_mib(proc: Path, cgroup: Path) -> int | None:
-    """What the own cgroup, or one above it, still allows; ``None`` without a limit."""
-    rooms = [
-        room
-        for folder, limit, usage in _memory_files(proc, cgroup)
-        if (room := _room(folder / limit, folder / usage)) is not None
-    ]
-    return min(rooms) // _MIB if rooms else None
+def _cpu_milli(proc: Path, own: list[cgroup.Folders]) -> int:
+    limits = [_processors(proc) * 1000, cgroup.cpu_quota_milli(own), cgroup.cpuset_milli(own)]
+    return max(1, min(limit for limit in limits if limit is not None))
 
 
-def _memory_files(proc: Path, cgroup: Path) -> list[tuple[Path, str, str]]:
-    files: list[tuple[Path, str, str]] = []
-    for controllers, path in _own_cgroups(proc):
-        if controllers == "":
-            root, names = cgroup, ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            root, names = cgroup / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
-            continue
-        folder = root / path.lstrip("/")
-        files += [(step, *names) for step in (folder, *folder.parents) if step == root or root in step.parents]
-    return files
+def _processors(proc: Path) -> int:
+    lines = _text(proc / "cpuinfo").splitlines()
+    count = sum(line.partition(":")[0].strip() == "processor" for line in lines)
+    return count or len(os.sched_getaffinity(0))
 
 
-def _own_cgroups(proc: Path) -> list[tuple[str, str]]:
+def _text(path: Path) -> str:
     try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
+        return path.read_text()
     except OSError:
-        return []
-    parts = [line.split(":", 2) for line in lines]
-    return [(part[1], part[2]) for part in parts if len(part) == 3]
-
-
-def _room(limit: Path, usage: Path) -> int | None:
-    try:
-        allowed, used = limit.read_text().strip(), usage.read_text().strip()
-    except OSError:
-        return None
-    if allowed == "max" or int(allowed) >= 1 << 60:  # version 1 writes "no limit" as a number close to 2**63
-        return None
-    return max(0, int(allowed) - int(used))
-
-
-def _cpu_milli(proc: Path, cgroup: Path) -> int:
-    cores = len(os.sched_getaffinity(0)) * 1000
-    quotas = [quota for _, path in _own_cgroups(proc) if (quota := _quota_milli(cgroup, path)) is not None]
-    return min([cores, *quotas])
-
-
-def _quota_milli(cgroup: Path, path: str) -> int | None:
-    try:
-        version2 = (cgroup / path.lstrip("/") / "cpu.max").read_text().split()
-        if version2[0] == "max":
-            return None
-        return int(version2[0]) * 1000 // int(version2[1])
-    except (OSError, ValueError, IndexError):
-        pass
-    folder = cgroup / "cpu" / path.lstrip("/")
-    try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return quota * 1000 // period if quota > 0 and period > 0 else None
+        return ""

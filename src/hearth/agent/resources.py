@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from hearth.models.route import DEFAULT_MEMORY_MIB
+
 #: Percent of the total that only sync calls may use.
 _SYNC_RESERVE_PERCENT: Final = 20
 #: Percent of the rest that async calls may be using when another is taken from the queue.
@@ -33,6 +35,19 @@ class Amount:
 
 
 NOTHING: Final = Amount(0, 0)
+
+
+def pools(total: Amount) -> tuple[Amount, Amount]:
+    """The share that only sync calls may use, and the rest, which both kinds may.
+
+    The reserve is a fifth, but on a small machine no more than leaves room for one container of the default size: a
+    call of either kind has to be able to run.
+    """
+    memory_mib = total.memory_mib * _SYNC_RESERVE_PERCENT // 100
+    if total.memory_mib > DEFAULT_MEMORY_MIB:
+        memory_mib = min(memory_mib, total.memory_mib - DEFAULT_MEMORY_MIB)
+    reserve = Amount(memory_mib, total.cpu_milli * _SYNC_RESERVE_PERCENT // 100)
+    return reserve, total - reserve
 
 
 class NeverFits(Exception):
@@ -105,10 +120,7 @@ class ResourceTracker:
         self.total = total
         self._on_shortage = on_shortage
         self._on_return = on_return
-        self._reserve_total = Amount(
-            total.memory_mib * _SYNC_RESERVE_PERCENT // 100, total.cpu_milli * _SYNC_RESERVE_PERCENT // 100
-        )
-        self._shared_total = total - self._reserve_total
+        self._reserve_total, self._shared_total = pools(total)
         self._reserve_used = NOTHING
         self._shared_used = NOTHING
         self._async_used = NOTHING
