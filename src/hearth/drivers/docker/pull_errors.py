@@ -13,7 +13,7 @@ from hearth.drivers.docker.references import Reference
 _NO_SUCH_IMAGE: Final = ("not found", "manifest unknown", "does not exist", "name unknown")
 _NO_CREDENTIALS: Final = ("access denied", "unauthorized", "authentication required", "no basic auth credentials")
 _FORBIDDEN: Final = ("denied", "forbidden")
-_TOO_MANY: Final = ("toomanyrequests", "too many requests", "429")
+_TOO_MANY: Final = ("toomanyrequests", "too many requests", "http 429", "http status: 429")
 _UNREACHABLE: Final = (
     "dial tcp",
     "no such host",
