@@ -75,10 +75,11 @@ class PrivateEngine:
             self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it without a chance to tidy up."""
+        """End it and its containerd without a chance to tidy up. The containers' own processes live on."""
         self.signal(signal.SIGKILL)
         assert self._process is not None
         self._process.wait()
+        self._kill_containerd()
 
     def end(self) -> None:
         """End it with all that it started."""
@@ -91,8 +92,14 @@ class PrivateEngine:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
                 self.kill()
-        with contextlib.suppress(OSError, ValueError):  # containerd outlives a killed dockerd
-            os.kill(int((self._folder / "exec/containerd/containerd.pid").read_text()), signal.SIGKILL)
+        self._kill_containerd()
+
+    def _kill_containerd(self) -> None:
+        """It outlives a killed dockerd, and the next dockerd does not find its way to it."""
+        pid = self._folder / "exec/containerd/containerd.pid"
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+            pid.unlink()
 
 
 @contextlib.contextmanager
