@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hearth.models.errors import StartUpError
@@ -55,6 +55,31 @@ class Settings(BaseSettings):
     )
     log_level: str = Field(default="info", validation_alias="FN_LOG_LEVEL", description="debug ... panic")
     docker_host: str = Field(default="unix:///var/run/docker.sock", validation_alias="DOCKER_HOST")
+    docker_api_version: str = Field(
+        default="",
+        pattern=r"^([0-9]+\.[0-9]+)?$",
+        validation_alias="DOCKER_API_VERSION",
+        description="empty: negotiated",
+    )
+    docker_tls_verify: str = Field(default="", validation_alias="DOCKER_TLS_VERIFY", description="1: TLS to tcp hosts")
+    docker_cert_path: Path = Field(
+        default=Path("~/.docker"), validation_alias="DOCKER_CERT_PATH", description="ca.pem, cert.pem and key.pem"
+    )
+    docker_config: Path = Field(
+        default=Path("~/.docker"), validation_alias="DOCKER_CONFIG", description="the folder of docker's config.json"
+    )
+    docker_auth: SecretStr = Field(
+        default=SecretStr(""), validation_alias="DOCKER_AUTH", description="credentials, as a docker config in JSON"
+    )
+    docker_networks: str = Field(
+        default="", validation_alias="FN_DOCKER_NETWORKS", description="names that containers are spread over"
+    )
+    max_pids: int = Field(
+        default=50, ge=0, validation_alias="FN_MAX_PIDS", description="threads and processes of one container"
+    )
+    max_open_files: int = Field(
+        default=1024, ge=0, validation_alias="FN_MAX_OPEN_FILES", description="open files of one process"
+    )
     max_total_memory: int | None = Field(
         default=None, gt=0, validation_alias="FN_MAX_TOTAL_MEMORY", description="bytes that containers share"
     )
@@ -69,6 +94,16 @@ class Settings(BaseSettings):
     def data(self) -> Path:
         """The data folder, absolute."""
         return self.data_dir.absolute()
+
+    @property
+    def docker_tls(self) -> bool:
+        """Whether a ``tcp`` Engine is spoken to over TLS."""
+        return self.docker_tls_verify.lower() not in ("", "0", "false") and self.docker_host.startswith("tcp://")
+
+    @property
+    def docker_config_files(self) -> tuple[Path, ...]:
+        """Where docker keeps its configuration: the file of today, then that of old."""
+        return self.docker_config.expanduser() / "config.json", Path.home() / ".dockercfg"
 
     @property
     def bundles(self) -> Path:
