@@ -114,4 +114,5 @@ def private_engine(*listen: str) -> Iterator[PrivateEngine]:
         yield engine
     finally:
         engine.end()
+        subprocess.run(["umount", "--lazy", "--recursive", folder / "data"], capture_output=True)  # dockerd leaves it
         shutil.rmtree(folder, ignore_errors=True)
