@@ -47,16 +47,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number: int = free.getsockname()[1]
-        return number
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def engine(docker: None, folder: Path, port: int) -> Iterator[PrivateEngine]:
+def port(listener: socket.socket) -> int:
+    number: int = listener.getsockname()[1]
+    return number
+
+
+@pytest.fixture(scope="module")
+def engine(docker: None, folder: Path, listener: socket.socket) -> Iterator[PrivateEngine]:
     options = ["--tlsverify", f"--tlscacert={folder}/ca.pem", f"--tlscert={folder}/server-cert.pem"]
-    with private_engine(f"--host=tcp://127.0.0.1:{port}", *options, f"--tlskey={folder}/server-key.pem") as private:
+    with private_engine(*options, f"--tlskey={folder}/server-key.pem", listener=listener) as private:
         private.copy_image(python_image(PROBE))
         yield private
 
