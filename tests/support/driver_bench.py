@@ -147,7 +147,9 @@ class ProcessBench(Bench):
         os.kill(pid, signal.SIGKILL)
 
     def left(self, node: str = NODE, ids: Sequence[str] = ()) -> list[str]:
-        groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/hearth/{node}/*") if path.is_dir()]
+        mount = Path("/sys/fs/cgroup")
+        roots = [tree / "hearth" / node for tree in (mount, *mount.iterdir())]
+        groups = [str(path) for root in roots if root.is_dir() for path in root.iterdir() if path.is_dir()]
         return groups + self.alive([*ids, *(made.id for made in self.made)])
 
     def alive(self, ids: Sequence[str]) -> list[str]:
