@@ -34,3 +34,5 @@ def main() -> None:
     except HearthError as exc:
         typer.echo(f"hearth: {exc}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:  # before the node takes the signals itself
+        sys.exit(130)
