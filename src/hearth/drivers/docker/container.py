@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import Any, Final, cast
 
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
@@ -94,10 +94,28 @@ class EngineContainer(Container):
 
     async def stats(self) -> AsyncIterator[StatsSample]:
         """The Engine's samples, about one a second."""
+        if self._ended.done():
+            return
+        stream = cast("AsyncGenerator[dict[str, Any], None]", self._engines.stats(stream=True))
         with contextlib.suppress(*ENGINE_ERRORS):
-            async for raw in self._engines.stats(stream=True):
+            while (raw := await self._next_before_end(stream)) is not None:
                 for sample in samples(raw):
                     yield sample
+
+    async def _next_before_end(self, stream: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any] | None:
+        """The stream's next item; ``None`` once the container has ended: the Engine goes on, with nothing to tell."""
+        following = asyncio.get_running_loop().create_task(_next(stream))
+        try:
+            await asyncio.wait([following, self._ended], return_when=asyncio.FIRST_COMPLETED)
+            if following.done() and not self._ended.done():
+                return following.result()
+            return None
+        finally:
+            if not following.done():
+                following.cancel()
+                await asyncio.wait([following])
+            if self._ended.done() or following.cancelled():
+                await stream.aclose()
 
     async def kill(self) -> None:
         """End it now."""
@@ -222,3 +240,7 @@ class EngineContainer(Container):
     def _break_streams(self) -> None:
         for attachment in self._attachments:
             attachment.abort()
+
+
+async def _next(stream: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
+    return await anext(stream, None)
