@@ -16,6 +16,7 @@ from hearth.drivers.base import ByteReader, ByteWriter, Container, Exit, PhaseLi
 from hearth.drivers.docker.errors import phase
 from hearth.drivers.docker.stats import samples
 from hearth.drivers.docker.streams import Attachment, attach
+from hearth.drivers.sampling import until_ended
 from hearth.drivers.streams import StreamBuffer
 
 #: Output that has not arrived this long after the exit will not.
@@ -92,7 +93,7 @@ class EngineContainer(Container):
     async def stats(self) -> AsyncIterator[StatsSample]:
         """The Engine's samples, about one a second."""
         with contextlib.suppress(DockerError, aiohttp.ClientError):
-            async for raw in self._container.stats(stream=True):
+            async for raw in until_ended(self._container.stats(stream=True), self._ended):
                 for sample in samples(raw):
                     yield sample
 
