@@ -52,6 +52,7 @@ class Bench(abc.ABC):
         broken: Images that cannot start.
         tells_closed_streams: A stream that the living function closes is seen to end. The Engine, in between, keeps
             all three open as long as the container lives.
+        churn: How many containers show whether they leave a trace.
         dies_with_the_server: Nobody has to come after a killed server to clean up.
     """
 
@@ -62,6 +63,7 @@ class Bench(abc.ABC):
     broken: list[str]
     tells_closed_streams = True
     dies_with_the_server = False
+    churn = 200
 
     def __init__(self) -> None:
         self.made: list[Container] = []
@@ -99,6 +101,7 @@ class DockerBench(Bench):
     """The Docker Engine of this machine."""
 
     tells_closed_streams = False
+    churn = 100  # the Engine takes a quarter of a second for each
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import Any, Final, cast
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final
 
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
@@ -18,6 +18,7 @@ from hearth.drivers.docker.removal import Remover
 from hearth.drivers.docker.retries import ENGINE_ERRORS
 from hearth.drivers.docker.stats import samples
 from hearth.drivers.docker.streams import Attachment
+from hearth.drivers.sampling import until_ended
 
 #: Output that has not arrived this long after the exit will not.
 _DRAIN_S: Final = 2.0
@@ -94,28 +95,10 @@ class EngineContainer(Container):
 
     async def stats(self) -> AsyncIterator[StatsSample]:
         """The Engine's samples, about one a second."""
-        if self._ended.done():
-            return
-        stream = cast("AsyncGenerator[dict[str, Any], None]", self._engines.stats(stream=True))
         with contextlib.suppress(*ENGINE_ERRORS):
-            while (raw := await self._next_before_end(stream)) is not None:
+            async for raw in until_ended(self._engines.stats(stream=True), self._ended):
                 for sample in samples(raw):
                     yield sample
-
-    async def _next_before_end(self, stream: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any] | None:
-        """The stream's next item; ``None`` once the container has ended: the Engine goes on, with nothing to tell."""
-        following = asyncio.get_running_loop().create_task(_next(stream))
-        try:
-            await asyncio.wait([following, self._ended], return_when=asyncio.FIRST_COMPLETED)
-            if following.done() and not self._ended.done():
-                return following.result()
-            return None
-        finally:
-            if not following.done():
-                following.cancel()
-                await asyncio.wait([following])
-            if self._ended.done() or following.cancelled():
-                await stream.aclose()
 
     async def kill(self) -> None:
         """End it now."""
@@ -240,7 +223,3 @@ class EngineContainer(Container):
     def _break_streams(self) -> None:
         for attachment in self._attachments:
             attachment.abort()
-
-
-async def _next(stream: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
-    return await anext(stream, None)
