@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+pytest_plugins = ["tests.support.databases"]
+
 
 def docker_answers() -> bool:
     """Whether a Docker Engine is here."""
