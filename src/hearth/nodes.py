@@ -24,6 +24,7 @@ from hearth.datastore.sql import open_datastore
 from hearth.drivers.base import Driver, DriverUnavailable
 from hearth.drivers.docker.driver import DockerDriver
 from hearth.drivers.process.driver import ProcessDriver
+from hearth.logstores.open import open_logstore
 from hearth.models.errors import StartUpError
 from hearth.models.ids import IdGenerator, machine_id
 from hearth.queues.open import open_queue
@@ -66,11 +67,15 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
     clock = SystemClock()
     next_id = IdGenerator(machine_id(_own_address(), port), clock.now_ms)
     async with contextlib.AsyncExitStack() as stack:
-        datastore = await open_datastore(settings.database)
+        datastore = await open_datastore(settings.database, wait_s=settings.db_wait_s)
         stack.push_async_callback(datastore.close)
+        logs = None
+        if settings.logstore_url:
+            logs = await open_logstore(settings.logstore_url, wait_s=settings.db_wait_s)
+            stack.push_async_callback(logs.close)
         queue = await open_queue(settings.queue, clock, visibility_s=settings.visibility_s)
         stack.push_async_callback(queue.close)
-        access = LocalAccess(datastore, queue)
+        access = LocalAccess(datastore, queue, logs)
         stack.push_async_callback(access.close)
         definitions = Definitions(access, clock)
         stack.push_async_callback(definitions.close)
@@ -80,7 +85,7 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
             Agent(driver, access, clock, total=_total(settings), next_id=next_id),
         )
         consumer = Consumer(agent, access, clock)
-        api = Api(datastore, clock, lambda: stats(agent))
+        api = Api(datastore, clock, lambda: stats(agent), get_log=logs.get_log if logs else None)
         invoke = InvokeFront(agent, definitions, access, clock, next_id, max_body_bytes=settings.max_request_size)
         async with consumer:
             node = Node(Front(invoke, api), agent, consumer, driver)
