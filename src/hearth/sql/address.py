@@ -106,12 +106,11 @@ def _postgres(rest: str) -> Address:
 
 
 def _mysql(rest: str) -> Address:
-    # Go's driver: the last slash ends the address, the last @ before it ends the credentials, nothing is encoded.
-    before, slash, after = rest.rpartition("/") if "?" not in rest else _rpartition_before_query(rest)
+    user, password, where = _credentials(rest)  # as in Go's driver, nothing is encoded
+    server, _, query = where.partition("?")
+    place, slash, database = server.rpartition("/")
     if not slash:
         raise ValueError("it names no database; use mysql://user:pass@tcp(host:3306)/db")
-    database, _, query = after.partition("?")
-    user, password, place = _credentials(before)
     arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "charset": "utf8mb4"}
     if socket := re.fullmatch(r"unix\((.+)\)", place):
         arguments["unix_socket"] = socket[1]
@@ -126,13 +125,6 @@ def _mysql(rest: str) -> Address:
         arguments["ssl"] = True
     url = sa.URL.create("mysql+asyncmy", user or None, password or None, database=database)
     return Address(url, arguments, f"mysql://{user}@{place}/{database}")
-
-
-def _rpartition_before_query(rest: str) -> tuple[str, str, str]:
-    """Split at the slash before the database, which is the last one that no parameter's value holds."""
-    end = rest.rfind("?")
-    before, slash, database = rest[:end].rpartition("/")
-    return (before, slash, database + rest[end:]) if slash else rest.rpartition("/")
 
 
 def _credentials(rest: str) -> tuple[str, str, str]:
