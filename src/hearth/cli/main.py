@@ -8,12 +8,14 @@ import typer
 
 from hearth import FN_VERSION, __version__
 from hearth.cli.build import build
+from hearth.cli.migrate import migrate
 from hearth.cli.start import start
 from hearth.models.errors import HearthError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(start)
 app.command()(build)
+app.add_typer(migrate, name="migrate")
 
 
 @app.command()
