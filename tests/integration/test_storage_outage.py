@@ -58,7 +58,7 @@ async def test_calls_go_on_while_the_server_is_away_and_nothing_is_lost(
 ) -> None:
     dialect, running = server
     store = await open_datastore(url(dialect, running))
-    access = LocalAccess(store, queue, clock)
+    access = LocalAccess(store, queue, SystemClock())
     records = Recorder(access)
     await store.insert_app(App(name="app"))
     assert await records.record(ended(0)) is True
@@ -96,7 +96,7 @@ async def test_a_frozen_server_keeps_no_answer_longer_than_the_limit(server: tup
     dialect, running = server
     store = await open_datastore(url(dialect, running))
     await store.insert_app(App(name="app"))
-    access = LocalAccess(store, queue, clock)
+    access = LocalAccess(store, queue, SystemClock())
     records = Recorder(access, limit_s=0.2)
     running.send(signal.SIGSTOP)
     try:
@@ -166,7 +166,7 @@ async def test_a_full_disk_loses_records_counts_them_and_goes_on(tmp_path: Path,
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)], check=True)
     try:
         store = await open_datastore(f"sqlite3://{tmp_path}/fn.db")
-        access = LocalAccess(store, queue, clock)
+        access = LocalAccess(store, queue, SystemClock())
         records = Recorder(access, retry_s=0)
         answers = [await records.record(ended(number, b"x" * 200_000)) for number in range(20)]
         assert answers[0] is True
