@@ -68,7 +68,7 @@ def url(dialect: str, server: Server, name: str = "") -> str:
     """The address of a database on a server, in Fn's form; without a name, that of the server's own."""
     if dialect == "postgres":
         return f"postgres://fn:pass@127.0.0.1:{server.port}/{name or 'postgres'}?sslmode=disable"
-    return f"mysql://fn:pass@tcp(127.0.0.1:{server.port})/{name or 'mysql'}"
+    return f"mysql://fn:pass@tcp(127.0.0.1:{server.port})/{name or 'fn'}"
 
 
 @contextlib.asynccontextmanager

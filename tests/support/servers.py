@@ -39,28 +39,38 @@ class Server:
         self.port = port
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, wait: bool = True) -> None:
-        """Start it, and wait until it serves."""
+    def start(self) -> None:
+        """Start it, and wait until it serves. What is left of a killed one may keep it from that for a moment."""
+        deadline = time.monotonic() + _SLOW
+        self._spawn()
+        while not self._answers():
+            if time.monotonic() > deadline:
+                pytest.fail(f"{self._command[0]} does not start: {(self._folder / 'server.log').read_text()[-2000:]}")
+            if self._process is not None and self._process.poll() is not None:
+                self._spawn()
+            time.sleep(0.1)
+
+    def _spawn(self) -> None:
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True, **_unprivileged()
             )
-        deadline = time.monotonic() + _SLOW
-        while wait and not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"{self._command[0]} does not start: {(self._folder / 'server.log').read_text()[-2000:]}")
-            time.sleep(0.05)
 
     def send(self, number: int) -> None:
         """Send a signal to it and to the processes that it has started."""
         assert self._process is not None
-        os.killpg(self._process.pid, number)
+        family = [self._process.pid]
+        for pid in family:  # grows as it goes
+            with contextlib.suppress(FileNotFoundError):
+                family += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def stop(self, number: int = signal.SIGKILL) -> None:
         """End it."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self.send(number)
+            self.send(number)
             self._process.wait(_SLOW)
             self._process = None
 
@@ -96,7 +106,9 @@ def mariadb(folder: Path, *, durable: bool = False) -> Iterator[Server]:
     program, install = _need("mariadbd", "/usr/sbin/mariadbd"), _need("mariadb-install-db")
     data, port = folder / "data", free_port()
     (folder / "init.sql").write_text(
-        "CREATE USER IF NOT EXISTS fn@'127.0.0.1' IDENTIFIED BY 'pass';\nGRANT ALL ON *.* TO fn@'127.0.0.1';\n"
+        "CREATE USER IF NOT EXISTS fn@'127.0.0.1' IDENTIFIED BY 'pass';\n"
+        "CREATE DATABASE IF NOT EXISTS fn;\n"
+        "GRANT ALL ON *.* TO fn@'127.0.0.1';\n"
     )
     _own(folder)
     quiet = ["--no-defaults", f"--datadir={data}", "--skip-test-db", "--auth-root-authentication-method=normal"]

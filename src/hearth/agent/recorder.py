@@ -47,6 +47,7 @@ class Recorder:
         self._clock = clock or SystemClock()
         self._commits = GroupCommit(self._store)
         self._waiting_bytes = 0
+        self._waiters: set[asyncio.Future[None]] = set()
         self._failing = False
         self._closing = False
         self.dropped = 0
@@ -73,16 +74,29 @@ class Recorder:
         stored = self.add(ended)
         if stored is None:
             return False
-        limit_s = 0.0 if self._failing else self._limit_s
-        _, late = await asyncio.wait([stored], timeout=limit_s)
-        if late:
-            _log.error("call answered before its record was stored", call_id=ended.call.id, waited_s=limit_s)
-        return not late and stored.result()
+        if not self._failing:
+            await self._wait(stored)
+        if not stored.done():
+            _log.error("call answered before its record was stored", call_id=ended.call.id)
+            return False
+        return stored.result()
 
     async def close(self) -> None:
         """Wait until all is stored; what the store does not take now is lost."""
         self._closing = True
         await self._commits.close()
+
+    async def _wait(self, stored: asyncio.Future[bool]) -> None:
+        """Wait until it is stored, or the store shows that it is gone, or the limit is reached."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        stored.add_done_callback(lambda _: _wake(waiter))
+        timer = self._clock.call_at(self._clock.monotonic() + self._limit_s, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiters.discard(waiter)
 
     async def _store(self, ended: list[EndedCall]) -> Sequence[bool]:
         try:
@@ -106,6 +120,8 @@ class Recorder:
                 await self._access.finish_many(ended)
             except StoreUnavailable as exc:
                 self._failing = True
+                for waiter in self._waiters:
+                    _wake(waiter)
                 if self._closing or self._clock.monotonic() + delay_s > give_up:
                     raise
                 _log.warning("records not stored yet, trying again", calls=len(ended), error=str(exc))
@@ -121,3 +137,8 @@ class Recorder:
 
     def _release(self, size: int) -> None:
         self._waiting_bytes -= size
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from hearth.models.app import App
 from hearth.models.call import Call, Stat
+from hearth.models.errors import StoreUnavailable
 from hearth.models.route import Route
 from hearth.models.times import ZERO, format_time, parse_time
 
@@ -64,18 +65,25 @@ def from_call(call: Call) -> dict[str, Any]:
 
 
 def to_call(row: sa.RowMapping) -> Call:
-    """A row as a call's record."""
-    return Call(
-        id=row["id"],
-        app_name=row["app_name"],
-        path=row["path"],
-        status=row["status"],
-        created_at=_time(row["created_at"]),
-        started_at=_time(row["started_at"]),
-        completed_at=_time(row["completed_at"]),
-        stats=msgspec.json.decode(row["stats"], type=list[Stat]) if row["stats"] else [],
-        error=row["error"] or "",
-    )
+    """A row as a call's record.
+
+    Raises:
+        StoreUnavailable: It cannot be read. A list that left it out would be wrong without saying so.
+    """
+    try:
+        return Call(
+            id=row["id"],
+            app_name=row["app_name"],
+            path=row["path"],
+            status=row["status"],
+            created_at=_time(row["created_at"]),
+            started_at=_time(row["started_at"]),
+            completed_at=_time(row["completed_at"]),
+            stats=msgspec.json.decode(row["stats"], type=list[Stat]) if row["stats"] else [],
+            error=row["error"] or "",
+        )
+    except ValueError as exc:
+        raise StoreUnavailable(f"the record of call {row['id']} cannot be read: {exc}") from exc
 
 
 def _storable(text: str) -> str:

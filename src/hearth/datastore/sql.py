@@ -179,6 +179,11 @@ class SqlDatastore(Datastore):
 
     async def get_calls(self, which: CallFilter) -> list[Call]:
         """Calls, newest first."""
+        async with self._db.reading() as db:
+            return [rows.to_call(row) for row in (await db.execute(self.listing(which))).mappings()]
+
+    def listing(self, which: CallFilter) -> sa.Select[Any]:
+        """The query of a list of calls; for each filter there is an index in the order of the answer."""
         query = sa.select(calls).order_by(calls.c.id.desc())
         for column, wanted in ((calls.c.app_name, which.app_name), (calls.c.path, which.path)):
             if wanted:
@@ -189,8 +194,7 @@ class SqlDatastore(Datastore):
             query = query.where(calls.c.created_at > format_time(which.from_time))
         if which.to_time is not None:
             query = query.where(calls.c.created_at < format_time(which.to_time))
-        async with self._db.reading() as db:
-            return [rows.to_call(row) for row in (await db.execute(_paged(query, which.per_page))).mappings()]
+        return _paged(query, which.per_page)
 
     @repeated
     async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> None:

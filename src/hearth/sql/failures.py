@@ -52,10 +52,9 @@ def told(exc: BaseException) -> str:
 
 
 def code(exc: BaseException) -> str | int | None:
-    """The SQLSTATE or MySQL's number."""
+    """MySQL's number, or the SQLSTATE."""
     cause = getattr(exc, "orig", None) or exc
+    if cause.args and isinstance(cause.args[0], int):
+        return cause.args[0]
     state = getattr(cause, "sqlstate", None)
-    if state is not None:
-        return str(state)
-    first = cause.args[0] if cause.args else None
-    return first if isinstance(first, int) else None
+    return None if state is None else str(state)

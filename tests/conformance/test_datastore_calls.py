@@ -1,0 +1,157 @@
+"""Calls and logs in every datastore: swaps, races, sizes, and the indexes that lists come from."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from tests.support import fn_databases
+from tests.support.databases import plain
+
+from hearth.datastore.base import CallFilter
+from hearth.datastore.sql import SqlDatastore, open_datastore
+from hearth.models import errors
+from hearth.models.app import App
+from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call, Stat
+from hearth.sql.engine import WRITES
+from hearth.sql.schema import down
+
+NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=dt.UTC)
+CALL = Call(
+    id="id",
+    app_name="app",
+    path="/a",
+    status=ERROR,
+    error="ya dun goofed",
+    created_at=NOW,
+    started_at=NOW,
+    completed_at=NOW,
+)
+WITHOUT_ERROR = msgspec.structs.replace(CALL, status=SUCCESS, error="")
+
+
+@pytest.fixture(params=["fresh", "from Fn, down and up"])
+async def store(request: pytest.FixtureRequest, database: str) -> AsyncIterator[SqlDatastore]:
+    """A store without rows, whatever its database came from."""
+    async with plain(database) as engine:
+        if request.param != "fresh":
+            await fn_databases.make(engine, 0)
+            await (await open_datastore(database)).close()
+            async with engine.execution_options(**WRITES).begin() as connection:
+                await connection.run_sync(down, "it", 0)
+    opened = await open_datastore(database)
+    async with opened.engine.execution_options(**WRITES).begin() as connection:
+        for table in ("apps", "routes", "calls", "logs"):
+            await connection.exec_driver_sql(f"DELETE FROM {table}")
+    yield opened
+    await opened.close()
+
+
+async def test_a_swap_stores_the_new_call_only_over_the_expected_one(store: SqlDatastore) -> None:
+    with pytest.raises(errors.CallNotFound):
+        await store.update_call(CALL, WITHOUT_ERROR)
+    await store.put_calls([(CALL, None)])
+    await store.update_call(CALL, WITHOUT_ERROR)
+    assert await store.get_call("app", "id") == WITHOUT_ERROR
+    stale = msgspec.structs.replace(WITHOUT_ERROR, status=RUNNING)
+    other_stats = msgspec.structs.replace(WITHOUT_ERROR, stats=[Stat(timestamp=NOW, metrics={"net_rx": 1})])
+    for before in (stale, other_stats):
+        with pytest.raises(errors.DatastoreCannotUpdateCall):
+            await store.update_call(before, CALL)
+    with pytest.raises(errors.DatastoreCannotSwap, match="refer to different app/ID"):
+        await store.update_call(CALL, msgspec.structs.replace(CALL, id="another"))
+    assert await store.get_call("app", "id") == WITHOUT_ERROR
+
+
+async def test_of_many_swaps_from_one_call_one_wins(store: SqlDatastore) -> None:
+    await store.put_calls([(CALL, None)])
+    swaps = [store.update_call(CALL, msgspec.structs.replace(CALL, error=f"by {n}")) for n in range(10)]
+    outcomes = await asyncio.gather(*swaps, return_exceptions=True)
+    assert sum(outcome is None for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, errors.DatastoreCannotUpdateCall) for outcome in outcomes) == 9
+
+
+async def test_of_many_starts_of_one_call_one_wins(store: SqlDatastore) -> None:
+    running = msgspec.structs.replace(CALL, status=RUNNING, error="")
+    stored = [msgspec.structs.replace(running, id=f"q{n}", status=QUEUED) for n in range(3)]
+    await store.add_calls(stored)
+    batch = [msgspec.structs.replace(running, id=name) for name in ("q2", "new", "q0", "q1")]
+    found = await asyncio.gather(*[store.start_calls(batch if n % 2 else batch[::-1]) for n in range(8)])
+    won = [status for batch in found for status in batch if status in ("", QUEUED)]
+    assert sorted(won) == ["", QUEUED, QUEUED, QUEUED]
+    assert {status for batch in found for status in batch} == {"", QUEUED, RUNNING}
+
+
+async def test_what_is_accepted_late_replaces_nothing(store: SqlDatastore) -> None:
+    await store.put_calls([(CALL, b"log")])
+    await store.add_calls([msgspec.structs.replace(CALL, status=QUEUED)])
+    assert await store.get_call("app", "id") == CALL
+
+
+async def test_a_log_of_a_mebibyte_and_its_marker_comes_back(store: SqlDatastore) -> None:
+    log = bytes(range(256)) * 4096 + b"\n-----max log size 1048576 bytes exceeded, truncating log-----\n"
+    await store.put_calls([(CALL, log), (msgspec.structs.replace(CALL, id="empty"), b"")])
+    assert await store.get_log("app", "id") == log
+    assert await store.get_log("app", "empty") == b""
+
+
+async def test_errors_and_stats_of_any_size_and_kind_come_back(store: SqlDatastore) -> None:
+    metrics = dict.fromkeys("abcdefghi", 2**63 - 1)
+    large = msgspec.structs.replace(CALL, error="ü" * 100_000, stats=[Stat(timestamp=NOW, metrics=metrics)] * 240)
+    nul = msgspec.structs.replace(CALL, id="nul", error="a\0b\ud800")
+    await store.put_calls([(large, None), (nul, None)])
+    assert await store.get_call("app", "id") == large
+    assert (await store.get_call("app", "nul")).error == "a\N{REPLACEMENT CHARACTER}b?"
+
+
+async def test_names_differ_by_every_byte(store: SqlDatastore) -> None:
+    for name in ("Test", "test", "Abcdefg"):
+        await store.insert_app(App(name=name))
+    with pytest.raises(errors.AppsNotFound):
+        await store.get_app("TEST")
+    await store.put_calls([(CALL, b"log")])
+    with pytest.raises(errors.CallNotFound):
+        await store.get_call("APP", "id")
+    with pytest.raises(errors.CallLogNotFound):
+        await store.get_log("app", "ID")
+
+
+async def test_a_record_that_cannot_be_read_is_an_error_not_a_gap(store: SqlDatastore) -> None:
+    await store.put_calls([(CALL, None)])
+    async with store.engine.execution_options(**WRITES).begin() as connection:
+        await connection.exec_driver_sql("UPDATE calls SET created_at = 'yesterday'")
+    with pytest.raises(errors.StoreUnavailable, match="id"):
+        await store.get_calls(CallFilter(app_name="app"))
+
+
+@pytest.mark.parametrize(
+    ("which", "index"),
+    [
+        (CallFilter(app_name="app", per_page=10), "calls_by_app"),
+        (CallFilter(app_name="app", per_page=10, cursor="5000"), "calls_by_app"),
+        (CallFilter(app_name="app", path="/1", per_page=10), "calls_by_path"),
+        (CallFilter(app_name="app", path="/1", per_page=10, cursor="5000"), "calls_by_path"),
+        (CallFilter(app_name="app", to_time=NOW + dt.timedelta(seconds=9), per_page=10), "calls_by_time"),
+    ],
+    ids=["first page", "next page", "path", "path, next page", "time"],
+)
+async def test_lists_come_from_an_index(database: str, which: CallFilter, index: str) -> None:
+    store = await open_datastore(database)
+    calls = [
+        msgspec.structs.replace(CALL, id=f"{n:04}", app_name=f"app{n % 400 or ''}", path=f"/{n % 7}", created_at=moment)
+        for n, moment in enumerate([NOW + dt.timedelta(seconds=n) for n in range(6000)])
+    ]
+    await store.put_calls([(call, None) for call in calls])
+    async with store.engine.connect() as connection:
+        query = store.listing(which).compile(store.engine, compile_kwargs={"literal_binds": True})
+        if store.engine.dialect.name != "sqlite":
+            analyze = "ANALYZE TABLE calls" if store.engine.dialect.name == "mysql" else "ANALYZE calls"
+            (await connection.exec_driver_sql(analyze)).close()
+        explain = "EXPLAIN QUERY PLAN" if store.engine.dialect.name == "sqlite" else "EXPLAIN"
+        plan = str((await connection.execute(sa.text(f"{explain} {query}".replace(":", r"\:")))).all())
+    await store.close()
+    assert index in plan
