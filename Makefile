@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench docs lock engines clean
+.PHONY: help setup run test storm soak lint format bench docs lock engines clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ engines: setup ## Install and start the engines that the tests need (root; idemp
 
 test: setup engines ## Run every test
 	@$(BIN)/python -m pytest $(ARGS)
+
+storm: setup engines ## 10,000 calls, 64 at once, a third of them misbehaving; minutes long
+	@HEARTH_STORM_CALLS=10000 $(BIN)/python -m pytest tests/e2e/test_storm.py -s $(ARGS)
+
+soak: setup engines ## An hour of load; memory and descriptors must stay flat
+	@HEARTH_SOAK_ROUNDS=400 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -35,6 +35,8 @@ from hearth.telemetry.logs import get_logger
 
 _LOOPBACK: Final = "127.0.0.1"
 _MIB: Final = 1024 * 1024
+#: Seconds for the answers of calls that were broken off when the grace was over.
+_AFTER_GRACE_S: Final = 15
 
 _log = get_logger(__name__)
 
@@ -52,6 +54,11 @@ class Node:
         """Take no new work; what runs runs on."""
         self.consumer.stop()
         self.agent.drain()
+
+    def abort(self) -> None:
+        """Break off what runs."""
+        self.consumer.stop()
+        self.agent.abort()
 
 
 @contextlib.asynccontextmanager
@@ -80,7 +87,12 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
             Agent(driver, access, clock, total=_total(settings), next_id=next_id),
         )
         consumer = Consumer(agent, access, clock)
-        api = Api(datastore, clock, lambda: stats(agent))
+
+        async def changed(app_name: str, path: str | None) -> None:
+            definitions.forget(app_name, path)
+            await agent.refresh(app_name, path)
+
+        api = Api(datastore, clock, lambda: stats(agent), changed=changed)
         invoke = InvokeFront(agent, definitions, access, clock, next_id, max_body_bytes=settings.max_request_size)
         async with consumer:
             node = Node(Front(invoke, api), agent, consumer, driver)
@@ -118,10 +130,10 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None]) -> No
             access_log=False,
             server_header=False,
             date_header=False,
-            timeout_graceful_shutdown=int(settings.grace_s),
+            timeout_graceful_shutdown=int(settings.grace_s) + _AFTER_GRACE_S,
             backlog=2048,
         )
-        server = _Server(config, lambda: announce(node, f"http://127.0.0.1:{port}"), node.drain)
+        server = _Server(config, lambda: announce(node, f"http://127.0.0.1:{port}"), node, settings.grace_s)
         await server.serve(sockets=[listener])
     _log.info("server stopped")
 
@@ -129,10 +141,11 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None]) -> No
 class _Server(uvicorn.Server):
     """uvicorn, which leaves the signals to us: the node's own clean-up comes after the last response."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], drain: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], node: Node, grace_s: float) -> None:
         super().__init__(config)
         self._ready = ready
-        self._drain = drain
+        self._node = node
+        self._grace_s = grace_s
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
@@ -148,12 +161,16 @@ class _Server(uvicorn.Server):
         self._ready()
 
     def _halt(self) -> None:
+        """First signal: drain, for as long as running calls may take. Second: break them off."""
         if self.should_exit:
+            _log.warning("Halting at once...")
+            self._node.abort()
             self.force_exit = True
             return
         _log.info("Halting...")
         self.should_exit = True
-        self._drain()
+        self._node.drain()
+        asyncio.get_running_loop().call_later(self._grace_s, self._node.abort)
 
 
 async def _open_driver(settings: Settings, instance: str) -> Driver:

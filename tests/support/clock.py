@@ -14,6 +14,10 @@ class Handle(asyncio.TimerHandle):
     def __init__(self, when: float, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
         super().__init__(when, callback, args, asyncio.get_running_loop())
 
+    def cancel(self) -> None:
+        """The loop never heard of this timer (uvloop's would refuse to)."""
+        asyncio.Handle.cancel(self)
+
 
 class FakeClock:
     """A :class:`hearth.clock.Clock`: timers fire within :meth:`advance`, in order of their time."""

@@ -1,34 +1,35 @@
-"""An event loop on which time costs nothing: when nobody can run, it is at once as late as the next timer says.
+"""An event loop whose time passes only when nobody has anything to do.
 
 For tests and simulations of code that waits on the loop's own timers. There are no threads, signals or descriptors: a
-coroutine that needs a file or a socket does not run here. Usable as ``asyncio.Runner(loop_factory=VirtualLoop)``.
+coroutine that needs a file or a socket does not run here. Usable as ``asyncio.Runner(loop_factory=VirtualTimeLoop)``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
-_EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+from hearth.clock import SystemClock
+
+T = TypeVar("T")
 
 
 class Deadlock(RuntimeError):
-    """Every task waits, and nothing is scheduled that could wake one."""
+    """Everybody waits and no timer is set."""
 
 
 class _Idle:
-    """What the loop asks to wait: time jumps instead."""
+    """What the loop asks to wait: never sleeps, but is at once as late as the next timer says."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: VirtualTimeLoop) -> None:
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        """Be later by ``timeout``."""
         if timeout is None:
             waiting = ", ".join(sorted(task.get_name() for task in asyncio.all_tasks(self._loop)))
-            raise Deadlock(f"nothing is scheduled at {self._loop.time():g} s, and these tasks wait: {waiting}")
+            raise Deadlock(f"no timer is set at {self._loop.time():g} s, and these tasks wait: {waiting}")
         self._loop.elapsed += timeout
         return []
 
@@ -36,8 +37,8 @@ class _Idle:
         """Nothing is open."""
 
 
-class VirtualLoop(asyncio.BaseEventLoop):
-    """Virtual time.
+class VirtualTimeLoop(asyncio.BaseEventLoop):
+    """A loop without I/O and threads, in which waiting costs nothing.
 
     Attributes:
         elapsed: Seconds since the loop was made; what :meth:`time` tells.
@@ -60,21 +61,30 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """No other thread has to wake this one."""
 
 
-class VirtualClock:
-    """A :class:`hearth.clock.Clock` that follows the running :class:`VirtualLoop`, wall time included."""
+class VirtualClock(SystemClock):
+    """A clock whose wall time follows the loop's."""
+
+    _EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
     def now(self) -> dt.datetime:
-        """Wall time."""
-        return _EPOCH + dt.timedelta(seconds=self.monotonic())
+        """The wall time."""
+        return self._EPOCH + dt.timedelta(seconds=self.monotonic())
 
     def now_ms(self) -> int:
-        """Wall time in milliseconds since 1970."""
+        """Milliseconds of wall time."""
         return round(self.now().timestamp() * 1000)
 
-    def monotonic(self) -> float:
-        """Loop time."""
-        return asyncio.get_running_loop().time()
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
-        """A timer of the loop."""
-        return asyncio.get_running_loop().call_at(when, callback, *args)
+def run(scenario: Coroutine[Any, Any, T], limit_s: float = 2000.0) -> T:
+    """Run a scenario in virtual time.
+
+    Raises:
+        TimeoutError: It was still not over after so many virtual seconds.
+    """
+
+    async def bounded() -> T:
+        async with asyncio.timeout(limit_s):
+            return await scenario
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(bounded())

@@ -31,7 +31,7 @@ class Hot:
         self.leased = False
         self._queue.offer(self)
 
-    def log_to(self, log: Any) -> None: ...
+    def attend(self, call: Any) -> None: ...
 
 
 STEP = st.tuples(st.sampled_from(["acquire", "cancel", "release", "tick"]), st.integers(0, 30))

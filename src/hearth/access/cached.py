@@ -30,6 +30,7 @@ class Definitions:
         self._max_entries = max_entries
         self._pairs: OrderedDict[tuple[str, str], tuple[float, Pair]] = OrderedDict()
         self._loads: dict[tuple[str, str], asyncio.Task[Pair]] = {}
+        self._loading: set[asyncio.Task[Pair]] = set()
 
     def get_nowait(self, app_name: str, path: str) -> Pair | None:
         """What is kept and fresh, without waiting."""
@@ -51,24 +52,33 @@ class Definitions:
         load = self._loads.get(key)
         if load is None:
             load = self._loads[key] = asyncio.get_running_loop().create_task(self._load(key))
+            self._loading.add(load)
             load.add_done_callback(lambda done: self._loaded(key, done))
         return await asyncio.shield(load)  # one who gives up does not take the load from the others
 
+    def forget(self, app_name: str, path: str | None = None) -> None:
+        """A route, or a whole app, has changed: what is kept, or is being loaded, of it is not to be used again."""
+        for kept in (self._pairs, self._loads):
+            for key in [key for key in kept if key[0] == app_name and path in (None, key[1])]:
+                del kept[key]
+
     async def close(self) -> None:
         """End the loads that still run."""
-        loads = list(self._loads.values())
-        for load in loads:
+        for load in self._loading:
             load.cancel()
-        if loads:
-            await asyncio.wait(loads)
+        if self._loading:
+            await asyncio.wait(self._loading)
 
     async def _load(self, key: tuple[str, str]) -> Pair:
         app = await self._inner.get_app(key[0])
         return app, await self._inner.get_route(*key)
 
     def _loaded(self, key: tuple[str, str], load: asyncio.Task[Pair]) -> None:
-        del self._loads[key]
-        if load.cancelled() or load.exception() is not None:
+        self._loading.discard(load)
+        is_current = self._loads.get(key) is load
+        if is_current:
+            del self._loads[key]
+        if load.cancelled() or load.exception() is not None or not is_current:
             return
         self._pairs[key] = (self._clock.monotonic() + _TTL_S, load.result())
         self._pairs.move_to_end(key)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from hearth.access.base import DataAccess, EndedCall
@@ -21,28 +22,46 @@ from hearth.agent.call import (
 from hearth.agent.cold import ColdContainer, run_cold
 from hearth.agent.exchange import ContainerGone, Exchange
 from hearth.agent.function import Function
+from hearth.agent.gate import StartGate
 from hearth.agent.host import Host
 from hearth.agent.launcher import HotLauncher
 from hearth.agent.life import ContainerCounts, ContainerState
 from hearth.agent.log import DEFAULT_LIMIT_BYTES, CallLog, LineLog
 from hearth.agent.recorder import Recorder
 from hearth.agent.resources import NOTHING, Amount, NeverFits, ResourceTracker
-from hearth.agent.stats import CallStats
+from hearth.agent.sampling import thin_out
+from hearth.agent.stats import CallStats, Outcome
 from hearth.clock import Clock
 from hearth.drivers.base import Driver, ImageError, ImageNotFound, ImageRefused, StartFailed
 from hearth.models.app import App
 from hearth.models.call import ERROR, SUCCESS, TIMEOUT, Call
 from hearth.models.errors import (
     DEFAULT_MAX_MEMORY_MIB,
+    AppsNotFound,
     CallTimeout,
     ContainerStartFailed,
+    HearthError,
     ImagePullFailed,
+    InternalError,
+    RoutesNotFound,
     ServerBusy,
 )
 from hearth.models.route import HeaderMap, Route
+from hearth.telemetry.logs import get_logger
 
 #: How often functions that nobody calls any more are looked for, seconds.
 _SWEEP_S: Final = 60.0
+#: How long containers may take to go once running calls were broken off, seconds.
+_ABANDON_S: Final = 15.0
+
+_log = get_logger(__name__)
+
+
+class Stopped(InternalError):
+    """The node was stopped and did not wait for the call."""
+
+    def __init__(self) -> None:
+        super().__init__("the server was stopped before the call ended")
 
 
 class Agent:
@@ -53,7 +72,7 @@ class Agent:
         access: Definitions and records.
         total: Memory and CPU that containers may use together.
         next_id: Makes ids of calls and containers.
-        max_starts: Containers that may be in the making at once.
+        max_starts: Containers that may be in the making at once; those that take long are not counted.
     """
 
     def __init__(
@@ -81,7 +100,7 @@ class Agent:
             driver=driver,
             resources=self.resources,
             clock=clock,
-            starts=asyncio.Semaphore(max_starts),
+            starts=StartGate(max_starts, clock),
             next_id=next_id,
             observe=self.containers.observe,
         )
@@ -90,13 +109,16 @@ class Agent:
         self._hot: dict[bytes, HotLauncher] = {}
         self._cold: set[ColdContainer] = set()
         self._closing = False
-        self._in_flight = 0
+        self._aborted = False
+        self._running: set[asyncio.Task[Any]] = set()
         self._drained = asyncio.Event()
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._abandon_timer: asyncio.TimerHandle | None = None
+        self._living: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
 
     def __repr__(self) -> str:
-        return f"<Agent in_flight={self._in_flight} {self.containers!r} {self.resources!r}>"
+        return f"<Agent running={len(self._running)} {self.containers!r} {self.resources!r}>"
 
     async def __aenter__(self) -> Agent:
         await self._group.__aenter__()
@@ -110,6 +132,8 @@ class Agent:
         await self._drained.wait()
         await self._recorder.close()
         await self._group.__aexit__(None, None, None)
+        if self._abandon_timer is not None:
+            self._abandon_timer.cancel()
 
     def drain(self) -> None:
         """Take no new call: what waits is told to come back later, what runs runs on. Idempotent."""
@@ -120,8 +144,27 @@ class Agent:
             launcher.close(ServerBusy())
         for cold in list(self._cold):
             cold.fail(ServerBusy())
-        if not self._in_flight:
+        if not self._running:
             self._drained.set()
+
+    def abort(self) -> None:
+        """Drain, and wait for no call: those that run are broken off and recorded as errors. Idempotent.
+
+        Containers that cannot be removed soon are left to the next start of this node.
+        """
+        self.drain()
+        if self._aborted:
+            return
+        self._aborted = True
+        for task in self._running:
+            task.cancel()
+        self._abandon_timer = self._clock.call_at(self._clock.monotonic() + _ABANDON_S, self._abandon)
+
+    def _abandon(self) -> None:
+        if self._living:
+            _log.error("containers left behind, the next start removes them", containers=len(self._living))
+        for task in self._living:
+            task.cancel()
 
     # -- a call ------------------------------------------------------------------------------
 
@@ -133,9 +176,33 @@ class Agent:
         """
         key = (app.name, route.path)
         known = self._functions.get(key)
-        if known is None or known.app is not app or known.route is not route:
-            known = self._functions[key] = Function(app, route, self._max_memory_mib)
-        return known
+        if known is not None and known.app is app and known.route is route:
+            return known
+        function = self._functions[key] = Function(app, route, self._max_memory_mib)
+        if known is not None and known.key != function.key:
+            self._drain_function(known)
+        if (launcher := self._hot.get(function.key)) is not None:
+            launcher.revive()
+        return function
+
+    async def refresh(self, app_name: str, path: str | None = None) -> None:
+        """Look at the definition of a route, or of all routes of an app, again.
+
+        Where it is no more, or shapes its containers in another way, idle containers end now, busy ones after their
+        call.
+        """
+        for key in [key for key in self._functions if key[0] == app_name and path in (None, key[1])]:
+            try:
+                self.function(await self._access.get_app(app_name), await self._access.get_route(*key))
+            except (AppsNotFound, RoutesNotFound):
+                if (function := self._functions.pop(key, None)) is not None:
+                    self._drain_function(function)
+            except HearthError as exc:
+                _log.warning("definition not looked at again", app_name=app_name, path=key[1], error=str(exc))
+
+    def _drain_function(self, function: Function) -> None:
+        if (launcher := self._hot.get(function.key)) is not None:
+            launcher.drain()
 
     def check_capacity(self, function: Function) -> None:
         """Refuse what can never fit this node.
@@ -219,31 +286,33 @@ class Agent:
         """
         if self._closing:
             raise ServerBusy
-        self._in_flight += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
         try:
-            await self._submit(call)
+            await self._submit(call, task)
         finally:
-            self._in_flight -= 1
-            if self._closing and not self._in_flight:
+            self._running.discard(task)
+            if self._closing and not self._running:
                 self._drained.set()
 
-    async def _submit(self, call: ActiveCall) -> None:
-        path = call.record.path
-        self.stats.queued(path)
+    async def _submit(self, call: ActiveCall, task: asyncio.Task[Any]) -> None:
+        call.submit(functools.partial(self.stats.moved, call.record.path))
         error: Exception | None = None
         try:
             async with asyncio.timeout_at(call.exec_deadline):
                 await (self._execute_hot(call) if call.function.protocol.hot else self._execute_cold(call))
         except asyncio.CancelledError:
-            self._count(call, ClientGone())
-            if call.started:
-                self._recorder.add(self._ended(call.record, call.log.take(), ClientGone()))
-            raise
+            if not self._aborted:
+                if self._end(call, ClientGone()):
+                    self._recorder.add(self._result(call, ClientGone()))
+                raise
+            task.uncancel()
+            error = Stopped() if call.started else ServerBusy()
         except Exception as exc:  # every call ends exactly once, whatever went wrong
             error = self._explain(call, exc)
-        self._count(call, error)
-        if call.started or not isinstance(error, ServerBusy | ClientGone | NotStarted):
-            call.stored = await self._recorder.record(self._ended(call.record, call.log.take(), error))
+        if self._end(call, error) or not isinstance(error, ServerBusy | ClientGone | NotStarted):
+            call.stored = await self._recorder.record(self._result(call, error))
         if error is not None:
             raise error
 
@@ -258,25 +327,24 @@ class Agent:
             try:
                 await self._take_over(call)
                 self._start(call)
-                slot.begin(call.log)
+                slot.begin(call)
                 await exchange.run()
                 return
             except ContainerGone:
                 call.wait_again()
-                self.stats.waits_again(call.record.path)
             finally:
                 slot.release(clean=exchange.clean)
 
     async def _execute_cold(self, call: ActiveCall) -> None:
         cold = ColdContainer(call, self._host)
         self._cold.add(cold)
-        task = self._group.create_task(cold.run())
+        task = self._spawn(cold.run())
         try:
             async with asyncio.timeout_at(call.slot_deadline):
                 container = await cold.acquire()
             await self._take_over(call)
-            cold.begin()
             self._start(call)
+            await cold.start(container)
             await run_cold(call, container)
         finally:
             self._cold.discard(cold)
@@ -292,7 +360,6 @@ class Agent:
 
     def _start(self, call: ActiveCall) -> None:
         call.start(self._clock.now(), self._clock.monotonic())
-        self.stats.started(call.record.path)
 
     # -- its end ------------------------------------------------------------------------------
 
@@ -315,15 +382,25 @@ class Agent:
             return translated
         return exc
 
-    def _count(self, call: ActiveCall, error: Exception | None) -> None:
-        if not call.started:
+    def _end(self, call: ActiveCall, error: Exception | None) -> bool:
+        """The call leaves by one door; whether it had started."""
+        started = call.started
+        if not started:
             call.waited_s = self._clock.monotonic() - call.begun
-        self.stats.ended(
-            call.record.path,
-            started=call.started,
-            failed=error is not None,
-            busy=isinstance(error, ServerBusy | NotStarted) and not call.started,
-        )
+        call.end()
+        if error is None:
+            outcome = Outcome.COMPLETE
+        elif isinstance(error, ServerBusy | NotStarted) and not started:
+            outcome = Outcome.BUSY
+        else:
+            outcome = Outcome.FAILED
+        self.stats.left(call.record.path, outcome)
+        return started
+
+    def _result(self, call: ActiveCall, error: Exception | None) -> EndedCall:
+        if call.samples:
+            call.record.stats = thin_out(call.samples)
+        return self._ended(call.record, call.log.take(), error)
 
     def _ended(self, record: Call, log: bytes, error: Exception | None) -> EndedCall:
         record.completed_at = self._clock.now()
@@ -341,8 +418,14 @@ class Agent:
     def _launcher(self, function: Function) -> HotLauncher:
         launcher = self._hot.get(function.key)
         if launcher is None:
-            launcher = self._hot[function.key] = HotLauncher(function, self._host, self._group, self._relieve)
+            launcher = self._hot[function.key] = HotLauncher(function, self._host, self._spawn, self._relieve)
         return launcher
+
+    def _spawn(self, life: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._group.create_task(life)
+        self._living.add(task)
+        task.add_done_callback(self._living.discard)
+        return task
 
     def has_async_room(self) -> bool:
         """Whether another async call may be taken on."""
@@ -364,10 +447,9 @@ class Agent:
         shortage = self.resources.shortage()
         if shortage is None:
             return
-        lack, key = shortage
         containers = [hot for launcher in self._hot.values() for hot in launcher.containers]
         idle = [hot for hot in containers if hot.state is ContainerState.IDLE and not hot.is_leaving]
-        for hot in eviction.choose(idle, [hot for hot in containers if hot.is_leaving], lack, key):
+        for hot in eviction.choose(idle, [hot for hot in containers if hot.is_leaving], shortage):
             hot.evict()
 
     def _sweep(self) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from hearth.agent.function import Function
+from hearth.agent.life import CallObserver, CallState, Life, call_life
 from hearth.agent.log import CallLog
+from hearth.drivers.base import StatsSample
 from hearth.models.call import RUNNING, Call
 from hearth.models.errors import HearthError
 from hearth.models.times import format_time
@@ -130,11 +132,12 @@ class ActiveCall:
         slot_deadline: Loop time until which it may wait for a slot.
         exec_deadline: Loop time at which it is answered 504.
         deadline_text: The same instant as wall time, for the function.
-        started: It holds a slot, and its exchange has begun.
         first_piece: The beginning of its body, once read: another container may need it again.
         waited_s: Seconds from the request to its start (or until it gave up).
         take_over: Awaited once, when an async call holds its slot: raises :class:`NotStarted` if it may not be run.
         stored: Its final record is in the store.
+        samples: Its container's resource use during its exchange.
+        life: Its state, once it was submitted.
     """
 
     record: Call
@@ -147,22 +150,41 @@ class ActiveCall:
     exec_deadline: float
     deadline_text: str
     first_piece: bytes | None = None
-    started: bool = False
     waited_s: float = 0.0
     take_over: Callable[[], Awaitable[None]] | None = None
     stored: bool = False
+    samples: list[StatsSample] = dataclasses.field(default_factory=list)
+    life: Life[CallState] | None = None
+
+    @property
+    def started(self) -> bool:
+        """It holds a slot, and its exchange has begun and not ended."""
+        return self.life is not None and self.life.state is CallState.EXEC
+
+    def submit(self, observe: CallObserver) -> None:
+        """It waits for a slot from now on; ``observe`` is told of each change of its state."""
+        self.life = call_life(observe)
 
     def start(self, now: dt.datetime, loop_time: float) -> None:
         """The exchange begins."""
-        self.started = True
+        self._enter(CallState.EXEC)
         self.waited_s = loop_time - self.begun
         self.record.started_at = now
         self.record.status = RUNNING
 
     def wait_again(self) -> None:
         """Its container was gone before a byte was handed over: it waits for another slot."""
-        self.started = False
+        self._enter(CallState.WAIT)
         self.record.status = ""
+
+    def end(self) -> None:
+        """It is over, however it went."""
+        self._enter(CallState.DONE)
+
+    def _enter(self, state: CallState) -> None:
+        if self.life is None:
+            raise RuntimeError("the call was not submitted")
+        self.life.enter(state)
 
     def input(self) -> CallInput:
         """What its function is told of it."""

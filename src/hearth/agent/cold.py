@@ -8,7 +8,8 @@ from typing import Final
 from hearth.agent.call import ActiveCall, ResponseSink
 from hearth.agent.exchange import Exchange
 from hearth.agent.host import Host
-from hearth.agent.life import ContainerLife, ContainerState
+from hearth.agent.life import ContainerState, container_life
+from hearth.agent.sampling import watch_stats
 from hearth.drivers.base import Container
 from hearth.protocols.base import Head
 
@@ -23,8 +24,9 @@ class ColdContainer:
         loop = asyncio.get_running_loop()
         self._call = call
         self._host = host
-        self._life = ContainerLife(host.observe)
+        self._life = container_life(host.observe)
         self._ready: asyncio.Future[Container] = loop.create_future()
+        self._started = asyncio.Event()
         self._over: asyncio.Future[None] = loop.create_future()
 
     def __repr__(self) -> str:
@@ -41,14 +43,14 @@ class ColdContainer:
         try:
             reservation = await self._host.reserve(function)
             try:
-                async with self._host.starts:
+                async with self._host.starts.passage():
                     self._life.enter(ContainerState.START)
                     container = await self._host.prepare(function, call_environment(self._call))
                 try:
                     self._life.enter(ContainerState.IDLE)
                     if not self._ready.done():
                         self._ready.set_result(container)
-                    await self._over
+                    await self._live(container)
                 finally:
                     await self._host.remove(container)
             finally:
@@ -59,13 +61,25 @@ class ColdContainer:
         finally:
             self._life.enter(ContainerState.DONE)
 
+    async def _live(self, container: Container) -> None:
+        async with asyncio.TaskGroup() as group:
+            sampling = group.create_task(self._sample(container))
+            await self._over
+            sampling.cancel()
+
+    async def _sample(self, container: Container) -> None:
+        await self._started.wait()
+        await watch_stats(container, self._call.samples.append)
+
     async def acquire(self) -> Container:
         """The prepared container, this call's own."""
         return await self._ready
 
-    def begin(self) -> None:
-        """Its call starts it."""
+    async def start(self, container: Container) -> None:
+        """Start it: for its call, in the call's own time."""
         self._life.enter(ContainerState.BUSY)
+        await container.start()
+        self._started.set()
 
     def release(self) -> None:
         """The call is over, or gave up: remove the container in the background. Idempotent."""
@@ -79,12 +93,11 @@ class ColdContainer:
 
 
 async def run_cold(call: ActiveCall, container: Container) -> None:
-    """Start the container, run the one exchange, deliver the answer once the exit code is known to be 0.
+    """Run the one exchange of a started container, deliver the answer once the exit code is known to be 0.
 
     Raises:
         FunctionFailed: It exited with another code.
     """
-    await container.start()
     container.stderr.watch(call.log.write)
     holding = HoldingSink(call.sink) if call.function.is_sync else None  # a log takes output as it comes
     try:

@@ -6,27 +6,27 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from hearth.agent.hot import HotContainer
-from hearth.agent.resources import NOTHING, Amount
+from hearth.agent.resources import NOTHING, Shortage
 
 
-def choose(
-    idle: Sequence[HotContainer], leaving: Iterable[HotContainer], lack: Amount, key: bytes
-) -> list[HotContainer]:
-    """The containers to evict so that ``lack`` is met, as few as needed.
+def choose(idle: Sequence[HotContainer], leaving: Iterable[HotContainer], shortage: Shortage) -> list[HotContainer]:
+    """The containers to evict so that the shortage is met, as few as needed; none if all together would not meet it.
 
-    Longest idle first, those first whose function keeps another idle container. Never one of ``key`` itself: the
-    request would have taken it. What containers on their way out will return counts as met.
+    Longest idle first, those first whose function keeps another idle container. Never one of the request's own slot
+    key: the request would have taken it. What containers on their way out will return counts as met.
     """
     met = NOTHING
     for hot in leaving:
-        met += _held(hot)
+        met += hot.returns(to_sync=shortage.is_sync)
     chosen: list[HotContainer] = []
-    for hot in _in_order(idle, key):
-        if lack.fits(met):
+    for hot in _in_order(idle, shortage.key):
+        if shortage.lack.fits(met):
             break
-        chosen.append(hot)
-        met += _held(hot)
-    return chosen if lack.fits(met) else []
+        gain = hot.returns(to_sync=shortage.is_sync)
+        if gain != NOTHING:
+            chosen.append(hot)
+            met += gain
+    return chosen if shortage.lack.fits(met) else []
 
 
 def _in_order(idle: Sequence[HotContainer], key: bytes) -> list[HotContainer]:
@@ -41,7 +41,3 @@ def _in_order(idle: Sequence[HotContainer], key: bytes) -> list[HotContainer]:
         else:
             last_ones.append(hot)
     return surplus + last_ones
-
-
-def _held(hot: HotContainer) -> Amount:
-    return Amount(hot.function.route.memory, hot.function.route.cpu_milli)

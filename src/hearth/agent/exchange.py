@@ -89,7 +89,8 @@ class Exchange:
         first = self._call.first_piece
         if first is None:
             first = self._call.first_piece = await self._call.body.read()
-        self._check_alive()
+        if not self._fresh:
+            await self._check_alive()
         encoder = self._call.function.protocol.encoder(self._call.input())
         data = encoder.body(first) if first else b""
         if self._call.body.ended:
@@ -109,10 +110,16 @@ class Exchange:
 
     # -- input ------------------------------------------------------------------------------
 
-    def _check_alive(self) -> None:
-        if self._fresh:
-            return
-        if self._container.exited is not None or not self._output_is_spent():
+    async def _check_alive(self) -> None:
+        """Its last answer must have been one answer: what has come after it by now, even to the kernel, shows here."""
+        stdout = self._container.stdout
+        while not stdout.quiet():
+            data = stdout.read_nowait()
+            if data is None:
+                data = await stdout.read()
+            if not data or is_surplus(data):
+                raise self._gone()
+        if self._container.exited is not None:
             raise self._gone()
 
     def _gone(self) -> ContainerGone:

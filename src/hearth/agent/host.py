@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from hearth.agent.function import Function
+from hearth.agent.gate import StartGate
 from hearth.agent.life import Observer
 from hearth.agent.resources import Reservation, ResourceTracker
 from hearth.clock import Clock, pause
@@ -25,14 +25,14 @@ class Host:
     """The driver, the resources and the clock of one node.
 
     Attributes:
-        starts: Permits for containers that are being made: a burst of calls must not become a storm of starts.
+        starts: Bounds the containers that are being made at once.
         next_id: Makes container ids.
     """
 
     driver: Driver
     resources: ResourceTracker
     clock: Clock
-    starts: asyncio.Semaphore
+    starts: StartGate
     next_id: Callable[[], str]
     observe: Observer
 

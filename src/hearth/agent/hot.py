@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from hearth.agent.call import ActiveCall
 from hearth.agent.function import Function
 from hearth.agent.host import Host
-from hearth.agent.life import ContainerLife, ContainerState, Observer
-from hearth.agent.log import CallLog, LineLog
+from hearth.agent.life import ContainerState, Observer, container_life
+from hearth.agent.log import LineLog
+from hearth.agent.resources import NOTHING, Amount, Reservation
+from hearth.agent.sampling import watch_stats
 from hearth.agent.slots import Slot, SlotQueue
-from hearth.drivers.base import Container, Exit
+from hearth.drivers.base import Container, Exit, StatsSample
 from hearth.protocols.base import is_surplus
 from hearth.telemetry.logs import get_logger
 
@@ -45,13 +48,15 @@ class HotContainer:
         self._host = host
         self._queue = queue
         self._owner = owner
-        self._life = ContainerLife(observe)
+        self._life = container_life(observe)
+        self._reservation: Reservation | None = None
         self._container: Container | None = None
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._doomed: str | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stderr: Callable[[bytes], None] = lambda data: None
         self._between: LineLog | None = None
+        self._samples: list[StatsSample] | None = None
 
     def __repr__(self) -> str:
         return f"<HotContainer {self._life.state.value} served={self.served}>"
@@ -60,6 +65,10 @@ class HotContainer:
     def state(self) -> ContainerState:
         """Where it stands."""
         return self._life.state
+
+    def returns(self, *, to_sync: bool) -> Amount:
+        """What its end adds to the room of sync (or async) requests."""
+        return NOTHING if self._reservation is None else self._reservation.returns(to_sync=to_sync)
 
     @property
     def container(self) -> Container:
@@ -73,11 +82,11 @@ class HotContainer:
     async def run(self) -> None:
         """Live: from the wait for memory to its return. Only cancellation leaves it."""
         try:
-            reservation = await self._host.reserve(self.function)
+            self._reservation = await self._host.reserve(self.function)
             try:
                 await self._live()
             finally:
-                reservation.release()
+                self._reservation.release()
         except Exception as exc:  # the one boundary of this task: its waiters must hear of whatever went wrong
             self._owner.start_failed(self, exc)
         finally:
@@ -88,7 +97,10 @@ class HotContainer:
         container = await self._started()
         try:
             self._serve(container)
-            reason = await self._over
+            async with asyncio.TaskGroup() as group:
+                sampling = group.create_task(watch_stats(container, self._take_sample))
+                reason = await self._over
+                sampling.cancel()
             _log.debug("container retired", container_id=container.id, reason=reason, **self._fields())
         finally:
             self._queue.withdraw(self)
@@ -97,7 +109,7 @@ class HotContainer:
             await self._host.remove(container)
 
     async def _started(self) -> Container:
-        async with self._host.starts:
+        async with self._host.starts.passage():
             self._life.enter(ContainerState.START)
             container = await self._host.prepare(self.function, self.function.environment)
             try:
@@ -123,12 +135,14 @@ class HotContainer:
         self.container.stdout.watch(None)
         return Slot(self)
 
-    def log_to(self, log: CallLog) -> None:
-        """What it writes to stderr belongs to this call now."""
-        self._stderr = log.write
+    def attend(self, call: ActiveCall) -> None:
+        """What it writes to stderr, and what it uses, belongs to this call now."""
+        self._stderr = call.log.write
+        self._samples = call.samples
 
     def give_back(self, *, clean: bool) -> None:
         """The lease ends: idle again, or retired."""
+        self._samples = None
         if self._between is not None:
             self._stderr = self._between.write
         if not clean or self._doomed is not None:
@@ -197,6 +211,10 @@ class HotContainer:
                 **self._fields(),
             )
             self.retire("exited")
+
+    def _take_sample(self, sample: StatsSample) -> None:
+        if self._samples is not None:
+            self._samples.append(sample)
 
     def _take_stderr(self, data: bytes) -> None:
         if data:

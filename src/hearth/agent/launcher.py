@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
 
 from hearth.agent.function import Function
 from hearth.agent.host import Host
@@ -60,6 +61,10 @@ def is_permanent(error: Exception) -> bool:
     return isinstance(error, ImageNotFound | ImageRefused) or (isinstance(error, StartFailed) and error.image_fault)
 
 
+#: Starts a task that somebody owns.
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+
 class Relief(Protocol):
     """Who makes room when memory is short."""
 
@@ -71,16 +76,16 @@ class HotLauncher:
     """The slots of one function, and the containers behind them.
 
     Args:
-        group: Owns the containers' tasks.
+        spawn: Starts a container's task, and owns it.
         relieve: Called when a container turned idle: somebody else may wait for its memory.
     """
 
-    def __init__(self, function: Function, host: Host, group: asyncio.TaskGroup, relieve: Relief) -> None:
+    def __init__(self, function: Function, host: Host, spawn: Spawn, relieve: Relief) -> None:
         self.function = function
         self.queue = SlotQueue()
         self.containers: dict[HotContainer, asyncio.Task[None]] = {}
         self._host = host
-        self._group = group
+        self._spawn = spawn
         self._relieve = relieve
         self._counts = ContainerCounts()
         self._timer: asyncio.TimerHandle | None = None
@@ -89,6 +94,7 @@ class HotLauncher:
         self._last_fault: tuple[float, Exception] | None = None
         self._quiet_since = host.clock.monotonic()
         self._closed = False
+        self._obsolete = False
 
     def __repr__(self) -> str:
         return f"<HotLauncher {self.function!r} {self.queue!r} {self._counts.snapshot()}>"
@@ -103,7 +109,11 @@ class HotLauncher:
             return slot
         self._fail_fast()
         self._look_soon()
-        return await self.queue.acquire()
+        try:
+            return await self.queue.acquire()
+        except BaseException:
+            self._look_soon()  # a container that was to be made for this call may not be needed any more
+            raise
 
     def close(self, error: Exception) -> None:
         """Take no more: waiting calls fail with ``error``, idle containers end, busy ones end after their call."""
@@ -117,6 +127,17 @@ class HotLauncher:
         if self._timer is not None:
             self._timer.cancel()
 
+    def drain(self) -> None:
+        """The function has changed, or is no more: idle containers end now, busy ones when nobody waits for them."""
+        self._obsolete = True
+        for hot in list(self.containers):
+            if hot.state is ContainerState.IDLE:
+                hot.retire("function changed")
+
+    def revive(self) -> None:
+        """The function is the current one again."""
+        self._obsolete = False
+
     def is_forgettable(self, now: float) -> bool:
         """Whether nothing has happened here for so long that the function may be forgotten."""
         if self.containers or self.queue.waiting:
@@ -129,6 +150,8 @@ class HotLauncher:
     def container_idle(self, hot: HotContainer) -> None:
         """Its slot is free and nobody took it."""
         self._failures = 0
+        if self._obsolete:
+            hot.retire("function changed")
         self._relieve()
 
     def start_failed(self, hot: HotContainer, error: Exception) -> None:
@@ -145,8 +168,9 @@ class HotLauncher:
             self.queue.fail_one(error)
             return
         self._last_fault = (now, error)
-        if all(other is hot or other.state is ContainerState.WAIT for other in self.containers):
+        if not (self._counts[ContainerState.IDLE] or self._counts[ContainerState.BUSY]):
             self.queue.fail_all(error)
+            self._withdraw(len(self.containers))
         else:
             self.queue.fail_one(error)
 
@@ -180,17 +204,16 @@ class HotLauncher:
             self._timer = self._host.clock.call_at(min(again, now + _LOOK_AGAIN_S), self._evaluate)
 
     def _snapshot(self) -> Snapshot:
-        counts = self._counts.snapshot()
         return Snapshot(
             waiting_calls=self.queue.waiting,
             idle_containers=self.queue.idle,
-            starting_containers=counts["start"],
-            reserving_containers=counts["wait"],
+            starting_containers=self._counts[ContainerState.START],
+            reserving_containers=self._counts[ContainerState.WAIT],
         )
 
     def _start_one(self) -> None:
         hot = HotContainer(self.function, self._host, self.queue, self, self._observe)
-        self.containers[hot] = self._group.create_task(hot.run())
+        self.containers[hot] = self._spawn(hot.run())
 
     def _withdraw(self, spare: int) -> None:
         """Give up waits for memory that no call needs any more, newest first."""

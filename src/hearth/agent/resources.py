@@ -65,11 +65,30 @@ class Reservation:
         self._shared_part = shared_part
         self._is_sync = is_sync
 
+    def returns(self, *, to_sync: bool) -> Amount:
+        """What its release adds to the room of sync (or async) requests: the sync reserve is no room for async."""
+        if self._tracker is None:
+            return NOTHING
+        return self._reserve_part + self._shared_part if to_sync else self._shared_part
+
     def release(self) -> None:
         """Give it back. Idempotent."""
         if (tracker := self._tracker) is not None:
             self._tracker = None
             tracker._take_back(self._reserve_part, self._shared_part, is_sync=self._is_sync)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shortage:
+    """What the request that is next in order lacks.
+
+    Attributes:
+        key: The slot key that it is for.
+    """
+
+    lack: Amount
+    is_sync: bool
+    key: bytes
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -138,13 +157,13 @@ class ResourceTracker:
         """Whether an otherwise empty node could grant this."""
         return Amount(memory_mib, cpu_milli).fits(self.total if is_sync else self._shared_total)
 
-    def shortage(self) -> tuple[Amount, bytes] | None:
-        """What the request that is next in order lacks, and the slot key it is for; ``None`` if none waits."""
+    def shortage(self) -> Shortage | None:
+        """What the request that is next in order lacks; ``None`` if none waits."""
         for queue in (self._sync, self._async):
             if queue:
                 head = queue[0]
                 lack = head.amount - self._room(head.is_sync)
-                return Amount(max(0, lack.memory_mib), max(0, lack.cpu_milli)), head.key
+                return Shortage(Amount(max(0, lack.memory_mib), max(0, lack.cpu_milli)), head.is_sync, head.key)
         return None
 
     def reserve_nowait(self, memory_mib: int, cpu_milli: int, *, is_sync: bool) -> Reservation | None:

@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Protocol
 
-from hearth.agent.log import CallLog
+from hearth.agent.call import ActiveCall
 from hearth.drivers.base import Container
 
 
@@ -31,8 +31,8 @@ class Leasable(Protocol):
     def give_back(self, *, clean: bool) -> None:
         """Busy becomes idle, or the container is retired."""
 
-    def log_to(self, log: CallLog) -> None:
-        """Its stderr belongs to this call now."""
+    def attend(self, call: ActiveCall) -> None:
+        """Its stderr and its samples belong to this call now."""
 
 
 class Slot:
@@ -57,9 +57,9 @@ class Slot:
         """No exchange has begun on this container before."""
         return self._hot.served == 0
 
-    def begin(self, log: CallLog) -> None:
-        """An exchange begins: what the container writes to stderr from here on goes to ``log``."""
-        self._hot.log_to(log)
+    def begin(self, call: ActiveCall) -> None:
+        """An exchange begins: what the container writes to stderr, and uses, from here on is the call's."""
+        self._hot.attend(call)
 
     def release(self, *, clean: bool) -> None:
         """End the lease. Not clean: the container's own task retires it; nobody waits for that."""

@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+
+from hearth.agent.life import CallState
+
+
+class Outcome(enum.Enum):
+    """By which door a call leaves; exactly one."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+    BUSY = "busy"
+    """Turned away, or not to be run here; no failure of anybody."""
 
 
 @dataclasses.dataclass(slots=True)
 class CallCounts:
-    """Calls of one function, or of all. Gauges go up and down, the others only up."""
+    """Calls of one function, or of all. ``queue`` and ``running`` go up and down, the others only up."""
 
     queue: int = 0
     running: int = 0
     complete: int = 0
     failed: int = 0
+    busy: int = 0
+
+    def moved(self, left: CallState | None, entered: CallState) -> None:
+        """A call changed its state."""
+        if left is CallState.WAIT:
+            self.queue -= 1
+        elif left is CallState.EXEC:
+            self.running -= 1
+        if entered is CallState.WAIT:
+            self.queue += 1
+        elif entered is CallState.EXEC:
+            self.running += 1
+
+    def left(self, outcome: Outcome) -> None:
+        """A call is over."""
+        if outcome is Outcome.COMPLETE:
+            self.complete += 1
+        elif outcome is Outcome.FAILED:
+            self.failed += 1
+        else:
+            self.busy += 1
 
 
 class CallStats:
@@ -29,37 +62,18 @@ class CallStats:
         """Counts by route path."""
         return dict(self._by_path)
 
-    def queued(self, path: str) -> None:
-        """A call was submitted."""
-        for counts in self._of(path):
-            counts.queue += 1
+    def moved(self, path: str, left: CallState | None, entered: CallState) -> None:
+        """A call of this path changed its state."""
+        self.total.moved(left, entered)
+        self._of(path).moved(left, entered)
 
-    def started(self, path: str) -> None:
-        """It has a slot and runs."""
-        for counts in self._of(path):
-            counts.queue -= 1
-            counts.running += 1
+    def left(self, path: str, outcome: Outcome) -> None:
+        """A call of this path is over."""
+        self.total.left(outcome)
+        self._of(path).left(outcome)
 
-    def waits_again(self, path: str) -> None:
-        """Its container was gone; it waits for another."""
-        for counts in self._of(path):
-            counts.running -= 1
-            counts.queue += 1
-
-    def ended(self, path: str, *, started: bool, failed: bool, busy: bool) -> None:
-        """It is over: done, failed, or turned away because the node is full."""
-        for counts in self._of(path):
-            if started:
-                counts.running -= 1
-            else:
-                counts.queue -= 1
-            if failed and not busy:
-                counts.failed += 1
-            elif not failed:
-                counts.complete += 1
-
-    def _of(self, path: str) -> tuple[CallCounts, CallCounts]:
+    def _of(self, path: str) -> CallCounts:
         counts = self._by_path.get(path)
         if counts is None:
             counts = self._by_path[path] = CallCounts()
-        return self.total, counts
+        return counts

@@ -143,6 +143,9 @@ class ByteReader(Protocol):
 
     Bytes that nobody took yet wait in a bounded buffer; when that is full the container is not read further, so a
     slow reader holds the function back instead of filling memory.
+
+    A stream ends when the function closes it, or with the container at the latest: an engine in between may keep it
+    open as long as the container lives.
     """
 
     async def read(self, max_bytes: int = 65536) -> bytes:
@@ -150,6 +153,13 @@ class ByteReader(Protocol):
 
     def read_nowait(self, max_bytes: int = 65536) -> bytes | None:
         """Take what has arrived, without waiting; ``None`` if nothing has, ``b""`` at the end."""
+
+    def quiet(self) -> bool:
+        """Whether nothing waits to be read, neither here nor unseen in the kernel, and the stream has not ended.
+
+        Asks the kernel (about a microsecond), so it is true of this very moment: what the container wrote before is
+        not overlooked because the event loop has not turned since.
+        """
 
     def watch(self, sink: Callable[[bytes], None] | None) -> None:
         """Hand every byte to ``sink`` as it arrives (``b""`` once at the end), what is buffered first; ``None`` stops.
@@ -159,7 +169,7 @@ class ByteReader(Protocol):
 
 
 class ByteWriter(Protocol):
-    """A container's stdin."""
+    """A container's stdin. That the function has closed it may be known only when the container ends, as above."""
 
     async def write(self, data: bytes) -> None:
         """Hand bytes over; waits while the container is not reading (bounded buffer).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -11,19 +12,37 @@ from typing import Final
 HIGH_WATER: Final = 256 * 1024
 
 
+class Readiness:
+    """Asks the kernel about one descriptor, in about a microsecond."""
+
+    __slots__ = ("_poll",)
+
+    def __init__(self, fd: int) -> None:
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+
+    def __call__(self) -> bool:
+        """Something is there to read: bytes, or the end."""
+        return bool(self._poll.poll(0))
+
+
 class StreamBuffer:
     """A :class:`~hearth.drivers.base.ByteReader` that a transport feeds.
 
     Args:
         pause: Called when the buffer is full: stop reading from the container.
         resume: Called when there is room again.
+        unseen: Whether bytes, or the end, wait in the kernel that the transport has not delivered yet.
     """
 
-    __slots__ = ("_chunks", "_end", "_ended", "_pause", "_paused", "_resume", "_sink", "_size", "_waiter")
+    __slots__ = ("_chunks", "_end", "_ended", "_pause", "_paused", "_resume", "_sink", "_size", "_unseen", "_waiter")
 
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def __init__(
+        self, pause: Callable[[], None], resume: Callable[[], None], unseen: Callable[[], bool] = lambda: False
+    ) -> None:
         self._pause = pause
         self._resume = resume
+        self._unseen = unseen
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._ended = False
@@ -60,6 +79,11 @@ class StreamBuffer:
         self._wake()
 
     @property
+    def size(self) -> int:
+        """How many bytes wait here."""
+        return self._size
+
+    @property
     def ended(self) -> bool:
         """The transport has delivered the end; bytes may still be unread."""
         return self._ended
@@ -69,6 +93,10 @@ class StreamBuffer:
         await self._end.wait()
 
     # -- the reader's side ------------------------------------------------------------------------------------------
+
+    def quiet(self) -> bool:
+        """Nothing waits to be read, neither here nor in the kernel, and the stream has not ended."""
+        return not self._chunks and not self._ended and not self._unseen()
 
     def read_nowait(self, max_bytes: int = 65536) -> bytes | None:
         """Take what has arrived; ``None`` if nothing has, ``b""`` at the end."""

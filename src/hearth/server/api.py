@@ -26,6 +26,8 @@ from hearth.server.api_v1.request import ApiRequest
 from hearth.server.api_v1.routes import Routes
 from hearth.server.description import DESCRIPTION, PAGE
 
+#: Told that an app, or one of its routes, was changed or removed.
+Changed = Callable[[str, str | None], Awaitable[None]]
 Handler = Callable[[ApiRequest], Awaitable["dict[str, Any] | Response"]]
 _HOME: Final = {"goto": "https://github.com/fnproject/fn", "hello": "world!"}
 
@@ -35,6 +37,7 @@ class Api:
 
     Args:
         stats: The node's counts, as /stats shows them.
+        changed: Awaited after each change of a definition, before its answer.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class Api:
         clock: Clock,
         stats: Callable[[], Mapping[str, Any]],
         max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB,
+        changed: Changed | None = None,
     ) -> None:
+        self._changed = changed
         apps, calls = Apps(datastore, clock), Calls(datastore)
         routes = Routes(datastore, clock, max_memory_mib)
         self._pages: dict[str, Callable[[], Response]] = {
@@ -83,6 +88,8 @@ class Api:
         if (found := self._find(request, path)) is not None:
             handler, api_request = found
             result = await handler(api_request)
+            if self._changed is not None and request.method not in ("GET", "POST"):
+                await self._changed(api_request.app, api_request.route or None)
             return result if isinstance(result, Response) else _json(result)
         if self._is_slash_away(request, path):
             return _redirect(request, path.removesuffix("/"))

@@ -151,6 +151,8 @@ class EngineContainer(Container):
         self._ended.set_result(ended)
         for output in self._outputs:
             output.feed_eof()
+        for attachment in self._attachments:
+            attachment.abort()  # the Engine would take input for ever
 
 
 async def delete(docker: aiodocker.Docker, engine_id: str) -> None:

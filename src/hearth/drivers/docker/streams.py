@@ -11,7 +11,7 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from hearth.drivers.base import DriverUnavailable, StartFailed, StreamClosed
-from hearth.drivers.streams import HIGH_WATER, StreamBuffer
+from hearth.drivers.streams import HIGH_WATER, Readiness, StreamBuffer
 
 _HEAD: Final = 8
 
@@ -31,6 +31,7 @@ class Attachment(asyncio.Protocol):
         self._full = False
         self._lost = False
         self._room: asyncio.Future[None] | None = None
+        self._ready: Readiness | None = None
 
     # -- the transport's side -------------------------------------------------------------------------------------
 
@@ -38,6 +39,7 @@ class Attachment(asyncio.Protocol):
         """The connection is there."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._ready = Readiness(self._transport.get_extra_info("socket").fileno())
 
     def data_received(self, data: bytes) -> None:
         """The answer to the request, then frames."""
@@ -58,6 +60,7 @@ class Attachment(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more comes or goes."""
         self._lost = True
+        self._ready = None
         self._output.feed_eof()
         self.resume_writing()
         if not self.upgraded.done():
@@ -143,6 +146,10 @@ class Attachment(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing() and self._transport.can_write_eof():
             self._transport.write_eof()
 
+    def has_unseen(self) -> bool:
+        """Output waits in the kernel, or has come only in part."""
+        return self._left > 0 or bool(self._received) or (self._ready is not None and self._ready())
+
     def abort(self) -> None:
         """Close the connection, whatever is still under way."""
         if self._transport is not None:
@@ -161,7 +168,9 @@ async def attach(host: str, container_id: str, streams: str) -> tuple[Attachment
         DriverUnavailable: The Engine cannot be reached.
         StartFailed: It does not attach.
     """
-    output = StreamBuffer(lambda: attachment.pause_reading(), lambda: attachment.resume_reading())
+    output = StreamBuffer(
+        lambda: attachment.pause_reading(), lambda: attachment.resume_reading(), lambda: attachment.has_unseen()
+    )
     attachment = Attachment(output)
     loop = asyncio.get_running_loop()
     address = urlsplit(host)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 #: What every function may read. Nothing of /etc that could hold a secret.
-_SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC: Final = (
     "alternatives",
     "ca-certificates",
@@ -23,6 +23,8 @@ _ETC: Final = (
     "ssl",
 )
 _SPACES: Final = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+#: Without these a function of a server that runs as root could make its read-only folders writable again.
+_RIGHTS: Final = ("--cap-drop", "ALL")
 _PROBE_LIMIT_S: Final = 10
 
 
@@ -45,8 +47,8 @@ def wrap(program: str, cmd: Sequence[str], *, folder: Path, workdir: Path, roots
     It sees the system's programs, ``folder`` and ``roots``, all read-only; a /tmp, /proc and /dev of its own; no other
     process, no other file. It dies with its parent.
     """
-    argv = [program, *_SPACES, "--die-with-parent", "--new-session", "--hostname", "function"]
-    for path in (*_SYSTEM, *(f"/etc/{name}" for name in _ETC)):
+    argv = [program, *_SPACES, *_RIGHTS, "--die-with-parent", "--new-session", "--hostname", "function"]
+    for path in (*SYSTEM, *(f"/etc/{name}" for name in _ETC)):
         argv += ["--ro-bind-try", path, path]
     argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/home"]
     for path in (*roots, str(folder)):

@@ -1,0 +1,107 @@
+"""What the processes of a container use, as the nine metrics of a call."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+from typing import Final
+
+from hearth.clock import Clock
+from hearth.drivers.base import StatsSample
+from hearth.drivers.process.cgroups import Group
+from hearth.drivers.sampling import METRICS
+
+_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+#: Fields of /proc/<pid>/stat behind the program's name (proc(5), whose numbers are these plus 3): own time and that
+#: of children that were waited for, resident pages.
+_USER: Final = (11, 13)
+_KERNEL: Final = (12, 14)
+_RESIDENT: Final = 21
+
+
+@dataclasses.dataclass(slots=True)
+class Usage:
+    """Of several processes together: seconds of processor time, bytes."""
+
+    user_s: float = 0.0
+    kernel_s: float = 0.0
+    memory: int = 0
+    disk_read: int = 0
+    disk_write: int = 0
+
+    def add(self, pid: int) -> None:
+        """Count one process; nothing if it is gone or hidden."""
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            self.user_s += sum([int(fields[index]) for index in _USER]) * _TICK_S
+            self.kernel_s += sum([int(fields[index]) for index in _KERNEL]) * _TICK_S
+            self.memory += int(fields[_RESIDENT]) * _PAGE_BYTES
+            for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+                name, _, value = line.partition(": ")
+                if name == "read_bytes":
+                    self.disk_read += int(value)
+                elif name == "write_bytes":
+                    self.disk_write += int(value)
+
+
+class Meter:
+    """Samples one container. Sums never fall, although a process that ends may take its figures with it.
+
+    Args:
+        pid: The process whose descendants count where there is no ``group``.
+        group: Whose processes count.
+    """
+
+    def __init__(self, pid: int, group: Group | None, memory_mib: int, clock: Clock) -> None:
+        self._pid = pid
+        self._group = group
+        self._limit = memory_mib << 20
+        self._clock = clock
+        self._last = self._measure()
+        self._last_s = clock.monotonic()
+
+    def sample(self) -> StatsSample:
+        """What it uses now, and what it used of a processor since the last look, in percent of one."""
+        last, now, now_s = self._last, self._measure(), self._clock.monotonic()
+        past_s = now_s - self._last_s
+        user, kernel = (
+            int(100 * max(0.0, used) / past_s) if past_s > 0 else 0
+            for used in (now.user_s - last.user_s, now.kernel_s - last.kernel_s)
+        )
+        now.disk_read = max(now.disk_read, last.disk_read)
+        now.disk_write = max(now.disk_write, last.disk_write)
+        self._last, self._last_s = now, now_s
+        return StatsSample(
+            self._clock.now(),
+            {
+                **dict.fromkeys(METRICS, 0),  # what the network carries for one process, nobody counts
+                "mem_limit": self._limit,
+                "mem_usage": now.memory,
+                "disk_read": now.disk_read,
+                "disk_write": now.disk_write,
+                "cpu_user": user,
+                "cpu_kernel": kernel,
+                "cpu_total": user + kernel,
+            },
+        )
+
+    def _measure(self) -> Usage:
+        usage = Usage()
+        for pid in _family(self._pid) if self._group is None else self._group.pids():
+            usage.add(pid)
+        if self._group is not None:
+            usage.memory = self._group.memory_bytes()
+        return usage
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    family = [pid]
+    for member in family:
+        with contextlib.suppress(OSError):
+            for children in Path(f"/proc/{member}/task").glob("*/children"):
+                family += [int(child) for child in children.read_text().split()]
+    return family

@@ -1,0 +1,206 @@
+"""One bench for each driver: how a test makes containers with it, harms them, and looks what is left."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from hearth.clock import SystemClock
+from hearth.drivers.base import Container, ContainerSpec, Driver, Exit
+from hearth.drivers.docker.driver import DockerDriver
+from hearth.drivers.fake import FakeDriver
+from hearth.drivers.process import bundle
+from hearth.drivers.process.driver import ProcessDriver
+from hearth.models.ids import encode
+from tests.support.docker_images import broken_image, python_image
+from tests.support.fake_probes import script_of
+
+PROBE = Path(__file__).parent.parent / "functions" / "probe.py"
+DOCKER = "unix:///var/run/docker.sock"
+NODE = f"test-{os.getpid()}"
+_numbers = itertools.count(os.getpid() << 32)
+
+
+def spec(image: str, probe: str, memory_mib: int = 128, **env: str) -> ContainerSpec:
+    """A container of a new id whose program does ``probe``; MARK in its environment names it."""
+    container_id = encode(next(_numbers))
+    return ContainerSpec(
+        id=container_id, image=image, env={"PROBE": probe, "MARK": container_id, **env}, memory_mib=memory_mib
+    )
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
+    """Let the loop turn until the condition holds."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        await asyncio.sleep(0.005)
+
+
+class Bench(abc.ABC):
+    """A driver, and what a test needs around it.
+
+    Attributes:
+        broken: Images that cannot start.
+        tells_closed_streams: A stream that the living function closes is seen to end. The Engine, in between, keeps
+            all three open as long as the container lives.
+        dies_with_the_server: Nobody has to come after a killed server to clean up.
+    """
+
+    name: str
+    driver: Driver
+    image: str
+    missing: str
+    broken: list[str]
+    tells_closed_streams = True
+    dies_with_the_server = False
+
+    def __init__(self) -> None:
+        self.made: list[Container] = []
+
+    async def prepare(self, probe: str, memory_mib: int = 128, image: str | None = None, **env: str) -> Container:
+        """A container, removed at the end of the test."""
+        container = await self.driver.prepare(spec(image or self.image, probe, memory_mib, **env))
+        self.made.append(container)
+        return container
+
+    async def start(self, probe: str, memory_mib: int = 128, **env: str) -> Container:
+        """A running container."""
+        container = await self.prepare(probe, memory_mib, **env)
+        await container.start()
+        return container
+
+    @abc.abstractmethod
+    def another(self, node: str, instance: str) -> Driver:
+        """A driver of the same kind for another node, or another run of a node."""
+
+    @abc.abstractmethod
+    def harm(self, container: Container) -> None:
+        """SIGKILL its program, as a stranger would."""
+
+    def alive(self, ids: Sequence[str]) -> list[str]:
+        """The processes of these containers, where they are visible."""
+        return []
+
+    @abc.abstractmethod
+    def left(self, node: str = NODE, ids: Sequence[str] = ()) -> list[str]:
+        """What exists of a node's containers: of those made here, and of those with these ids."""
+
+
+class DockerBench(Bench):
+    """The Docker Engine of this machine."""
+
+    tells_closed_streams = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.driver = self.another(NODE, "now")
+        self.image, self.missing = python_image(PROBE), "localhost:1/none:1"
+        self.broken = [broken_image("/missing", 0), broken_image("/program", 0o644)]
+
+    def another(self, node: str, instance: str) -> Driver:
+        return DockerDriver(DOCKER, node=node, instance=instance)
+
+    def harm(self, container: Container) -> None:
+        subprocess.run(["docker", "kill", "--signal", "KILL", container.id], check=True, capture_output=True)
+
+    def left(self, node: str = NODE, ids: Sequence[str] = ()) -> list[str]:
+        command = ["docker", "ps", "--all", "--quiet", "--filter", f"label=hearth.node={node}"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+class ProcessBench(Bench):
+    """Child processes, in a sandbox or not."""
+
+    def __init__(self, folder: Path, *, sandboxed: bool) -> None:
+        super().__init__()
+        self._bundles = folder / "bundles"
+        self._sandboxed = self.dies_with_the_server = sandboxed
+        self.driver = self.another(NODE, "now")
+        self.image, self.missing = self.build(folder / "probe", "runtime: python"), "none:1"
+        self.broken = [
+            self.build(folder / "absent", "cmd: [./missing]"),
+            self.build(folder / "not-executable", "cmd: [./func.py]"),
+            self.build(folder / "not-in-path", "cmd: [no-such-program]"),
+        ]
+
+    def build(self, source: Path, recipe: str) -> str:
+        """A bundle of the probe, named like its folder."""
+        source.mkdir()
+        (source / "func.py").write_bytes(PROBE.read_bytes())
+        (source / "func.yaml").write_text(f"name: {source.name}\n{recipe}\n")
+        return bundle.build(source, self._bundles)[0]
+
+    def another(self, node: str, instance: str) -> Driver:
+        return ProcessDriver(self._bundles, node, sandboxed=self._sandboxed)
+
+    def harm(self, container: Container) -> None:
+        (pid,) = [pid for pid, env in _environments() if f"MARK={container.id}".encode() in env.split(b"\0")]
+        os.kill(pid, signal.SIGKILL)
+
+    def left(self, node: str = NODE, ids: Sequence[str] = ()) -> list[str]:
+        groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/hearth/{node}/*") if path.is_dir()]
+        return groups + self.alive([*ids, *(made.id for made in self.made)])
+
+    def alive(self, ids: Sequence[str]) -> list[str]:
+        marks = [f"MARK={container_id}".encode() for container_id in ids]
+        return [str(pid) for pid, env in _environments() if any(mark in env for mark in marks)]
+
+
+class FakeBench(Bench):
+    """The scripted driver."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.missing, self.broken = "probe", "none", ["broken"]
+        self.driver = self.fake = FakeDriver(SystemClock(), {"probe": script_of, "broken": script_of})
+
+    def another(self, node: str, instance: str) -> Driver:
+        return FakeDriver(SystemClock(), self.fake.images)
+
+    def harm(self, container: Container) -> None:
+        self.fake.containers[container.id].end(Exit(137))
+
+    def left(self, node: str = NODE, ids: Sequence[str] = ()) -> list[str]:
+        return list(self.fake.containers)
+
+
+def _environments() -> list[tuple[int, bytes]]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            found.append((int(path.parent.name), path.read_bytes()))
+    return found
+
+
+def make_bench(name: str, folder: Path) -> Bench:
+    """The bench of a driver's name."""
+    bench: Bench
+    if name == "docker":
+        bench = DockerBench()
+    elif name == "fake":
+        bench = FakeBench()
+    else:
+        bench = ProcessBench(folder, sandboxed=name == "process")
+    bench.name = name
+    return bench
+
+
+@contextlib.asynccontextmanager
+async def opened(bench: Bench) -> AsyncIterator[Bench]:
+    """Open its driver; at the end remove what was made, and see that nothing is left."""
+    await bench.driver.open()
+    try:
+        yield bench
+    finally:
+        await asyncio.gather(*[container.remove() for container in bench.made])
+        await bench.driver.close()
+    assert bench.left() == []

@@ -1,0 +1,257 @@
+"""Random lives of a node: calls, clients that leave, deaths, hangs and failures, in any order (agent specification 14).
+
+What must hold is checked after every step; :mod:`tests.support.agent` checks at the end that nothing is left. The last
+tests take one guard out of the agent each: the same play must notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from tests.support.agent import OBEDIENT, Bench, bench, settle
+from tests.support.virtual_time import run
+
+from hearth.agent import launcher as launcher_module
+from hearth.agent.exchange import Exchange
+from hearth.agent.host import Host
+from hearth.agent.hot import HotContainer
+from hearth.agent.launcher import HotLauncher, Snapshot
+from hearth.agent.resources import NOTHING, Amount, ResourceTracker
+from hearth.drivers.base import DriverError, Exit, StartFailed
+from hearth.drivers.script import Script, Step
+from hearth.models.errors import HearthError
+
+TOTAL = Amount(1000, 8000)
+MEMORY = (100, 300, 600, 1000)
+NUMBER = st.integers(0, 11)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("call"), st.integers(0, 3), st.sampled_from([0.0, 0.3, 4.0]), st.booleans()),
+        st.tuples(st.sampled_from(["burst", "leave", "retry", "die", "hang", "release", "break", "change"]), NUMBER),
+        st.tuples(st.just("pass"), st.sampled_from([0.0, 0.05, 0.5, 3.0])),
+    ),
+    min_size=8,
+    max_size=40,
+)
+
+
+class Play:
+    """One random life of a node."""
+
+    def __init__(self, on: Bench) -> None:
+        self.on = on
+        self.version = 0
+        self.calls: list[tuple[str, asyncio.Task[str]]] = []
+        self.functions = [self.function(n) for n in range(4)]
+
+    def function(self, number: int) -> Any:
+        return self.on.function(
+            f"/{number}", image=f"image{number}", memory=MEMORY[number], timeout=8, config={"V": str(self.version)}
+        )
+
+    async def step(self, action: str, *given: Any) -> None:
+        getattr(self, f"do_{action}")(*given)
+        if action == "pass":
+            await asyncio.sleep(given[0])
+        else:
+            await asyncio.sleep(0)
+
+    def do_pass(self, seconds: float) -> None: ...
+
+    def do_call(self, number: int, sleep: float, exits: bool) -> None:
+        text = f"answer {len(self.calls)}"
+        orders = {"sleep": sleep, "echo": text, **({"exit": 1} if exits else {})}
+        self.calls.append((text, self.on.start(self.functions[number], **orders)))
+
+    def do_burst(self, number: int) -> None:
+        for _ in range(number):
+            self.do_call(number % 4, 0.3, False)
+
+    def do_leave(self, number: int) -> None:
+        if self.calls:
+            self.calls[number % len(self.calls)][1].cancel()
+
+    def do_retry(self, number: int) -> None:
+        """A client hangs up, and calls again."""
+        self.do_leave(number)
+        self.do_call(number % 4, 0.3, False)
+
+    def do_die(self, number: int) -> None:
+        if alive := list(self.on.driver.containers.values()):
+            alive[number % len(alive)].end(Exit(137))
+
+    def do_hang(self, number: int) -> None:
+        self.script(number).start.held = True
+
+    def do_release(self, number: int) -> None:
+        self.script(number).start.release()
+
+    def do_break(self, number: int) -> None:
+        script = self.script(number)
+        script.start.error, script.start.failures = StartFailed("trouble"), 1
+        script.remove.error, script.remove.failures = DriverError("trouble"), 1
+
+    def do_change(self, number: int) -> None:
+        self.version += 1
+        self.functions[number % 4] = self.function(number % 4)
+
+    def script(self, number: int) -> Script:
+        script = self.on.driver.images[f"image{number % 4}"]
+        assert isinstance(script, Script)
+        return script
+
+    def check(self) -> None:
+        """The invariants that hold at every moment."""
+        agent, driver = self.on.agent, self.on.driver
+        assert NOTHING.fits(agent.resources.used), "less than nothing is granted"
+        assert agent.resources.used.fits(TOTAL), "more is granted than there is"
+        assert driver.counts.memory_mib <= agent.resources.used.memory_mib, "a container's memory was given out twice"
+        assert all(count >= 0 for count in agent.containers.snapshot().values())
+        total = agent.stats.total
+        assert min(total.queue, total.running) >= 0
+        done = total.complete + total.failed + total.busy
+        assert total.queue + total.running + done == self.on.submitted, "a call is counted twice, or not at all"
+        for launcher in agent._hot.values():
+            queue = launcher.queue
+            assert not (queue.idle and queue.waiting), "a waiter and an idle slot"
+            idle = [hot for hot in launcher.containers if hot.state.value == "idle" and not hot.is_leaving]
+            assert len(idle) == queue.idle, "a slot is lost"
+
+    async def finish(self) -> None:
+        """Let every call end, and check that each got its own answer."""
+        for number in range(4):
+            script = self.script(number)
+            script.start.release()
+            script.start.failures = script.remove.failures = 0
+        await asyncio.sleep(20)
+        for text, task in self.calls:
+            assert task.done(), "a call never ended"
+            if not task.cancelled() and task.exception() is None:
+                assert task.result() == text, "somebody else's answer"
+            elif not task.cancelled():
+                assert isinstance(task.exception(), HearthError), task.exception()
+        for function in self.functions:  # nothing that happened keeps anybody from being served
+            assert await self.on.ask(function, echo="still here") == "still here"
+
+
+async def _play(steps: list[Any]) -> None:
+    images: dict[str, Any] = {
+        f"image{n}": Script(
+            main=OBEDIENT,
+            create=Step(delay_s=0.02),
+            start=Step(delay_s=0.05 * n),
+            remove=Step(delay_s=0.03 * n),
+        )
+        for n in range(4)
+    }
+    async with bench(total=TOTAL, images=images) as on:
+        play = Play(on)
+        try:
+            for step in steps:
+                await play.step(*step)
+                play.check()
+            await play.finish()
+            play.check()
+        finally:
+            for _, task in play.calls:
+                task.cancel()
+            await asyncio.gather(*[task for _, task in play.calls], return_exceptions=True)
+            await settle()
+
+
+@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.given(steps=STEPS)
+def test_whatever_happens_calls_get_their_own_answers_and_nothing_is_lost(steps: list[Any]) -> None:
+    run(_play(steps))
+
+
+@hypothesis.given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
+def test_the_decision_is_that_of_the_specification(waiting: int, idle: int, starting: int, reserving: int) -> None:
+    now = Snapshot(waiting, idle, starting, reserving)
+    effective_waiters = max(0, waiting - idle)
+    needed = effective_waiters > 0 and starting + reserving < effective_waiters
+    assert (launcher_module.containers_wanted(now) > 0) == needed
+    assert starting + reserving + launcher_module.containers_wanted(now) <= max(effective_waiters, starting + reserving)
+
+
+# -- guards taken out ---------------------------------------------------------------------------------------------
+
+
+def _release_before_removal(patch: pytest.MonkeyPatch) -> None:
+    """Memory is free when the removal was asked for, not when the container is gone."""
+
+    async def remove(self: Host, container: Any) -> None:
+        task = asyncio.ensure_future(container.remove())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    patch.setattr(Host, "remove", remove)
+
+
+def _always_clean(patch: pytest.MonkeyPatch) -> None:
+    """A container serves on after a call that timed out or left."""
+    patch.setattr(Exchange, "clean", property(lambda self: not self._dead))
+
+
+def _more_than_there_is(patch: pytest.MonkeyPatch) -> None:
+    """Requests are granted without a look at the room."""
+    patch.setattr(ResourceTracker, "_room", lambda self, is_sync: self.total)
+
+
+def _no_eviction(patch: pytest.MonkeyPatch) -> None:
+    """Idle containers keep their memory while others wait for it."""
+    patch.setattr(HotContainer, "evict", lambda self: False)
+
+
+def _waiters_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """The launcher looks once and never again."""
+    patch.setattr(HotLauncher, "_evaluate", _once(HotLauncher._evaluate))
+
+
+def _once(evaluate: Callable[[HotLauncher], None]) -> Callable[[HotLauncher], None]:
+    def first_only(self: HotLauncher) -> None:
+        if not self.containers:
+            evaluate(self)
+            if self._timer is not None:
+                self._timer.cancel()
+
+    return first_only
+
+
+GUARDS = [
+    _release_before_removal,
+    _always_clean,
+    _more_than_there_is,
+    _no_eviction,
+    _waiters_are_forgotten,
+]
+
+
+@pytest.mark.parametrize("take_out", GUARDS, ids=lambda guard: guard.__name__.strip("_"))
+def test_a_guard_that_is_taken_out_is_missed(take_out: Callable[[pytest.MonkeyPatch], None]) -> None:
+    def play_until_it_shows() -> None:
+        settings = hypothesis.settings(
+            deadline=None,
+            max_examples=400,
+            derandomize=True,
+            phases=[hypothesis.Phase.generate],
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+
+        @settings
+        @hypothesis.given(steps=STEPS)
+        def broken(steps: list[Any]) -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                run(_play(steps))
+
+        broken()
+
+    with pytest.MonkeyPatch.context() as patch:
+        take_out(patch)
+        with pytest.raises(BaseException):  # noqa: B017, PT011 - an assertion, a deadlock, a group of either
+            play_until_it_shows()
