@@ -22,14 +22,19 @@ from hearth.agent.resources import Amount
 from hearth.clock import SystemClock
 from hearth.datastore.sql import open_datastore
 from hearth.drivers.base import Driver, DriverUnavailable
+from hearth.drivers.docker.creation import Walls
+from hearth.drivers.docker.credentials import Credentials
 from hearth.drivers.docker.driver import DockerDriver
+from hearth.drivers.docker.tls import client_context
 from hearth.drivers.process.driver import ProcessDriver
 from hearth.models.errors import StartUpError
 from hearth.models.ids import IdGenerator, machine_id
 from hearth.queues.open import open_queue
 from hearth.server.api import Api
 from hearth.server.asgi import Front
+from hearth.server.connection import connection
 from hearth.server.invoke import InvokeFront
+from hearth.server.limit import BodyLimit
 from hearth.settings import Settings
 from hearth.telemetry.logs import get_logger
 
@@ -77,7 +82,7 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
         stack.push_async_callback(datastore.close)
         queue = await open_queue(settings.queue, clock, visibility_s=settings.visibility_s)
         stack.push_async_callback(queue.close)
-        access = LocalAccess(datastore, queue)
+        access = LocalAccess(datastore, queue, clock)
         stack.push_async_callback(access.close)
         definitions = Definitions(access, clock)
         stack.push_async_callback(definitions.close)
@@ -93,9 +98,10 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
             await agent.refresh(app_name, path)
 
         api = Api(datastore, clock, lambda: stats(agent), changed=changed)
-        invoke = InvokeFront(agent, definitions, access, clock, next_id, max_body_bytes=settings.max_request_size)
+        invoke = InvokeFront(agent, definitions, access, clock, next_id)
         async with consumer:
-            node = Node(Front(invoke, api), agent, consumer, driver)
+            front = BodyLimit(Front(invoke, api), settings.max_request_size)
+            node = Node(front, agent, consumer, driver)
             try:
                 yield node
             finally:
@@ -123,7 +129,7 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None]) -> No
     async with full_node(settings, port) as node:
         config = uvicorn.Config(
             node.app,
-            http="httptools",
+            http=connection(settings.header_timeout_s),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -176,7 +182,7 @@ class _Server(uvicorn.Server):
 async def _open_driver(settings: Settings, instance: str) -> Driver:
     node = _node_name(settings)
     if settings.driver != "process":
-        docker = DockerDriver(settings.docker_host, node=node, instance=instance)
+        docker = _docker_driver(settings, node, instance)
         try:
             await docker.open()
         except DriverUnavailable as exc:
@@ -188,6 +194,22 @@ async def _open_driver(settings: Settings, instance: str) -> Driver:
     processes = ProcessDriver(settings.bundles, node)
     await processes.open()
     return processes
+
+
+def _docker_driver(settings: Settings, node: str, instance: str) -> DockerDriver:
+    return DockerDriver(
+        settings.docker_host,
+        node=node,
+        instance=instance,
+        walls=Walls(
+            max_pids=settings.max_pids,
+            max_open_files=settings.max_open_files,
+            networks=tuple(settings.docker_networks.replace(",", " ").split()),
+        ),
+        credentials=Credentials(settings.docker_auth.get_secret_value(), settings.docker_config_files),
+        tls=client_context(settings.docker_cert_path.expanduser()) if settings.docker_tls else None,
+        api_version=settings.docker_api_version,
+    )
 
 
 def _node_name(settings: Settings) -> str:

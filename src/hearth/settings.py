@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hearth.models.errors import StartUpError
 
 _GRACE_S: Final = 150.0
+#: Read by clients, not by servers.
+_OF_CLIENTS: Final = frozenset({"FN_API_URL", "FN_REGISTRY", "FN_TOKEN"})
 
 
 class Settings(BaseSettings):
@@ -24,7 +28,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("data"), validation_alias="FN_DATA_DIR", description="where all data lives")
     db_url: str | None = Field(default=None, validation_alias="FN_DB_URL", description="sqlite3:///absolute/fn.db")
     mq_url: str | None = Field(
-        default=None, validation_alias="FN_MQ_URL", description="bolt:///absolute/fn.mq or memory://"
+        default=None,
+        validation_alias="FN_MQ_URL",
+        description="bolt:///absolute/fn.mq, redis://host:port/ or memory://",
     )
     visibility_s: float = Field(
         default=60.0,
@@ -33,13 +39,47 @@ class Settings(BaseSettings):
         description="seconds after which an async call whose node died is looked after",
     )
     max_request_size: int | None = Field(
-        default=None, gt=0, validation_alias="FN_MAX_REQUEST_SIZE", description="bytes that the body of a call may have"
+        default=None,
+        gt=0,
+        validation_alias="FN_MAX_REQUEST_SIZE",
+        description="bytes that the body of a request may have",
+    )
+    header_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        validation_alias="FN_HEADER_TIMEOUT_S",
+        description="seconds that a client has for the head of a request",
     )
     driver: Literal["auto", "docker", "process"] = Field(
         default="auto", validation_alias="FN_DRIVER", description="auto: Docker if it answers, else processes"
     )
     log_level: str = Field(default="info", validation_alias="FN_LOG_LEVEL", description="debug ... panic")
     docker_host: str = Field(default="unix:///var/run/docker.sock", validation_alias="DOCKER_HOST")
+    docker_api_version: str = Field(
+        default="",
+        pattern=r"^([0-9]+\.[0-9]+)?$",
+        validation_alias="DOCKER_API_VERSION",
+        description="empty: negotiated",
+    )
+    docker_tls_verify: str = Field(default="", validation_alias="DOCKER_TLS_VERIFY", description="1: TLS to tcp hosts")
+    docker_cert_path: Path = Field(
+        default=Path("~/.docker"), validation_alias="DOCKER_CERT_PATH", description="ca.pem, cert.pem and key.pem"
+    )
+    docker_config: Path = Field(
+        default=Path("~/.docker"), validation_alias="DOCKER_CONFIG", description="the folder of docker's config.json"
+    )
+    docker_auth: SecretStr = Field(
+        default=SecretStr(""), validation_alias="DOCKER_AUTH", description="credentials, as a docker config in JSON"
+    )
+    docker_networks: str = Field(
+        default="", validation_alias="FN_DOCKER_NETWORKS", description="names that containers are spread over"
+    )
+    max_pids: int = Field(
+        default=50, ge=0, validation_alias="FN_MAX_PIDS", description="threads and processes of one container"
+    )
+    max_open_files: int = Field(
+        default=1024, ge=0, validation_alias="FN_MAX_OPEN_FILES", description="open files of one process"
+    )
     max_total_memory: int | None = Field(
         default=None, gt=0, validation_alias="FN_MAX_TOTAL_MEMORY", description="bytes that containers share"
     )
@@ -54,6 +94,16 @@ class Settings(BaseSettings):
     def data(self) -> Path:
         """The data folder, absolute."""
         return self.data_dir.absolute()
+
+    @property
+    def docker_tls(self) -> bool:
+        """Whether a ``tcp`` Engine is spoken to over TLS."""
+        return self.docker_tls_verify.lower() not in ("", "0", "false") and self.docker_host.startswith("tcp://")
+
+    @property
+    def docker_config_files(self) -> tuple[Path, ...]:
+        """Where docker keeps its configuration: the file of today, then that of old."""
+        return self.docker_config.expanduser() / "config.json", Path.home() / ".dockercfg"
 
     @property
     def bundles(self) -> Path:
@@ -83,3 +133,10 @@ def load(**given: Any) -> Settings:
         first = exc.errors()[0]
         name = first["loc"][0] if first["loc"] else "settings"
         raise StartUpError(f"{name}={first.get('input')!r}: {first['msg']}") from exc
+
+
+def unknown_variables() -> dict[str, str]:
+    """Variables that look like settings and are none, each with the one that was perhaps meant."""
+    known = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    strangers = sorted(name for name in os.environ if name.startswith("FN_") and name not in known | _OF_CLIENTS)
+    return {name: next(iter(difflib.get_close_matches(name, known, 1, 0.7)), "") for name in strangers}

@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
+from tests.support.queue_time import QueueAtHand, queue_at_hand
 
 from hearth.models.call import Call
 from hearth.models.errors import StartUpError
 from hearth.queues.base import Queue
-from hearth.queues.open import BACKENDS, open_queue
+from hearth.queues.open import open_queue
 
-Open = Callable[[], Awaitable[Queue]]
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=dt.UTC)
+DURABLE = ["bolt", "redis"]
+
+
+@pytest.fixture(params=["memory", *DURABLE])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> QueueAtHand:
+    return queue_at_hand(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=DURABLE)
+def durable(request: pytest.FixtureRequest, tmp_path: Path) -> QueueAtHand:
+    return queue_at_hand(request.param, request, tmp_path)
+
+
+@contextlib.asynccontextmanager
+async def opened(place: QueueAtHand) -> AsyncIterator[Queue]:
+    queue = await place.open()
+    try:
+        yield queue
+    finally:
+        await queue.close()
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=["memory", "bolt"])
-async def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Open:
-    url = "memory://" if request.param == "memory" else f"bolt://{tmp_path}/deep/fn.mq"
-    return lambda: BACKENDS.open(url, clock=clock)
-
-
-@pytest.fixture
-async def queue(opener: Open) -> AsyncIterator[Queue]:
-    opened = await opener()
-    yield opened
-    await opened.close()
+async def queue(place: QueueAtHand) -> AsyncIterator[Queue]:
+    async with opened(place) as queue:
+        yield queue
 
 
 def call(name: str, priority: int = 0, delay: int = 0, payload: bytes = b"") -> Call:
@@ -80,24 +90,24 @@ async def test_order_is_by_priority_then_by_arrival(queue: Queue) -> None:
     assert await names(queue) == []
 
 
-async def test_what_is_not_settled_returns_to_its_old_place(queue: Queue, clock: FakeClock) -> None:
+async def test_what_is_not_settled_returns_to_its_old_place(queue: Queue, place: QueueAtHand) -> None:
     await queue.push([call("a"), call("b"), call("c")])
     a, b = await queue.reserve(2)
     assert await queue.settle([b.lease]) == [True]
-    clock.advance(queue.visibility_s + 1)
+    await place.advance(queue.visibility_s + 1)
     assert await names(queue) == ["a", "c"]
     assert await queue.settle([a.lease]) == [False]  # somebody else has it now
 
 
-async def test_a_renewed_lease_lasts(queue: Queue, clock: FakeClock) -> None:
+async def test_a_renewed_lease_lasts(queue: Queue, place: QueueAtHand) -> None:
     await queue.push([call("a")])
     (a,) = await queue.reserve(1)
     for _ in range(3):
-        clock.advance(queue.visibility_s * 0.7)
+        await place.advance(queue.visibility_s * 0.7)
         assert await queue.renew([a.lease]) == [True]
         assert await names(queue) == []
     assert await queue.settle([a.lease]) == [True]
-    clock.advance(queue.visibility_s * 2)
+    await place.advance(queue.visibility_s * 2)
     assert await names(queue) == []
 
 
@@ -110,23 +120,25 @@ async def test_what_is_settled_is_gone_and_cannot_be_settled_again(queue: Queue)
     assert not await queue.release(a.lease)
 
 
-async def test_what_is_given_back_can_be_had_at_once_or_later(queue: Queue, clock: FakeClock) -> None:
+async def test_what_is_given_back_can_be_had_at_once_or_later(queue: Queue, place: QueueAtHand) -> None:
     await queue.push([call("a"), call("b")])
     a, b = await queue.reserve(2)
     assert await queue.release(a.lease)
     assert await queue.release(b.lease, 5)
+    assert await queue.settle([a.lease, b.lease]) == [False, False]  # given back is not held
+    assert await queue.renew([a.lease, b.lease]) == [False, False]
     (again,) = await queue.reserve(5)
     assert (again.call.id, again.deliveries) == ("a", 2)
-    clock.advance(5.1)
+    await place.advance(5.1)
     assert await names(queue) == ["b"]
 
 
-async def test_a_delayed_call_shows_after_its_delay(queue: Queue, clock: FakeClock) -> None:
+async def test_a_delayed_call_shows_after_its_delay(queue: Queue, place: QueueAtHand) -> None:
     await queue.push([call("late", delay=10), call("later", delay=10), call("now")])
     assert await names(queue) == ["now"]
-    clock.advance(9)
+    await place.advance(9)
     assert await names(queue) == []
-    clock.advance(1.1)
+    await place.advance(1.1)
     assert await names(queue) == ["late", "later"]
 
 
@@ -137,27 +149,41 @@ async def test_concurrent_consumers_never_get_the_same_call(queue: Queue) -> Non
     assert sorted(flat, key=int) == [str(n) for n in range(200)]
 
 
-async def test_who_waits_is_woken_by_a_push_an_expiry_and_a_delay(queue: Queue, clock: FakeClock) -> None:
+async def test_who_waits_is_woken_by_a_push_an_expiry_and_a_delay(queue: Queue, place: QueueAtHand) -> None:
+    async def woken_with(*, after: float) -> list[str]:
+        while True:  # a wake-up says "look", no more
+            waiting = asyncio.ensure_future(queue.wait())
+            if after:
+                await place.advance(after)
+            else:
+                await queue.push([call("a")])
+            await waiting
+            if found := await names(queue):
+                return found
+
     assert await names(queue) == []
-
-    async def woken(*, after: float) -> None:
-        waiting = asyncio.ensure_future(queue.wait())
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        if after:
-            clock.advance(after)
-        else:
-            await queue.push([call("a")])
-        await waiting
-
-    await woken(after=0)
-    assert await names(queue) == ["a"]
-    await woken(after=queue.visibility_s + 0.1)
+    assert await woken_with(after=0) == ["a"]
+    assert await names(queue) == []
+    assert await woken_with(after=queue.visibility_s + 0.1) == ["a"]
+    await place.advance(queue.visibility_s + 0.1)
     (a,) = await queue.reserve(1)
     await queue.release(a.lease, 5)
     assert await names(queue) == []
-    await woken(after=5.1)
-    assert await names(queue) == ["a"]
+    assert await woken_with(after=5.1) == ["a"]
+
+
+async def test_who_waits_for_nothing_goes_on_waiting(queue: Queue) -> None:
+    waiting = asyncio.ensure_future(queue.wait())
+    await waiting
+    assert await names(queue) == []
+    looks = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            while True:
+                await queue.wait()
+                looks += 1
+                assert await names(queue) == []
+    assert looks < 10
 
 
 async def test_a_cancelled_reservation_loses_nothing(queue: Queue) -> None:
@@ -167,74 +193,88 @@ async def test_a_cancelled_reservation_loses_nothing(queue: Queue) -> None:
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await taking
-    while not (found := await names(queue)):
-        await queue.wait()
+    async with asyncio.timeout(20):
+        while not (found := await names(queue)):
+            await queue.wait()
     assert found == ["a"]
 
 
-async def test_a_file_survives_its_process_with_leases_and_delays(tmp_path: Path, clock: FakeClock) -> None:
-    url = f"bolt://{tmp_path}/fn.mq"
-    queue = await open_queue(url, clock)
-    await queue.push([call("leased"), call("a"), call("late", delay=30)])
-    (leased,) = await queue.reserve(1)
-    await queue.close()
-    clock.advance(20)
-    queue = await open_queue(url, clock)
-    assert await names(queue) == ["a"]
-    clock.advance(10.1)
-    assert await names(queue) == ["late"]
-    clock.advance(queue.visibility_s)
-    assert await names(queue) == ["leased", "a", "late"]
-    assert await queue.settle([leased.lease]) == [False]
-    await queue.close()
+async def test_what_is_kept_survives_with_leases_and_delays(durable: QueueAtHand) -> None:
+    async with opened(durable) as queue:
+        await queue.push([call("leased"), call("a"), call("late", delay=30)])
+        (leased,) = await queue.reserve(1)
+    await durable.advance(20)
+    async with opened(durable) as queue:
+        assert await names(queue) == ["a"]
+        await durable.advance(10.1)
+        assert await names(queue) == ["late"]
+        await durable.advance(queue.visibility_s)
+        assert await names(queue) == ["leased", "a", "late"]
+        assert await queue.settle([leased.lease]) == [False]
 
 
-async def test_a_step_of_the_wall_clock_ends_no_lease(queue: Queue, clock: FakeClock) -> None:
+async def test_a_step_of_the_wall_clock_ends_no_lease(queue: Queue, place: QueueAtHand) -> None:
     await queue.push([call("a")])
     (a,) = await queue.reserve(1)
-    clock.set_wall(+3600)
+    place.clock.set_wall(+3600)
     assert await names(queue) == []
-    clock.set_wall(-7200)
-    clock.advance(queue.visibility_s + 1)
+    place.clock.set_wall(-7200)
+    await place.advance(queue.visibility_s + 1)
     assert await names(queue) == ["a"]
     assert await queue.settle([a.lease]) == [False]
 
 
-async def test_a_file_has_one_process(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_file_has_one_process(tmp_path: Path) -> None:
     url = f"bolt://{tmp_path}/fn.mq"
-    first = await open_queue(url, clock)
+    first = await open_queue(url, FakeClock())
     with pytest.raises(StartUpError, match="another process uses it"):
-        await open_queue(url, clock)
+        await open_queue(url, FakeClock())
     await first.close()
 
 
-async def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "fn.mq"
     old = bytes(16) + (0xED0CDAED).to_bytes(4, "little") + bytes(4096)
     file.write_bytes(old)
     with pytest.raises(StartUpError, match="no queue of Hearth's"):
-        await open_queue(f"bolt://{file}", clock)
+        await open_queue(f"bolt://{file}", FakeClock())
     assert file.read_bytes() == old
 
 
-async def test_a_message_that_is_no_call_is_dropped(tmp_path: Path, clock: FakeClock) -> None:
-    import sqlite3
-
-    url = f"bolt://{tmp_path}/fn.mq"
-    queue = await open_queue(url, clock)
-    await queue.push([call("first"), call("good")])
-    await queue.close()
-    with sqlite3.connect(tmp_path / "fn.mq") as db:
-        db.execute("UPDATE messages SET call = ? WHERE seq = 1", (b'{"id": 7}',))
-    db.close()
-    queue = await open_queue(url, clock)
-    assert await names(queue) == ["good"]
-    clock.advance(queue.visibility_s + 1)
-    assert await names(queue) == ["good"]
-    await queue.close()
+async def test_a_message_that_names_no_call_is_dropped_with_a_log_line(durable: QueueAtHand) -> None:
+    async with opened(durable) as queue:
+        await queue.push([call("first"), call("good")])
+    durable.garble(b'{"id": 7}')
+    async with opened(durable) as queue:
+        with capture_logs() as lines:
+            assert await names(queue) == ["good"]
+        (line,) = [line for line in lines if line["event"] == "message dropped"]
+        assert line["message"] == '{"id": 7}'
+        await durable.advance(queue.visibility_s + 1)
+        assert await names(queue) == ["good"]
 
 
-@pytest.mark.parametrize("url", ["nats://x", "nonsense"])
-async def test_an_unknown_queue_is_a_sentence(url: str, clock: FakeClock) -> None:
-    with pytest.raises(StartUpError):
-        await open_queue(url, clock)
+async def test_a_message_that_nobody_can_run_still_names_its_call(durable: QueueAtHand) -> None:
+    async with opened(durable) as queue:
+        await queue.push([call("first")])
+    durable.garble(b'{"id":"first","app_name":"a","path":"/p","payload":"x","payload_encoding":"rot13"}')
+    async with opened(durable) as queue:
+        (reserved,) = await queue.reserve(1)
+        assert (reserved.call.id, reserved.call.app_name, reserved.call.path) == ("first", "a", "/p")
+        assert "rot13" in reserved.fault
+        assert await queue.settle([reserved.lease]) == [True]
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("nats://x", "mq type not supported nats"),
+        ("nonsense:secret@host", "bad MQ URL"),
+        ("redis://:secret@", "bad MQ URL"),
+        ("redis://:secret@host:port/", "bad MQ URL"),
+    ],
+)
+async def test_an_unknown_queue_is_a_sentence_without_its_password(url: str, sentence: str) -> None:
+    with pytest.raises(StartUpError, match=sentence) as raised:
+        await open_queue(url, FakeClock())
+    assert "secret" not in str(raised.value)

@@ -64,8 +64,19 @@ def test_an_async_function_sees_the_original_request(node: RunningNode) -> None:
     assert told["call"]["protocol"]["request_url"] == f"{node.url}{path}?a=1"
     assert told["headers"]["X-Function"] == ["Test"]
     assert told["body"] == body
+    assert "Content-Length" not in told["headers"]
     assert told["id"] == answer.headers["fn_call_id"]
     assert told["env"]["FN_TYPE"] == "async"
+
+
+def test_an_async_function_sees_the_original_length_and_type(node: RunningNode) -> None:
+    path = node.route("later-sees-http", "http", type="async")
+    body = json.dumps({"tell": True})
+    answer = node.http.post(path, content=body, headers={"Content-Type": "text/x"})
+    assert node.ended(answer)["status"] == "success"
+    told = json.loads(node.log(answer).partition("\r\n\r\n")[2])
+    assert told["body"] == body
+    assert (told["headers"]["Content-Length"], told["headers"]["Content-Type"]) == ([str(len(body))], ["text/x"])
 
 
 def test_a_binary_payload_survives(node: RunningNode) -> None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import concurrent.futures
-import http.client
+import datetime as dt
 import json
-import socket
 import time
-from urllib.parse import urlsplit
+import urllib.parse
 
 import httpx
 import pytest
 from tests.support.node import RunningNode
+from tests.support.raw_http import RawClient
 
 
-def test_an_unknown_app_is_not_found(node: RunningNode) -> None:
-    answer = node.http.get("/r/nosuchapp/x")
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_unknown_app_is_not_found(node: RunningNode, method: str) -> None:
+    answer = node.http.request(method, "/r/nosuchapp/x")
     assert (answer.status_code, answer.json()) == (404, {"error": {"message": "App not found"}})
 
 
-def test_an_unknown_route_is_not_found(node: RunningNode) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_unknown_route_is_not_found(node: RunningNode, method: str) -> None:
     node.route("known", "http")
-    answer = node.http.post("/r/e2e/unknown")
+    answer = node.http.request(method, "/r/e2e/unknown")
     assert (answer.status_code, answer.json()) == (404, {"error": {"message": "Route not found"}})
 
 
@@ -52,6 +54,20 @@ def test_a_failing_function_is_a_502_with_the_routes_headers(node: RunningNode, 
     assert answer.headers["x-function"] == "Test"
     record = node.record(answer)
     assert (record["status"], record["error"]) == ("error", "container exit code 2")
+
+
+def test_an_image_whose_program_fails_is_a_502_with_the_routes_headers(node: RunningNode, any_format: str) -> None:
+    config = {"CRASH_AT_START": "3"}
+    path = node.route(f"crash-{any_format}", any_format, headers={"X-Function": ["Test"]}, config=config)
+    answer = node.call(path, echo="never")
+    assert (answer.status_code, answer.json()) == (502, {"error": {"message": "container exit code 3"}})
+    assert answer.headers["x-function"] == "Test"
+
+
+def test_memory_beyond_the_machine_is_refused(node: RunningNode, any_format: str) -> None:
+    answer = node.call(node.route(f"huge-{any_format}", any_format, memory=8192), echo="never")
+    assert (answer.status_code, answer.json()) == (503, {"error": {"message": "Timed out - server too busy"}})
+    assert "retry-after" not in answer.headers  # it will never fit
 
 
 def test_a_hot_function_that_exits_0_during_a_call_is_a_502(node: RunningNode, hot: str) -> None:
@@ -97,6 +113,24 @@ def test_sequential_calls_use_one_container(node: RunningNode, hot: str) -> None
     assert len(marks) == 1, answer
 
 
+def test_each_of_two_calls_of_one_container_gets_its_own_body(node: RunningNode, hot: str) -> None:
+    path = node.route(f"one-{hot}", hot)
+    told = [node.http.post(f"{path}?do=%7B%22tell%22:1%7D", content=body).json() for body in (b"x" * 70_000, b"y")]
+    assert [one["body"] for one in told] == ["x" * 70_000, "y"]
+    assert told[0]["born"] == told[1]["born"]
+
+
+def test_a_json_answer_that_fills_a_read_buffer_leaves_its_container_usable(node: RunningNode) -> None:
+    path = node.route("one-json", "json")
+    before = node.call(path, tell=True).json()["born"]
+    frame = len(json.dumps({"body": "", "protocol": {"status_code": 200}}))
+    for buffer in (512, 1024, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 1048576):
+        for size in (buffer - 1, buffer, buffer + 1):  # the object ends before, with and behind the buffer
+            answer = node.call(path, size=size - frame)
+            assert (answer.status_code, len(answer.content)) == (200, size - frame)
+    assert node.call(path, tell=True).json()["born"] == before
+
+
 def test_config_is_the_environment_and_headers_cannot_change_it(node: RunningNode, any_format: str) -> None:
     node.http.post("/v1/apps", json={"app": {"name": "e2e"}})
     node.http.patch("/v1/apps/e2e", json={"app": {"config": {"APP_VAR": "a=b"}}})
@@ -110,7 +144,11 @@ def test_config_is_the_environment_and_headers_cannot_change_it(node: RunningNod
     assert environment["FN_PATH"] == f"/config-{any_format}"
     assert environment["FN_MEMORY"] == "256"
     assert environment["FN_TYPE"] == "sync"
-    assert "FN_CPUS" not in environment
+    expected = {"FN_FORMAT", "FN_APP_NAME", "FN_PATH", "FN_MEMORY", "FN_TYPE"}
+    if any_format == "default":
+        expected |= {"FN_DEADLINE", "FN_METHOD", "FN_REQUEST_URL", "FN_CALL_ID"}
+    assert {name for name in environment if name.startswith("FN_") and "HEADER" not in name} == expected
+    assert {name for name in environment if name.endswith("_VAR")} == {"APP_VAR", "ROUTE_VAR"}
     assert (environment["APP_VAR"], environment["ROUTE_VAR"]) == ("a=b", "r\nr")
     assert told["body"] == body
     if any_format == "default":
@@ -137,20 +175,43 @@ def test_json_input_carries_the_call(node: RunningNode) -> None:
     assert call["call_id"] == answer.headers["fn_call_id"]
     assert call["content_type"] == "text/x"
     assert call["type"] == "sync"
-    assert call["deadline"].endswith("Z")
+    created_at = dt.datetime.fromisoformat(node.record(answer)["created_at"])
+    assert dt.datetime.fromisoformat(call["deadline"]) == created_at + dt.timedelta(seconds=30)
+    assert call["body"] == '{"tell":1}'
     assert call["protocol"]["type"] == "http"
     assert call["protocol"]["method"] == "POST"
     assert call["protocol"]["request_url"] == f"{node.url}{path}?a=1&b=2"
 
 
 def test_json_input_without_data_has_an_empty_body(node: RunningNode) -> None:
-    assert node.http.get(node.route("nothing", "json")).text == ""
+    path = node.route("fields", "json")
+    headers = {"X-A": "b", "Accept": "*/*", "Accept-Encoding": "x", "User-Agent": "y", "Connection": "keep-alive"}
+    call = node.http.get(f"{path}?do=%7B%22tell%22:1%7D", headers=headers).json()["call"]
+    assert (call["body"], call["content_type"]) == ("", "")
+    assert call["protocol"]["headers"] == {
+        "Accept": ["*/*"],
+        "Accept-Encoding": ["x"],
+        "Connection": ["keep-alive"],
+        "User-Agent": ["y"],
+        "X-A": ["b"],
+    }
+    assert (call["protocol"]["type"], call["protocol"]["method"]) == ("http", "GET")
+
+
+def test_json_input_carries_the_data(node: RunningNode) -> None:
+    path = node.route("fields", "json")
+    call = node.http.post(f"{path}?do=%7B%22tell%22:1%7D", json={"a": "a"}).json()["call"]
+    assert json.loads(call["body"]) == {"a": "a"}
 
 
 def test_a_body_of_unknown_length_is_echoed(node: RunningNode, any_format: str) -> None:
     path = node.route(f"chunked-{any_format}", any_format)
     answer = node.http.post(path, content=iter([b"one ", b"two ", b"three"]))
     assert (answer.status_code, answer.text) == (200, "one two three")
+    if any_format == "http":
+        told = node.http.post(f"{path}?do=%7B%22tell%22:1%7D", content=iter([b"one ", b"two"])).json()
+        assert (told["headers"]["Transfer-Encoding"], told["body"]) == (["chunked"], "one two")
+        assert "Content-Length" not in told["headers"]
 
 
 def test_a_large_body_is_echoed(node: RunningNode, any_format: str) -> None:
@@ -178,13 +239,22 @@ def test_head_answers_with_headers_only(node: RunningNode, hot: str) -> None:
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_garbage_is_a_502_and_the_next_call_works(node: RunningNode, hot: str) -> None:
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "this is no answer\n\n\n\n",
+        "left in\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
+        'left in\n{"body":"x"}\n',
+    ],
+)
+def test_garbage_is_a_502_and_the_next_call_works(node: RunningNode, hot: str, garbage: str) -> None:
     path = node.route(f"garbage-{hot}", hot)
-    answer = node.call(path, raw="this is no answer\n\n\n\n")
+    before = node.call(path, tell=True).json()["born"]
+    answer = node.call(path, raw=garbage)
     assert answer.status_code == 502
     assert answer.json()["error"]["message"].startswith(f"invalid {hot} response from function err: ")
     assert node.record(answer)["status"] == "error"
-    assert node.call(path, echo="next").text == "next"
+    assert node.call(path, tell=True).json()["born"] != before
 
 
 @pytest.mark.parametrize("surplus", ['{"body":"stolen"}\n', "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"])
@@ -221,12 +291,13 @@ def test_a_flood_of_stderr_harms_nobody_and_is_cut_in_the_log(node: RunningNode,
     assert node.call(path, echo="next").text == "next"
 
 
-def test_a_death_within_the_answer_is_seen_as_truncation(node: RunningNode) -> None:
-    path = node.route("truncated", "http")
+@pytest.mark.parametrize("format_name", ["default", "http"])
+def test_a_death_within_the_answer_is_seen_as_truncation(node: RunningNode, format_name: str) -> None:
+    path = node.route(f"truncated-{format_name}", format_name)
     with pytest.raises(httpx.RemoteProtocolError):
         node.call(path, size=10 << 20, die=True)
     assert node.call(path, echo="next").text == "next"
-    calls = node.http.get("/v1/apps/e2e/calls", params={"path": "/truncated"}).json()["calls"]
+    calls = node.http.get("/v1/apps/e2e/calls", params={"path": f"/truncated-{format_name}"}).json()["calls"]
     assert sorted(call["status"] for call in calls) == ["error", "success"]
 
 
@@ -249,14 +320,23 @@ def test_memory_beyond_the_limit_is_told(node: RunningNode, any_format: str) -> 
 def test_a_body_that_comes_too_late_reaches_no_function(node: RunningNode, hot: str) -> None:
     path = node.route(f"late-{hot}", hot, timeout=2)
     before = node.call(path, tell=True).json()["born"]
-    address = urlsplit(node.url)
-    with socket.create_connection((address.hostname, address.port)) as late:
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n"
-        late.sendall(head.encode())
-        answer = http.client.HTTPResponse(late)
-        answer.begin()  # the deadline passes
-        assert answer.status == 504
-    assert node.call(path, tell=True).json()["born"] == before  # untouched, so it serves on
+    bodies = ['{"echo":"first"}', '{"tell":1,"a":2}']
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n"
+    with RawClient(node.url) as first, RawClient(node.url) as second:
+        first.send(head)
+        late = first.answer()  # the deadline passes
+        assert late
+        assert (late.status, late.message) == (504, "Timed out")
+        second.send(head)
+        assert second.quiet_for(0.5)
+        first.send(bodies[0])
+        assert second.quiet_for(0.5)
+        second.send(bodies[1])
+        answer = second.answer()
+        assert answer
+        told = json.loads(answer.body)
+        assert (told["body"], told["born"]) == (bodies[1], before)  # untouched by the first, so it serves on
+        assert first.quiet_for(0.1) or first.is_closed()
 
 
 def test_a_client_that_leaves_ends_its_call(node: RunningNode, hot: str) -> None:
@@ -273,10 +353,13 @@ def test_a_client_that_leaves_ends_its_call(node: RunningNode, hot: str) -> None
     raise AssertionError(calls)
 
 
-def test_an_answer_before_the_input_is_read_is_delivered(node: RunningNode) -> None:
-    path = node.route("early", "default", memory=512)
-    answer = node.http.post(path, content=b'{"echo":"x"' + b" " * (10 << 20) + b"}")
-    assert (answer.status_code, answer.text) == (200, "x")
+def test_an_answer_before_the_input_is_read_is_delivered(node: RunningNode, any_format: str) -> None:
+    config = {"EARLY": "1"} if any_format == "json" else {}
+    path = node.route(f"early-{any_format}", any_format, config=config)
+    do = urllib.parse.quote('{"unread":1,"echo":"early"}')
+    for _ in range(2):
+        answer = node.http.post(f"{path}?do={do}", content=b"x" * (10 << 20))
+        assert (answer.status_code, answer.text) == (200, "early")
 
 
 def test_stats_are_consistent(node: RunningNode) -> None:

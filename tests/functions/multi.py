@@ -26,7 +26,8 @@ which wins, so that the body can be anything. Without orders the answer is the b
     later      write this text to stdout once ``later_ms`` (default 200) have passed, while the next call is awaited
     later_err  the same, to stderr
 
-Environment: CRASH_AT_START exits with that code before anything is read; BANNER is written to stdout first of all.
+Environment: CRASH_AT_START exits with that code before anything is read; BANNER is written to stdout first of all;
+EARLY answers the first line of json input and takes no more.
 """
 
 import json
@@ -179,6 +180,10 @@ def http_answer(done, orders):
 
 
 def serve_json():
+    if "EARLY" in os.environ:
+        STDIN.readline()
+        write(b'{"body":"early"}\n')
+        time.sleep(3600)
     lines = []
     for line in STDIN:
         if line.strip():

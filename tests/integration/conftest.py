@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.support import contract
 
 from hearth.clock import SystemClock
 from hearth.datastore.sql import SqlDatastore, open_datastore
@@ -23,7 +24,9 @@ async def datastore(tmp_path: Path) -> AsyncIterator[SqlDatastore]:
 
 @pytest.fixture
 async def api(datastore: SqlDatastore) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the API."""
+    """A client of the API; every answer that it gets is checked against the published description."""
     app = Api(datastore, SystemClock(), lambda: {"Queue": 0, "FunctionStatsMap": {}})
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
+    transport = httpx.ASGITransport(app)
+    hooks = {"response": [contract.check]}
+    async with httpx.AsyncClient(transport=transport, base_url="http://api", event_hooks=hooks) as client:
         yield client

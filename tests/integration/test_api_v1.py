@@ -6,28 +6,16 @@ import datetime as dt
 
 import httpx
 import pytest
+from tests.support.api import ROUTES, make, message
 
 from hearth.datastore.sql import SqlDatastore
 from hearth.models.call import Call
 from hearth.models.ids import encode
 
-ROUTES = "/v1/apps/myapp/routes"
 CPUS = "Cpus is invalid. Value should be either between [0.000 and 1024.000] or [0m and 1024000m] milliCPU units"
 TIMEOUT = "timeout value is out of range. Sync should be between 0 and 120, async should be between 0 and 3600"
 IDLE = "idle_timeout value is out of range. It should be between 0 and 3600"
 MEMORY = "memory value is out of range. It should be between 0 and 8192"
-
-
-def message(answer: httpx.Response) -> str:
-    assert answer.headers["content-type"] == "application/json; charset=utf-8"
-    return str(answer.json()["error"]["message"])
-
-
-async def make(api: httpx.AsyncClient, path: str = "/myroute", **fields: object) -> dict[str, object]:
-    answer = await api.post(ROUTES, json={"route": {"path": path, "image": "fnproject/hello", **fields}})
-    assert answer.status_code == 200, answer.text
-    route: dict[str, object] = answer.json()["route"]
-    return route
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ class ProcessBench(Bench):
 
     def build(self, source: Path, recipe: str) -> str:
         """A bundle of the probe, named like its folder."""
-        source.mkdir()
+        source.mkdir(exist_ok=True)
         (source / "func.py").write_bytes(PROBE.read_bytes())
         (source / "func.yaml").write_text(f"name: {source.name}\n{recipe}\n")
         return bundle.build(source, self._bundles)[0]

@@ -16,6 +16,7 @@ import httpx
 
 HEARTH = Path(sys.executable).with_name("hearth")
 MULTI = Path(__file__).parent.parent / "functions" / "multi.py"
+WITNESS = MULTI.with_name("witness.py")
 
 
 class RunningNode:
@@ -75,7 +76,7 @@ def running_node(driver: str, data: Path, image: str, **environment: str) -> Ite
         "FN_DRIVER": driver,
         "FN_DATA_DIR": str(data),
         "FN_PORT": "0",
-        "FN_MAX_TOTAL_MEMORY": str(8 << 30),
+        "FN_MAX_TOTAL_MEMORY": str(8191 << 20),  # the largest memory of a route can never fit
         **environment,
     }
     log = (data / "server.log").open("w")
@@ -107,10 +108,15 @@ def _url(process: subprocess.Popen[str]) -> str:
 
 def build_multi(data: Path, folder: Path) -> str:
     """The test function as a bundle; its reference."""
+    return build_bundle(data, folder, MULTI)
+
+
+def build_bundle(data: Path, folder: Path, script: Path) -> str:
+    """A script as a bundle; its reference."""
     folder.mkdir(parents=True)
-    (folder / "func.py").write_bytes(MULTI.read_bytes())
-    (folder / "func.yaml").write_text("name: multi\nversion: '1'\nruntime: python\n")
+    (folder / "func.py").write_bytes(script.read_bytes())
+    (folder / "func.yaml").write_text(f"name: {script.stem}\nversion: '1'\nruntime: python\n")
     subprocess.run(
         [HEARTH, "build", folder], env={**os.environ, "FN_DATA_DIR": str(data)}, check=True, stdout=subprocess.DEVNULL
     )
-    return "multi:1"
+    return f"{script.stem}:1"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from tests.support.virtual_time import VirtualTimeLoop
+from tests.support.virtual_time import VirtualLoop
 
 #: Iterations after which nothing that was ready is left: a hand-over to a call that gave up takes three.
 _SETTLED = 6
@@ -16,7 +16,7 @@ class SteppedLoop:
     """Between two iterations a test may do several things "in the same tick"."""
 
     def __init__(self) -> None:
-        self._loop = VirtualTimeLoop()
+        self._loop = VirtualLoop()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

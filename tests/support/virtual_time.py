@@ -1,35 +1,36 @@
-"""An event loop whose time passes only when nobody has anything to do.
+"""An event loop on which time costs nothing: when nobody can run, it is at once as late as the next timer says.
 
 For tests and simulations of code that waits on the loop's own timers. There are no threads, signals or descriptors: a
-coroutine that needs a file or a socket does not run here. Usable as ``asyncio.Runner(loop_factory=VirtualTimeLoop)``.
+coroutine that needs a file or a socket does not run here. Usable as ``asyncio.Runner(loop_factory=VirtualLoop)``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
-
-from hearth.clock import SystemClock
 
 T = TypeVar("T")
 
+_EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
 
 class Deadlock(RuntimeError):
-    """Everybody waits and no timer is set."""
+    """Every task waits, and nothing is scheduled that could wake one."""
 
 
 class _Idle:
-    """What the loop asks to wait: never sleeps, but is at once as late as the next timer says."""
+    """What the loop asks to wait: time jumps instead."""
 
-    def __init__(self, loop: VirtualTimeLoop) -> None:
+    def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        """Be later by ``timeout``."""
         if timeout is None:
             waiting = ", ".join(sorted(task.get_name() for task in asyncio.all_tasks(self._loop)))
-            raise Deadlock(f"no timer is set at {self._loop.time():g} s, and these tasks wait: {waiting}")
+            raise Deadlock(f"nothing is scheduled at {self._loop.time():g} s, and these tasks wait: {waiting}")
         self._loop.elapsed += timeout
         return []
 
@@ -37,8 +38,8 @@ class _Idle:
         """Nothing is open."""
 
 
-class VirtualTimeLoop(asyncio.BaseEventLoop):
-    """A loop without I/O and threads, in which waiting costs nothing.
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Virtual time.
 
     Attributes:
         elapsed: Seconds since the loop was made; what :meth:`time` tells.
@@ -61,18 +62,24 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         """No other thread has to wake this one."""
 
 
-class VirtualClock(SystemClock):
-    """A clock whose wall time follows the loop's."""
-
-    _EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+class VirtualClock:
+    """A :class:`hearth.clock.Clock` that follows the running :class:`VirtualLoop`, wall time included."""
 
     def now(self) -> dt.datetime:
-        """The wall time."""
-        return self._EPOCH + dt.timedelta(seconds=self.monotonic())
+        """Wall time."""
+        return _EPOCH + dt.timedelta(seconds=self.monotonic())
 
     def now_ms(self) -> int:
-        """Milliseconds of wall time."""
+        """Wall time in milliseconds since 1970."""
         return round(self.now().timestamp() * 1000)
+
+    def monotonic(self) -> float:
+        """Loop time."""
+        return asyncio.get_running_loop().time()
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+        """A timer of the loop."""
+        return asyncio.get_running_loop().call_at(when, callback, *args)
 
 
 def run(scenario: Coroutine[Any, Any, T], limit_s: float = 2000.0) -> T:
@@ -86,5 +93,5 @@ def run(scenario: Coroutine[Any, Any, T], limit_s: float = 2000.0) -> T:
         async with asyncio.timeout(limit_s):
             return await scenario
 
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(bounded())

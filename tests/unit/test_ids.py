@@ -1,9 +1,14 @@
 """Ids: layout, order, uniqueness."""
 
+import concurrent.futures
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hearth.models import ids
+
+PER_THREAD = 5_000  # raise it to 125_000 for a million
 
 
 @given(st.integers(min_value=0, max_value=(1 << 128) - 1))
@@ -33,3 +38,30 @@ def test_ids_increase_even_when_the_clock_steps_back(moments: list[int]) -> None
     generate = ids.IdGenerator(1, lambda: next(times))
     made = [generate() for _ in moments]
     assert made == sorted(set(made))
+
+
+def test_the_order_holds_across_the_end_of_the_counter() -> None:
+    generate = ids.IdGenerator(1, lambda: 5)
+    generate._counter = (1 << 32) - 2  # four thousand million ids later
+    made = [generate() for _ in range(3)]
+    assert made == sorted(set(made))
+    assert [ids.decode(one) & 0xFFFFFFFF for one in made] == [(1 << 32) - 1, 0, 1]
+
+
+def test_threads_and_processes_never_share_an_id() -> None:
+    """Two processes of two ports, four threads each, one frozen clock: every id is used once."""
+    generators = [ids.IdGenerator(ids.machine_id("10.1.2.3", port), lambda: 5) for port in (8080, 8081)]
+
+    def made(thread: int) -> list[str]:
+        return [generators[thread % 2]() for _ in range(PER_THREAD)]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        lists = list(pool.map(made, range(8)))
+    assert all(one == sorted(one) for one in lists)
+    assert len(set().union(*lists)) == 8 * PER_THREAD
+
+
+@pytest.mark.parametrize("text", ["", "0" * 25, "0" * 27, "0" * 25 + "U", "8" + "0" * 25, "0" * 25 + "\u0661"])
+def test_what_is_no_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="id"):
+        ids.decode(text)

@@ -178,7 +178,7 @@ def test_surplus_comes_with_the_answer(hot: Running) -> None:
 
 
 def test_late_output_comes_between_calls(hot: Running) -> None:
-    assert hot.call(echo="x", later="late", later_ms=1, later_err="late too")[1:] == (b"x", False)
+    assert hot.call(echo="x", later="late", later_ms=300, later_err="late too")[1:] == (b"x", False)
     assert hot.read() == b"late"
     assert os.read(hot.stderr.fileno(), 100) == b"late too"
 

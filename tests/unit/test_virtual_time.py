@@ -7,11 +7,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from tests.support.virtual_time import Deadlock, VirtualClock, VirtualTimeLoop
+from tests.support.virtual_time import Deadlock, VirtualClock, VirtualLoop
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(coroutine)
 
 
@@ -63,5 +63,5 @@ def test_a_deadlock_is_told_and_does_not_hang() -> None:
         task = asyncio.get_running_loop().create_task(asyncio.Event().wait(), name="waits for ever")
         await task
 
-    with pytest.raises(Deadlock, match=r"no timer is set at 0 s, .*waits for ever"):
+    with pytest.raises(Deadlock, match=r"nothing is scheduled at 0 s, .*waits for ever"):
         run(main())

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import Final
+
+import msgspec
 
 from hearth.access.base import AlreadyStarted, DataAccess, EndedCall
 from hearth.batch import GroupCommit
+from hearth.clock import Clock, pause
 from hearth.datastore.base import Datastore
 from hearth.models.app import App
 from hearth.models.call import QUEUED, RUNNING, Call
@@ -14,22 +19,32 @@ from hearth.models.route import Route
 from hearth.queues.base import Queue, Reserved
 from hearth.telemetry.logs import get_logger
 
+#: Seconds that a client waits for the record of its accepted call, if the datastore fails; 202 comes all the same.
+_RECORD_WAIT_S: Final = 5.0
+_RECORD_AGAIN_S: Final = 0.5
+#: Accepted calls whose records may wait for the datastore; of those beyond, the start makes the record.
+_MAX_LATE: Final = 10_000
+
 _log = get_logger(__name__)
 
 
 class LocalAccess(DataAccess):
     """Straight to the datastore and the queue, many calls in one transaction."""
 
-    def __init__(self, datastore: Datastore, queue: Queue) -> None:
+    def __init__(self, datastore: Datastore, queue: Queue, clock: Clock) -> None:
         self._datastore = datastore
         self._queue = queue
+        self._clock = clock
+        self._closing = False
         self._accepted = GroupCommit(self._enqueue)
+        self._late = GroupCommit(self._record_late)
         self._starting = GroupCommit(datastore.start_calls)
         self._settled = GroupCommit(queue.settle)
 
     async def close(self) -> None:
         """Wait until all is written. The stores are closed by whoever opened them."""
-        for group in (self._accepted, self._starting, self._settled):
+        self._closing = True
+        for group in (self._accepted, self._late, self._starting, self._settled):
             await group.close()
 
     async def get_app(self, name: str) -> App:
@@ -51,7 +66,10 @@ class LocalAccess(DataAccess):
 
     async def enqueue(self, call: Call) -> None:
         """Have the message, then the record."""
-        await self._accepted.put(call)
+        if await self._accepted.put(call) or self._late.waiting >= _MAX_LATE:
+            return
+        late = self._late.put(msgspec.structs.replace(call, payload=b"", config={}, headers={}))
+        await asyncio.wait([late], timeout=_RECORD_WAIT_S)
 
     async def dequeue(self, limit: int) -> list[Reserved]:
         """Wait for the queue, then take."""
@@ -86,11 +104,22 @@ class LocalAccess(DataAccess):
         call.created_at, call.started_at = stored.created_at, stored.started_at
         await self._datastore.put_calls([(call, b"")])
 
-    async def _enqueue(self, calls: list[Call]) -> Sequence[None]:
+    async def _enqueue(self, calls: list[Call]) -> Sequence[bool]:
+        """For each call whether its record, too, is stored."""
         # The message comes first: a message without a record still runs, a record without a message never would.
         await self._queue.push(calls)
+        return [await self._recorded(calls)] * len(calls)
+
+    async def _record_late(self, calls: list[Call]) -> Sequence[None]:
+        """Keep trying; what has been started meanwhile has its record, which stays."""
+        while not await self._recorded(calls) and not self._closing:
+            await pause(self._clock, _RECORD_AGAIN_S)
+        return [None] * len(calls)
+
+    async def _recorded(self, calls: list[Call]) -> bool:
         try:
             await self._datastore.add_calls(calls)
         except HearthError as exc:
-            _log.error("queued calls not recorded, their start will", calls=len(calls), error=str(exc))
-        return [None] * len(calls)
+            _log.error("accepted calls not recorded yet", calls=len(calls), error=str(exc))
+            return False
+        return True

@@ -312,7 +312,8 @@ class Agent:
         except Exception as exc:  # every call ends exactly once, whatever went wrong
             error = self._explain(call, exc)
         if self._end(call, error) or not isinstance(error, ServerBusy | ClientGone | NotStarted):
-            call.stored = await self._recorder.record(self._result(call, error))
+            call.ended = self._result(call, error)
+            call.stored = await self._recorder.record(call.ended)
         if error is not None:
             raise error
 

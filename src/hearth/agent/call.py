@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from hearth.access.base import EndedCall
 from hearth.agent.function import Function
 from hearth.agent.life import CallObserver, CallState, Life, call_life
 from hearth.agent.log import CallLog
@@ -135,7 +136,8 @@ class ActiveCall:
         first_piece: The beginning of its body, once read: another container may need it again.
         waited_s: Seconds from the request to its start (or until it gave up).
         take_over: Awaited once, when an async call holds its slot: raises :class:`NotStarted` if it may not be run.
-        stored: Its final record is in the store.
+        ended: Its final record and log, once it has ended and is to be recorded.
+        stored: They are in the store.
         samples: Its container's resource use during its exchange.
         life: Its state, once it was submitted.
     """
@@ -152,6 +154,7 @@ class ActiveCall:
     first_piece: bytes | None = None
     waited_s: float = 0.0
     take_over: Callable[[], Awaitable[None]] | None = None
+    ended: EndedCall | None = None
     stored: bool = False
     samples: list[StatsSample] = dataclasses.field(default_factory=list)
     life: Life[CallState] | None = None

@@ -4,27 +4,34 @@ A message stays in the queue, leased to this node, until the final record of its
 while the call waits or runs here. If this node dies, the lease expires and whoever gets the message next finds from the
 call's record how far it came: one that was not started is run, one that was running ends as ``error``, for it may have
 run in part; one that had ended is forgotten.
+
+Two things keep a call from being executed twice: nobody starts it after the time for which the lease is surely its own,
+and the start is a compare and swap of the call's record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 
 from hearth.access.base import AlreadyStarted, DataAccess
 from hearth.agent.agent import Agent
-from hearth.agent.call import NotStarted
+from hearth.agent.call import ActiveCall, NotStarted
 from hearth.clock import Clock, pause
 from hearth.models.call import ERROR, RUNNING, Call
-from hearth.models.errors import ApiError, HearthError, InternalError, ServerBusy
+from hearth.models.errors import HearthError, InternalError, ServerBusy
+from hearth.models.message import InvalidMessage
 from hearth.queues.base import Reserved
 from hearth.telemetry.logs import get_logger
 
 #: Calls that may be waiting here for a container. What waits in the queue instead can be taken by any node.
 _MAX_WAITING: Final = 32
+#: A call that was handed out so often and never started ends: it may be what kills the nodes that take it.
+_MAX_DELIVERIES: Final = 1000
 _TRY_AGAIN_S: Final = 1.0
 _MAX_DELAY_S: Final = 60.0
 
@@ -38,9 +45,24 @@ class Interrupted(InternalError):
         super().__init__("the server stopped while the call was running; it may have run in part")
 
 
+class NeverStarted(InternalError):
+    """Node after node took the call, and none came to start it."""
+
+    def __init__(self, deliveries: int) -> None:
+        super().__init__(f"the call was taken from the queue {deliveries} times and never started")
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class _Run:
+    """A call that is here.
+
+    Attributes:
+        until: Loop time until which the lease is surely ours.
+        waiting: It has not been started.
+    """
+
     lease: str
+    until: float
     waiting: bool = True
 
 
@@ -67,7 +89,13 @@ class Consumer:
     async def __aenter__(self) -> Consumer:
         await self._group.__aenter__()
         self._agent.on_room = self._changed.set
-        self._loops = [self._group.create_task(loop) for loop in (self._consume(), self._renew())]
+        self._loops = [
+            self._group.create_task(self._for_ever(step, failure))
+            for step, failure in (
+                (self._consume, "error fetching queued calls"),
+                (self._renew, "error renewing the leases of queued calls"),
+            )
+        ]
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
@@ -83,85 +111,122 @@ class Consumer:
 
     # -- taking ---------------------------------------------------------------------------------------------------
 
-    async def _consume(self) -> None:
+    async def _for_ever(self, step: Callable[[], Awaitable[None]], failure: str) -> None:
+        """The boundary of a loop: whatever goes wrong is told, costs a pause, and does not end it."""
         while True:
-            await self._room()
             try:
-                taken = await self._access.dequeue(self._max_waiting - self._waiting())
-            except HearthError as exc:
-                _log.error("error fetching queued calls", error=str(exc))
+                await step()
+            except Exception as exc:
+                _log.error(failure, error=str(exc), exc_info=None if isinstance(exc, HearthError) else exc)
                 await pause(self._clock, _TRY_AGAIN_S)
-                continue
-            for reserved in taken:
-                self._take(reserved)
 
-    async def _room(self) -> None:
+    async def _consume(self) -> None:
         while self._waiting() >= self._max_waiting or not self._agent.has_async_room():
             self._changed.clear()
             await self._changed.wait()
+        for reserved in await self._access.dequeue(self._max_waiting - self._waiting()):
+            self._take(reserved)
 
     def _waiting(self) -> int:
         return sum(run.waiting for run in self._runs.values())
 
     def _take(self, reserved: Reserved) -> None:
         if (run := self._runs.get(reserved.call.id)) is not None:
-            run.lease = reserved.lease  # its renewal came too late, and the message came back to us
+            run.lease, run.until = reserved.lease, reserved.until  # its renewal came too late, and it came back to us
             return
-        run = self._runs[reserved.call.id] = _Run(reserved.lease)
+        run = self._runs[reserved.call.id] = _Run(reserved.lease, reserved.until)
         self._group.create_task(self._run(reserved, run))
 
     async def _renew(self) -> None:
-        while True:
-            await pause(self._clock, self._access.visibility_s / 3)
-            if leases := [run.lease for run in self._runs.values()]:
-                try:
-                    await self._access.renew(leases)
-                except HearthError as exc:
-                    _log.error("leases of running calls not renewed", calls=len(leases), error=str(exc))
+        await pause(self._clock, self._access.visibility_s / 3)
+        runs = {run.lease: (call_id, run) for call_id, run in self._runs.items()}
+        if not runs:
+            return
+        until = self._clock.monotonic() + self._access.visibility_s
+        for (lease, (call_id, run)), held in zip(runs.items(), await self._access.renew(list(runs)), strict=True):
+            if run.lease != lease:
+                continue  # it came back to us meanwhile
+            if held:
+                run.until = until
+            elif self._runs.get(call_id) is run:
+                run.until = 0.0
+                _log.warning("lease of a queued call lost", call_id=call_id, waiting=run.waiting)
 
     # -- one call -------------------------------------------------------------------------------------------------
 
     async def _run(self, reserved: Reserved, run: _Run) -> None:
+        """The boundary of a call: if this fails, the lease expires, and the record tells what is to be done."""
         call = reserved.call
         try:
-            if await self._ended(call, run):
+            if await self._ended(reserved, run):
                 await self._access.settle(run.lease)
             else:
                 await self._access.release(run.lease, self._delay_s(reserved))
-        except HearthError as exc:  # the lease expires, and the call's record tells what is to be done
-            _log.error("error running async call", call_id=call.id, error=str(exc))
+        except Exception as exc:
+            told = None if isinstance(exc, HearthError) else exc
+            _log.error("error running async call", call_id=call.id, error=str(exc), exc_info=told)
         finally:
             del self._runs[call.id]
             self._changed.set()
             if self._stopping and not self._runs:
                 self._loops[1].cancel()
 
-    async def _ended(self, call: Call, run: _Run) -> bool:
+    async def _ended(self, reserved: Reserved, run: _Run) -> bool:
         """Run it; whether it is over and recorded, here or by somebody else."""
+        call = reserved.call
         try:
-            function = self._agent.accepted_function(call)
-            self._agent.check_capacity(function)
-        except ApiError as exc:  # no node of this size or release will ever run it
-            _log.error("error getting async call", call_id=call.id, error=str(exc))
-            return await self._agent.record_failure(call, exc)
-        active = self._agent.accepted_call(function, call)
-        active.take_over = lambda: self._take_over(call, run)
+            try:
+                active = self._active(reserved)
+            except Exception as exc:  # what was stored may be anything; no node of this size or release can run it
+                _log.error("error getting async call", call_id=call.id, error=str(exc))
+                return await self._failed(call, run, exc)
+            active.take_over = lambda: self._take_over(call, run)
+            return await self._submitted(active, run)
+        except NotStarted as exc:
+            found = exc.__cause__
+            return isinstance(found, AlreadyStarted) and await self._settle_accounts(call, run, found)
+
+    def _active(self, reserved: Reserved) -> ActiveCall:
+        if reserved.fault:
+            raise InvalidMessage(reserved.fault)
+        if reserved.deliveries > _MAX_DELIVERIES:
+            raise NeverStarted(reserved.deliveries)
+        function = self._agent.accepted_function(reserved.call)
+        self._agent.check_capacity(function)
+        return self._agent.accepted_call(function, reserved.call)
+
+    async def _submitted(self, active: ActiveCall, run: _Run) -> bool:
+        call = active.record
         try:
             await self._agent.submit(active)
-        except ServerBusy:
-            return active.stored
-        except NotStarted as exc:
-            if not isinstance(exc.__cause__, AlreadyStarted):
-                return False
-            await self._settle_accounts(call, exc.__cause__)
-            return True
-        except HearthError as exc:
+        except NotStarted:
+            raise
+        except ServerBusy as exc:
+            if run.waiting:
+                return active.stored
+            if not active.stored:  # it held a container, which was gone before it had the call
+                return await self._agent.record_failure(call, exc)
+        except Exception as exc:
             _log.info("error running async call", call_id=call.id, error=str(exc))
-        if not active.stored:
-            raise InternalError("its end was not recorded")
-        return True
+        return active.stored or await self._stored_at_last(active)
+
+    async def _stored_at_last(self, active: ActiveCall) -> bool:
+        """The store was away when the call ended: the message is held until the end is recorded."""
+        if active.ended is None:
+            raise InternalError("the call's end is not known")
+        while not self._stopping:
+            await pause(self._clock, _TRY_AGAIN_S)
+            try:
+                await self._access.finish_many([active.ended])
+            except HearthError as exc:
+                _log.error("end of an async call not recorded yet", call_id=active.record.id, error=str(exc))
+            else:
+                return True
+        raise InternalError("its end was not recorded")
 
     async def _take_over(self, call: Call, run: _Run) -> None:
+        if self._clock.monotonic() >= run.until:
+            raise NotStarted("its lease ended while it waited")
         running = msgspec.structs.replace(call, started_at=self._clock.now(), status=RUNNING)
         try:
             await self._access.start(running)
@@ -170,14 +235,22 @@ class Consumer:
         run.waiting = False
         self._changed.set()
 
-    async def _settle_accounts(self, call: Call, found: AlreadyStarted) -> None:
-        """Somebody started this call, and the message came back: nobody runs it any more."""
-        _log.warning("accepted call had been started before", call_id=call.id, status=found.status)
+    async def _failed(self, call: Call, run: _Run, why: Exception) -> bool:
+        """Record that it can never run, unless it has run: the message may have come back after its end."""
+        await self._take_over(call, run)
+        return await self._agent.record_failure(call, why)
+
+    async def _settle_accounts(self, call: Call, run: _Run, found: AlreadyStarted) -> bool:
+        """Somebody started this call, and the message came back: if the lease is ours, nobody runs it any more."""
         if found.status == RUNNING:
+            if await self._access.renew([run.lease]) != [True]:
+                return False
             call.status, call.error = ERROR, str(Interrupted())
             call.completed_at = self._clock.now()
             await self._access.interrupted(call)
+        _log.warning("accepted call had been started before", call_id=call.id, status=found.status)
+        return True
 
     def _delay_s(self, reserved: Reserved) -> float:
         """A call that found no room waits longer each time; one that shutdown gives back does not."""
-        return 0.0 if self._stopping else min(_MAX_DELAY_S, 2.0 ** (reserved.deliveries - 1))
+        return 0.0 if self._stopping else min(_MAX_DELAY_S, 2.0 ** min(reserved.deliveries - 1, 10))

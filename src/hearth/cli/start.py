@@ -8,11 +8,15 @@ import uvloop
 from hearth import FN_VERSION, __version__, nodes, settings
 from hearth.telemetry import logs
 
+_log = logs.get_logger(__name__)
+
 
 def start() -> None:
     """Run a node in the foreground, configured by the FN_* variables."""
     wanted = settings.load()
     logs.configure(wanted.log_level)
+    for name, similar in settings.unknown_variables().items():
+        _log.warning("unknown variable, ignored", variable=name, **({"perhaps": similar} if similar else {}))
 
     def announce(node: nodes.Node, url: str) -> None:
         typer.echo(f"Hearth {__version__} (v{FN_VERSION})")

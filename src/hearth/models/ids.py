@@ -7,6 +7,7 @@ per-process counter. Written as 26 characters of Crockford's base 32, most signi
 from __future__ import annotations
 
 import ipaddress
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -64,9 +65,14 @@ class IdGenerator:
         self._now_ms = now_ms
         self._last_ms = 0
         self._counter = 0
+        self._lock = threading.Lock()
 
     def __call__(self) -> str:
-        """The next id."""
+        """The next id; from any thread."""
+        with self._lock:
+            return encode(self._next())
+
+    def _next(self) -> int:
         now_ms = self._now_ms() & _MS_MASK
         if now_ms > self._last_ms:
             self._last_ms = now_ms
@@ -74,4 +80,4 @@ class IdGenerator:
         if self._counter > _COUNTER_MASK:  # keep the order across the wrap: move on to the next millisecond
             self._counter = 0
             self._last_ms += 1
-        return encode((self._last_ms << 80) | self._machine | self._counter)
+        return (self._last_ms << 80) | self._machine | self._counter

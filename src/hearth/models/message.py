@@ -49,6 +49,13 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: str = ""
 
 
+class _Identity(msgspec.Struct, kw_only=True):
+    id: str
+    app_name: str
+    path: str
+    created_at: str = format_time(ZERO)
+
+
 def encode_call(call: Call) -> bytes:
     """A call with all its fields. A payload that is not UTF-8 is written as base64, and says so."""
     try:
@@ -99,6 +106,18 @@ def decode_call(data: bytes) -> Call:
     if not (call.id and call.app_name and call.path):
         raise InvalidMessage("not a call: without id, app or path")
     return call
+
+
+def identify_call(data: bytes) -> Call | None:
+    """Which call this message is for, where the rest of it means nothing here: of another version, or damaged."""
+    try:
+        found = msgspec.json.decode(data, type=_Identity)
+        created_at = parse_time(found.created_at)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    if not (found.id and found.app_name and found.path):
+        return None
+    return Call(id=found.id, app_name=found.app_name, path=found.path, created_at=created_at)
 
 
 def _to_call(message: _Message) -> Call:

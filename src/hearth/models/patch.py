@@ -104,7 +104,7 @@ def new_route(app_name: str, patch: RoutePatch, now: dt.datetime) -> Route:
         path=patch.path,
         **given,
         config=dict(patch.config or {}),
-        headers={name: list(values) for name, values in (patch.headers or {}).items() if values},
+        headers=merge_headers({}, patch.headers),
         created_at=now,
         updated_at=now,
     )

@@ -48,6 +48,7 @@ MAX_IDLE_TIMEOUT_S: Final = 3600
 MAX_CPU_MILLI: Final = 1_024_000
 
 _MILLI = re.compile(r"(\d+)m", re.ASCII)
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -135,13 +136,13 @@ def validate_route(route: Route, max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB) -
 def _validate_path(path: str) -> None:
     if not path:
         raise RoutesMissingPath
-    if any(ord(character) < 0x20 or character == "\x7f" for character in path):
+    if any(ord(character) < 0x20 or character == "\x7f" for character in path) or _BROKEN_ESCAPE.search(path):
         raise PathMalformed
     try:
-        parts = urlsplit(path)
+        urlsplit(path)
     except ValueError:
         raise PathMalformed from None
     if ":" in path.partition("?")[0]:
         raise FoundDynamicURL
-    if not path.startswith("/") or parts.query or parts.fragment or "?" in path or "#" in path:
+    if not path.startswith("/") or "?" in path or "#" in path:
         raise RoutesInvalidPath

@@ -20,11 +20,15 @@ class Reserved:
     Attributes:
         lease: Names this reservation; worthless once the visibility timeout has passed.
         deliveries: How often it has been reserved, this time included.
+        until: Loop time until which nobody else can have it, unless the lease is renewed.
+        fault: Why nobody can run it; its call then has an identity only.
     """
 
     call: Call
     lease: str
     deliveries: int
+    until: float
+    fault: str = ""
 
 
 class Queue(abc.ABC):
@@ -43,7 +47,7 @@ class Queue(abc.ABC):
 
     @abc.abstractmethod
     async def reserve(self, limit: int) -> list[Reserved]:
-        """Take up to ``limit`` messages, without waiting. What is no call is dropped with a log line."""
+        """Take up to ``limit`` messages, without waiting. What names no call is dropped with a log line."""
 
     @abc.abstractmethod
     async def wait(self) -> None:

@@ -12,18 +12,23 @@ from hearth.registry import Registry, UnknownScheme
 
 BACKENDS: Final = Registry[Awaitable[Queue]](
     "hearth.queues",
-    {"bolt": "hearth.queues.sqlite:open_bolt", "memory": "hearth.queues.sqlite:open_memory"},
+    {
+        "bolt": "hearth.queues.sqlite:open_bolt",
+        "memory": "hearth.queues.sqlite:open_memory",
+        "redis": "hearth.queues.redis:open_redis",
+        "rediss": "hearth.queues.redis:open_redis",
+    },
 )
 
 
 async def open_queue(url: str, clock: Clock, *, visibility_s: float = VISIBILITY_TIMEOUT_S) -> Queue:
-    """The queue of ``bolt:///absolute/path`` or ``memory://``.
+    """The queue of ``bolt:///absolute/path``, ``memory://`` or ``redis://[user:pass@]host:port/[prefix]``.
 
     Raises:
         StartUpError: The URL is of no use, or the backend cannot be had.
     """
     if "://" not in url:
-        raise StartUpError(f"bad MQ URL: FN_MQ_URL={url}")
+        raise StartUpError("bad MQ URL: FN_MQ_URL begins with bolt://, redis:// or memory://")
     try:
         opening = BACKENDS.open(url, clock=clock, visibility_s=visibility_s)
     except UnknownScheme as exc:

@@ -20,9 +20,9 @@ from typing import Any, Final, TypeVar
 from hearth.clock import Clock
 from hearth.models.call import Call
 from hearth.models.errors import StartUpError, StoreUnavailable
-from hearth.models.message import InvalidMessage, decode_call, encode_call
+from hearth.models.message import encode_call
 from hearth.queues.base import VISIBILITY_TIMEOUT_S, Queue, Reserved
-from hearth.telemetry.logs import get_logger
+from hearth.queues.messages import Row, decode_rows
 
 T = TypeVar("T")
 
@@ -46,8 +46,6 @@ CREATE INDEX IF NOT EXISTS messages_ready ON messages (priority DESC, seq) WHERE
 CREATE INDEX IF NOT EXISTS messages_hidden ON messages (visible_ms) WHERE ready = 0 AND lease IS NULL;
 CREATE INDEX IF NOT EXISTS messages_leased ON messages (lease) WHERE lease IS NOT NULL;
 """
-
-_log = get_logger(__name__)
 
 
 async def open_bolt(url: str, clock: Clock, *, visibility_s: float = VISIBILITY_TIMEOUT_S) -> Queue:
@@ -81,7 +79,7 @@ class SqliteQueue(Queue):
         self._numbers = itertools.count(1)
         self._ready = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._taking: set[asyncio.Future[Any]] = set()
+        self._pending: set[asyncio.Future[Any]] = set()
 
     def __repr__(self) -> str:
         return f"<SqliteQueue {self._path} leased={len(self._leases)}>"
@@ -115,21 +113,29 @@ class SqliteQueue(Queue):
         """Take up to ``limit`` messages."""
         now, now_ms = self._clock.monotonic(), self._clock.now_ms()
         expired = [lease for lease, until in self._leases.items() if until <= now]
-        taking = self._submit(lambda: self._take(limit, expired, now_ms))
-        self._taking.add(taking)
-        taking.add_done_callback(self._taking.discard)
+        self._ready.clear()  # before the look: what is pushed after it wakes again
+        taking = self._keep(self._submit(lambda: self._take(limit, expired, now_ms)))
         try:
             rows, next_ms = await asyncio.shield(taking)
-        except asyncio.CancelledError:
-            taking.add_done_callback(self._give_back)
+        except BaseException as exc:
+            self._ready.set()
+            if isinstance(exc, asyncio.CancelledError):
+                taking.add_done_callback(self._give_back)
             raise
         for lease in expired:
-            del self._leases[lease]
+            self._leases.pop(lease, None)
         for lease, _, _ in rows:
             self._leases[lease] = now + self.visibility_s
-        if len(rows) < limit:
-            self._sleep_until_due(None if next_ms is None else (next_ms - now_ms) / 1000)
-        return await self._decoded(rows)
+        if len(rows) == limit:
+            self._ready.set()
+        else:
+            self._look_when_due(None if next_ms is None else (next_ms - now_ms) / 1000)
+        reserved, worthless = decode_rows(rows, now + self.visibility_s)
+        if worthless:
+            self._keep(self._submit(lambda: self._delete(worthless)))
+        for lease in worthless:
+            del self._leases[lease]
+        return reserved
 
     async def wait(self) -> None:
         """Wait until a message may be ready."""
@@ -162,23 +168,16 @@ class SqliteQueue(Queue):
         """Close the file."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._taking:
-            await asyncio.wait(self._taking)  # what nobody waits for is given back first
+        if self._pending:
+            await asyncio.wait(self._pending)  # what nobody waits for is given back first
         await self._in_thread(self._db.close)
         self._thread.shutdown()
 
-    async def _decoded(self, rows: list[tuple[str, int, bytes]]) -> list[Reserved]:
-        good: list[Reserved] = []
-        bad: list[str] = []
-        for lease, deliveries, data in rows:
-            try:
-                good.append(Reserved(decode_call(data), lease, deliveries))
-            except InvalidMessage as exc:
-                _log.error("message dropped", error=str(exc), message=data[:1000].decode("utf-8", "replace"))
-                bad.append(lease)
-        if bad:
-            await self.settle(bad)
-        return good
+    def _keep(self, work: asyncio.Future[T]) -> asyncio.Future[T]:
+        """Work that somebody may have stopped waiting for; :meth:`close` still does."""
+        self._pending.add(work)
+        work.add_done_callback(self._pending.discard)
+        return work
 
     def _give_back(self, taking: asyncio.Future[Any]) -> None:
         """Nobody waits any more for what was just reserved: it returns at once."""
@@ -189,9 +188,8 @@ class SqliteQueue(Queue):
             hiding = self._submit(functools.partial(self._hide, lease, now_ms, ready=True))
             hiding.add_done_callback(lambda _: self._ready.set())
 
-    def _sleep_until_due(self, hidden_s: float | None) -> None:
+    def _look_when_due(self, hidden_s: float | None) -> None:
         """Nothing is ready: have :meth:`wait` end when the next hidden message is due."""
-        self._ready.clear()
         now = self._clock.monotonic()
         due = [now + _LOOK_AGAIN_S, *self._leases.values()]
         if hidden_s is not None:
@@ -238,10 +236,10 @@ class SqliteQueue(Queue):
         with self._db:
             self._db.executemany("INSERT INTO messages (priority, ready, visible_ms, call) VALUES (?, ?, ?, ?)", rows)
 
-    def _take(self, limit: int, expired: list[str], now_ms: int) -> tuple[list[tuple[str, int, bytes]], int | None]:
+    def _take(self, limit: int, expired: list[str], now_ms: int) -> tuple[list[Row], int | None]:
         """Reserve; and when the next of the hidden messages is due, as wall time."""
         until_ms = now_ms + round(self.visibility_s * 1000)
-        taken: list[tuple[str, int, bytes]] = []
+        taken: list[Row] = []
         with self._db:
             self._db.executemany(
                 "UPDATE messages SET ready = 1, lease = NULL WHERE lease = ?", [(lease,) for lease in expired]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
@@ -77,8 +78,7 @@ class Api:
         try:
             response = await self._answer(request)
         except Exception as exc:  # errors.answer tells those that clients may see from those they may not
-            told = errors.answer(exc)
-            response = Response(told.body, told.status, told.headers)
+            response = errors.response(exc)
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -138,4 +138,5 @@ def _json(value: Mapping[str, Any]) -> Response:
 
 def _redirect(request: Request, path: str) -> Response:
     status = 301 if request.method == "GET" else 307
-    return RedirectResponse(str(request.url.replace(path=path, scheme="", netloc="")), status)
+    query = request.scope["query_string"].decode("latin-1")
+    return RedirectResponse(quote(path) + (f"?{query}" if query else ""), status)

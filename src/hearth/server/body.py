@@ -10,28 +10,18 @@ from starlette.types import Receive, Scope
 
 from hearth.agent.call import ClientGone, RequestBody
 from hearth.clock import Clock
-from hearth.models.errors import BodyTooLarge
 
 #: Only a call that takes longer than this is worth a task that watches its client.
 _WATCH_AFTER_S: Final = 0.05
 
 
 class AsgiBody:
-    """A :class:`~hearth.agent.call.RequestBody` over ASGI.
+    """A :class:`~hearth.agent.call.RequestBody` over ASGI."""
 
-    Args:
-        limit: Bytes that a body may have.
+    __slots__ = ("_ended", "_receive", "length")
 
-    Raises:
-        BodyTooLarge: It is longer; here if the client said so, else when it has come that far.
-    """
-
-    __slots__ = ("_ended", "_limit", "_receive", "_size", "length")
-
-    def __init__(self, scope: Scope, receive: Receive, limit: int | None) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self._receive = receive
-        self._limit = limit
-        self._size = 0
         self.length: int | None = 0
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         for name, value in headers:
@@ -40,7 +30,6 @@ class AsgiBody:
             elif name == b"transfer-encoding":
                 self.length = None
         self._ended = self.length == 0
-        self._check(self.length or 0)
 
     @property
     def ended(self) -> bool:
@@ -55,14 +44,8 @@ class AsgiBody:
                 raise ClientGone
             self._ended = not message.get("more_body", False)
             if data := message.get("body", b""):
-                self._size += len(data)
-                self._check(self._size)
                 return bytes(data)
         return b""
-
-    def _check(self, size: int) -> None:
-        if self._limit is not None and size > self._limit:
-            raise BodyTooLarge(size, self._limit)
 
 
 class ClientWatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import msgspec
+from starlette.responses import Response
 
 from hearth.models.errors import ApiError
 from hearth.telemetry.logs import get_logger
@@ -31,6 +32,12 @@ def answer(exc: Exception) -> ErrorAnswer:
     if exc.code >= 500:
         _log.error("api error", code=exc.code, error=exc.message)
     return ErrorAnswer(exc.code, {"Content-Type": JSON_TYPE, **exc.headers}, _body(exc.message))
+
+
+def response(exc: Exception) -> Response:
+    """The same as a whole response."""
+    told = answer(exc)
+    return Response(told.body, told.status, told.headers)
 
 
 def _body(message: str) -> bytes:

@@ -21,6 +21,7 @@ from hearth.models.errors import AppsMissingName, BodyTooLarge, CallTimeout, Inv
 from hearth.models.route import HeaderMap, clean_path
 from hearth.models.times import format_duration
 from hearth.protocols.base import HOP_BY_HOP, Head, canonical
+from hearth.protocols.fields import blank_controls, is_token
 from hearth.server import errors
 from hearth.server.body import AsgiBody, ClientWatch
 
@@ -43,6 +44,8 @@ _SINGLE: Final = frozenset(
 _OURS: Final = frozenset({"Fn_call_id", "Xxx-Fxlb-Wait"})
 #: Request headers that are no part of the call's header map.
 _FRAMING: Final = frozenset({"Host", "Transfer-Encoding", "Trailer"})
+#: Headers that a route cannot add: they belong to one answer and its connection.
+_NOT_OF_ROUTES: Final = _OURS | HOP_BY_HOP | {"Content-Length"}
 _BODILESS: Final = frozenset({204, 304})
 
 Pairs = list[tuple[str, bytes]]
@@ -56,7 +59,6 @@ class InvokeFront:
     Args:
         access: Takes async calls.
         next_id: Makes the ids of calls.
-        max_body_bytes: The longest body of a request; ``None`` for any.
     """
 
     def __init__(
@@ -66,15 +68,12 @@ class InvokeFront:
         access: DataAccess,
         clock: Clock,
         next_id: Callable[[], str],
-        *,
-        max_body_bytes: int | None = None,
     ) -> None:
         self._agent = agent
         self._definitions = definitions
         self._access = access
         self._clock = clock
         self._next_id = next_id
-        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
@@ -104,7 +103,7 @@ class InvokeFront:
         answer.identify(call_id, pair[1].headers)
         function = self._agent.function(*pair)
         self._agent.check_capacity(function)
-        body = AsgiBody(scope, receive, self._max_body_bytes)
+        body = AsgiBody(scope, receive)
         if not function.is_sync:
             await self._accept(scope, function, call_id, body, answer)
             return
@@ -156,8 +155,10 @@ class Answer:
     def identify(self, call_id: str, route_headers: HeaderMap) -> None:
         """The call has an id: from here on errors, too, carry it and the route's headers."""
         self._base = [("Fn_call_id", call_id.encode())]
-        for name, values in route_headers.items():
-            self._base += [(_canonical(name), _line(value.encode())) for value in values]
+        for spelled, values in route_headers.items():
+            name = _canonical(spelled)
+            if name not in _NOT_OF_ROUTES and is_token(name):
+                self._base += [(name, blank_controls(value).encode()) for value in values]
 
     def accepted(self, call_id: str) -> None:
         """The call will run some time."""
@@ -233,7 +234,7 @@ class Answer:
 
     async def _send_head(self, headers: Pairs) -> None:
         self.started = True
-        lines = [(name.encode("latin-1", "replace"), value) for name, value in headers]
+        lines = [(name.encode(), value) for name, value in headers]
         if not any(name == "Date" for name, _ in headers):
             lines.append((b"Date", email.utils.formatdate(usegmt=True).encode()))
         await self._send({"type": "http.response.start", "status": self._status, "headers": lines})
@@ -264,8 +265,3 @@ def _request_line(scope: Scope) -> tuple[HeaderMap, str]:
     query: bytes = scope["query_string"]
     target = scope["raw_path"].decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
     return headers, f"{scope['scheme']}://{host}{target}"
-
-
-def _line(value: bytes) -> bytes:
-    """A header's value on one line: what a route's owner wrote must not become another header."""
-    return value.replace(b"\r", b" ").replace(b"\n", b" ").replace(b"\0", b"")

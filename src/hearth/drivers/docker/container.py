@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
-import aiodocker
-import aiohttp
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
 from hearth.drivers.base import ByteReader, ByteWriter, Container, Exit, PhaseLimits, StatsSample
-from hearth.drivers.docker.errors import phase
+from hearth.drivers.docker.engine import Engine
+from hearth.drivers.docker.errors import ENGINE_GONE, gone, phase, temporary
+from hearth.drivers.docker.health import has_check, until_healthy
+from hearth.drivers.docker.removal import Remover
+from hearth.drivers.docker.retries import ENGINE_ERRORS
 from hearth.drivers.docker.stats import samples
-from hearth.drivers.docker.streams import Attachment, attach
-from hearth.drivers.streams import StreamBuffer
+from hearth.drivers.docker.streams import Attachment
 
 #: Output that has not arrived this long after the exit will not.
 _DRAIN_S: Final = 2.0
-_GONE: Final = 404
-_BEING_REMOVED: Final = 409
+#: For so long after it was made, a container that is not found is one that the Engine has yet to find.
+_NEW_S: Final = 2.0
+_ALREADY_CONNECTED: Final = ("service endpoint with name", "already exists")
 
 
 class EngineContainer(Container):
     """Made by the Engine, attached before it starts.
 
     stdin and stdout share one connection, stderr has its own: a slow reader of the answer does not hold up the log.
+
+    Args:
+        engine: That made it.
+        remover: Removes it.
+        engine_id: How the Engine calls it.
+        container_id: How we call it.
+        limits: Of its phases.
+        on_removed: Called once when it is gone.
     """
 
     stdin: ByteWriter
@@ -36,45 +46,38 @@ class EngineContainer(Container):
 
     def __init__(
         self,
-        docker: aiodocker.Docker,
-        host: str,
-        container: DockerContainer,
+        engine: Engine,
+        remover: Remover,
+        *,
+        engine_id: str,
         container_id: str,
         limits: PhaseLimits,
+        on_removed: Callable[[], None],
     ) -> None:
         self.id = container_id
-        self._docker = docker
-        self._host = host
-        self._container = container
+        self._engine = engine
+        self._remover = remover
+        self._engine_id = engine_id
         self._limits = limits
+        self._on_removed = on_removed
+        self._new_until = asyncio.get_running_loop().time() + _NEW_S
         self._attachments: list[Attachment] = []
-        self._outputs: list[StreamBuffer] = []
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._waiting: asyncio.Task[None] | None = None
         self._killed = False
         self._removal: asyncio.Task[None] | None = None
+        self._removed = False
 
     def __repr__(self) -> str:
         return f"<EngineContainer {self.id} exited={self.exited}>"
 
     async def start(self) -> None:
-        """Attach, then start."""
+        """Attach, then start; where the image has a health check, wait until it is healthy."""
         async with phase("start", self._limits.start_s):
-            engine_id = self._container.id
-            both = await asyncio.gather(
-                attach(self._host, engine_id, "stdin=1&stdout=1"),
-                attach(self._host, engine_id, "stderr=1"),
-                return_exceptions=True,
-            )
-            failures = [result for result in both if isinstance(result, BaseException)]
-            attached = [result for result in both if not isinstance(result, BaseException)]
-            self._attachments = [attachment for attachment, _ in attached]
-            self._outputs = [output for _, output in attached]
-            if failures:
-                raise failures[0]
-            (self.stdin, self.stdout), (_, self.stderr) = attached
-            await self._container.start()
-        self._waiting = asyncio.get_running_loop().create_task(self._await_exit())
+            shown = await self._engine.call("start", self._attach_and_start, self._may_start_again)
+            self._waiting = asyncio.get_running_loop().create_task(self._await_exit())
+            if has_check(shown):
+                await until_healthy(lambda: self._engine.call("inspect", self._engines.show), self._ended)
 
     async def wait(self) -> Exit:
         """Wait until it has ended."""
@@ -91,77 +94,131 @@ class EngineContainer(Container):
 
     async def stats(self) -> AsyncIterator[StatsSample]:
         """The Engine's samples, about one a second."""
-        with contextlib.suppress(DockerError, aiohttp.ClientError):
-            async for raw in self._container.stats(stream=True):
+        with contextlib.suppress(*ENGINE_ERRORS):
+            async for raw in self._engines.stats(stream=True):
                 for sample in samples(raw):
                     yield sample
 
     async def kill(self) -> None:
         """End it now."""
         self._killed = True
-        with contextlib.suppress(DockerError):
-            async with phase("remove", self._limits.remove_s):
-                with contextlib.suppress(DockerError):  # gone, or never started
-                    await self._container.kill()
+        async with phase("remove", self._limits.remove_s):
+            try:
+                await self._engine.call("kill", self._engines.kill)
+            except DockerError as exc:
+                if temporary(exc):
+                    raise
+                # gone, or never started
 
     async def remove(self) -> None:
         """Remove it; all who ask wait for the same removal, which goes on if they leave."""
-        if self._removal is None or (self._removal.done() and self._removal.exception() is not None):
+        if self._removed:
+            return
+        if self._removal is None or (self._removal.done() and self._failed(self._removal)):
             self._killed = True
-            self._removal = asyncio.get_running_loop().create_task(self._remove())
-        await asyncio.shield(self._removal)
-
-    async def _remove(self) -> None:
+            self._removal = self._remover.remove(self._engine_id)
+            self._removal.add_done_callback(self._gone)
         async with phase("remove", self._limits.remove_s):
-            await delete(self._docker, self._container.id)
-        for attachment in self._attachments:
-            attachment.abort()
-        if self._waiting is not None:
-            self._waiting.cancel()
-            await asyncio.wait([self._waiting])
-        self._end(Exit(137, error="removed"))
+            await asyncio.shield(self._removal)
+
+    @property
+    def _engines(self) -> DockerContainer:
+        return self._engine.docker.containers.container(self._engine_id)
+
+    # -- its start ------------------------------------------------------------------------------------------------
+
+    async def _attach_and_start(self) -> Mapping[str, Any]:
+        """One try. The Engine closes the streams of a start that failed, so each try attaches anew."""
+        both, errors = Attachment(), Attachment()
+        self._attachments = [both, errors]
+        self.stdin, self.stdout, self.stderr = both, both.output, errors.output
+        shown: Mapping[str, Any]
+        try:
+            _, _, shown = await asyncio.gather(
+                both.open(self._engine, self._engine_id, "stdin=1&stdout=1"),
+                errors.open(self._engine, self._engine_id, "stderr=1"),
+                self._engines.show(),
+            )
+            await self._start_attached()
+        except BaseException:
+            self._break_streams()
+            raise
+        return shown
+
+    async def _start_attached(self) -> None:
+        try:
+            await self._engines.start()
+        except DockerError as exc:
+            # An earlier try of ours got through, though its answer was an error.
+            if not all(sign in str(exc.message).lower() for sign in _ALREADY_CONNECTED):
+                raise
+
+    def _may_start_again(self, exc: Exception) -> bool:
+        if self._removal is not None:
+            return False
+        return temporary(exc) or (gone(exc) and asyncio.get_running_loop().time() < self._new_until)
+
+    # -- its end --------------------------------------------------------------------------------------------------
 
     async def _await_exit(self) -> None:
         """Learn how it ends: from the Engine, once all output is here."""
         try:
-            code = int((await self._container.wait())["StatusCode"])
-            oom = not self._killed and code == 137 and await self._was_out_of_memory()
-            ended = Exit(code, oom=oom)
-        except (DockerError, aiohttp.ClientError, OSError, KeyError) as exc:
+            ended = await self._engine.call("wait", self._ask_for_exit, self._may_ask_again)
+        except ENGINE_ERRORS as exc:
             ended = Exit(137, error=f"lost: {exc}")
+            self._break_streams()
         await self._drain()
         self._end(ended)
 
+    async def _ask_for_exit(self) -> Exit:
+        answer = await self._engines.wait()
+        code, said = int(answer["StatusCode"]), (answer.get("Error") or {}).get("Message", "")
+        oom = not self._killed and code == 137 and await self._was_out_of_memory()
+        return Exit(code, oom=oom, error=said)
+
+    def _may_ask_again(self, exc: Exception) -> bool:
+        """A container whose streams ended with the Engine is lost to us, even if the Engine comes back with it."""
+        answered = isinstance(exc, DockerError) and exc.status < ENGINE_GONE
+        return temporary(exc) and (answered or not all(attachment.output.ended for attachment in self._attachments))
+
     async def _was_out_of_memory(self) -> bool:
-        state: Any = (await self._container.show())["State"]
+        try:
+            state: Any = (await self._engines.show())["State"]
+        except DockerError as exc:
+            if gone(exc):
+                return False
+            raise
         return bool(state.get("OOMKilled"))
 
     async def _drain(self) -> None:
         """Wait for the end of the output. What nobody reads stays in the buffers, and is not waited for."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _DRAIN_S
-        drained = [output.wait_ended() for output in self._outputs]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                await asyncio.gather(*drained)
+            async with asyncio.timeout(_DRAIN_S):
+                await asyncio.gather(*[attachment.output.wait_ended() for attachment in self._attachments])
 
     def _end(self, ended: Exit) -> None:
         if self._ended.done():
             return
         self._ended.set_result(ended)
-        for output in self._outputs:
-            output.feed_eof()
         for attachment in self._attachments:
+            attachment.output.feed_eof()
             attachment.abort()  # the Engine would take input for ever
 
+    def _gone(self, removal: asyncio.Task[None]) -> None:
+        """The Engine confirmed that it is removed, or the removal was given up."""
+        if self._failed(removal):
+            return
+        self._removed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._end(Exit(137, error="removed"))
+        self._break_streams()
+        self._on_removed()
 
-async def delete(docker: aiodocker.Docker, engine_id: str) -> None:
-    """Remove a container with its volumes, running or not; that it is gone already is success."""
-    try:
-        await docker.containers.container(engine_id).delete(force=True, v=True)
-    except DockerError as exc:
-        if exc.status == _BEING_REMOVED:
-            with contextlib.suppress(DockerError):
-                await docker.containers.container(engine_id).wait(condition="removed")
-        elif exc.status != _GONE:
-            raise
+    @staticmethod
+    def _failed(removal: asyncio.Task[None]) -> bool:
+        return removal.cancelled() or removal.exception() is not None
+
+    def _break_streams(self) -> None:
+        for attachment in self._attachments:
+            attachment.abort()

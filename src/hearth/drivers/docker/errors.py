@@ -10,15 +10,12 @@ from typing import Final
 import aiohttp
 from aiodocker.exceptions import DockerError
 
-from hearth.drivers.base import (
-    DriverError,
-    DriverUnavailable,
-    ImageError,
-    ImageNotFound,
-    ImageRefused,
-    OutOfTime,
-    StartFailed,
-)
+from hearth.drivers.base import DriverError, DriverUnavailable, OutOfTime, StartFailed
+
+NOT_FOUND: Final = 404
+CONFLICT: Final = 409
+#: The library's status for "cannot connect".
+ENGINE_GONE: Final = 900
 
 #: Texts that say that the image, not the platform, is why a container does not start.
 _IMAGE_FAULTS: Final = (
@@ -29,8 +26,15 @@ _IMAGE_FAULTS: Final = (
     "is a directory",
     "no command specified",
 )
-_UNREACHABLE: Final = ("dial tcp", "no such host", "connection refused", "i/o timeout", "tls handshake", "lookup ")
-_ENGINE_GONE: Final = 900  # aiodocker's status for "cannot connect"
+#: Texts of a server error that no second try changes.
+_PERMANENT: Final = (
+    *_IMAGE_FAULTS,
+    "invalid reference",
+    "no space left",
+    "operation not permitted",
+    "unknown or invalid runtime",
+    "certificate",
+)
 
 
 @contextlib.asynccontextmanager
@@ -55,7 +59,7 @@ async def phase(name: str, limit_s: float) -> AsyncIterator[None]:
 
 def refused(exc: DockerError) -> DriverError:
     """The Engine's refusal to make or start a container."""
-    if exc.status >= _ENGINE_GONE:
+    if exc.status >= ENGINE_GONE:
         return DriverUnavailable(f"docker daemon: {exc.message}")
     text = str(exc.message)
     lowered = text.lower()
@@ -65,18 +69,14 @@ def refused(exc: DockerError) -> DriverError:
     return StartFailed(text)
 
 
-def pull_error(image: str, status: int, text: str) -> DriverError:
-    """A pull that failed. What the Engine's text says counts for more than its status."""
-    lowered = text.lower()
-    if status >= _ENGINE_GONE:
-        return DriverUnavailable(f"docker daemon: {text}")
-    if "access denied" in lowered or "unauthorized" in lowered:
-        # The public registry says the same of what is private and of what does not exist.
-        return ImageRefused(image, 404 if "does not exist" in lowered else 401, text)
-    if any(sign in lowered for sign in ("not found", "manifest unknown", "does not exist")):
-        return ImageNotFound(image, text)
-    if any(sign in lowered for sign in _UNREACHABLE):
-        return ImageError(image, text, 502)
-    if status in (401, 403, 404):
-        return ImageRefused(image, status, text)
-    return ImageError(image, text)
+def temporary(exc: Exception) -> bool:
+    """Whether another try may succeed: the network or the Engine is in trouble, and names no lasting cause."""
+    if isinstance(exc, DockerError):
+        lowered = str(exc.message).lower()
+        return exc.status >= 500 and not any(cause in lowered for cause in _PERMANENT)
+    return isinstance(exc, aiohttp.ClientError | OSError)
+
+
+def gone(exc: Exception) -> bool:
+    """Whether the Engine says that there is no such container."""
+    return isinstance(exc, DockerError) and exc.status == NOT_FOUND and "no such container" in str(exc.message).lower()

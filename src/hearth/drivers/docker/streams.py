@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from typing import Final, cast
-from urllib.parse import urlsplit
 
-from hearth.drivers.base import DriverUnavailable, StartFailed, StreamClosed
+from aiodocker.exceptions import DockerError
+
+from hearth.drivers.base import StreamClosed
+from hearth.drivers.docker.engine import Engine
 from hearth.drivers.streams import HIGH_WATER, Readiness, StreamBuffer
 
 _HEAD: Final = 8
 
 
 class Attachment(asyncio.Protocol):
-    """One attached connection: feeds ``output`` with what the container writes, carries its stdin.
+    """One attached connection: feeds ``output`` with what the container writes, carries its stdin."""
 
-    Use :func:`attach`.
-    """
-
-    def __init__(self, output: StreamBuffer) -> None:
-        self.upgraded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._output = output
+    def __init__(self) -> None:
+        self.output = StreamBuffer(self._pause_reading, self._resume_reading, self.has_unseen)
+        self._upgraded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._upgraded.add_done_callback(_seen)
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._left = 0
@@ -45,26 +45,26 @@ class Attachment(asyncio.Protocol):
         """The answer to the request, then frames."""
         if self._left and not self._received and len(data) <= self._left:  # inside one frame: nothing to copy
             self._left -= len(data)
-            self._output.feed(data)
+            self.output.feed(data)
             return
         self._received += data
-        if not self.upgraded.done() and not self._take_answer():
+        if not self._upgraded.done() and not self._take_answer():
             return
         self._take_frames()
 
     def eof_received(self) -> bool:
         """The container's output has ended; our side stays open for what is still to be written."""
-        self._output.feed_eof()
+        self.output.feed_eof()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more comes or goes."""
         self._lost = True
         self._ready = None
-        self._output.feed_eof()
+        self.output.feed_eof()
         self.resume_writing()
-        if not self.upgraded.done():
-            self.upgraded.set_exception(DriverUnavailable("the Docker Engine closed the connection"))
+        if not self._upgraded.done():
+            self._upgraded.set_exception(ConnectionResetError("the Docker Engine closed the connection"))
 
     def pause_writing(self) -> None:
         """The container is not reading."""
@@ -83,9 +83,13 @@ class Attachment(asyncio.Protocol):
         status = bytes(self._received[:end]).partition(b" ")[2]
         del self._received[: end + 4]
         if status.startswith((b"101", b"200")):
-            self.upgraded.set_result(None)
+            self._upgraded.set_result(None)
             return True
-        self.upgraded.set_exception(StartFailed(f"attach: {status.decode('latin-1', 'replace')[:200]}"))
+        code, _, reason = status.decode("latin-1").partition("\r\n")[0].partition(" ")
+        body = self._received.decode("utf-8", "replace").strip()
+        self._upgraded.set_exception(
+            DockerError(int(code) if code.isdigit() else 500, f"attach: {body or reason}"[:300])
+        )
         return False
 
     def _take_frames(self) -> None:
@@ -99,27 +103,29 @@ class Attachment(asyncio.Protocol):
             chunk = bytes(self._received[: self._left])
             del self._received[: len(chunk)]
             self._left -= len(chunk)
-            self._output.feed(chunk)
+            self.output.feed(chunk)
 
     # -- the owner's side -----------------------------------------------------------------------------------------
 
-    def request(self, target: str) -> None:
-        """Ask to be attached."""
+    async def open(self, engine: Engine, container_id: str, streams: str) -> None:
+        """Attach to a container that is made but not yet started.
+
+        Args:
+            engine: Whose container it is.
+            container_id: Whose streams.
+            streams: Which, as query parameters: ``stdin=1&stdout=1``.
+
+        Raises:
+            OSError: The Engine cannot be reached.
+            DockerError: It does not attach.
+        """
+        await engine.connect(self)
         assert self._transport is not None
         self._transport.write(
-            f"POST {target} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\n"
-            "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
+            f"POST /containers/{container_id}/attach?stream=1&{streams} HTTP/1.1\r\nHost: docker\r\n"
+            "Content-Length: 0\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
         )
-
-    def pause_reading(self) -> None:
-        """Our buffer is full: let the container wait."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """There is room again."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        await self._upgraded
 
     async def write(self, data: bytes) -> None:
         """Hand bytes to the container's stdin; waits while it is not reading."""
@@ -155,36 +161,16 @@ class Attachment(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
 
-async def attach(host: str, container_id: str, streams: str) -> tuple[Attachment, StreamBuffer]:
-    """Attach to a container that is made but not yet started.
+    def _resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
-    Args:
-        host: The Engine's URL, ``unix://...`` or ``tcp://host:port``.
-        container_id: Whose streams.
-        streams: Which, as query parameters: ``stdin=1&stdout=1``.
 
-    Raises:
-        DriverUnavailable: The Engine cannot be reached.
-        StartFailed: It does not attach.
-    """
-    output = StreamBuffer(
-        lambda: attachment.pause_reading(), lambda: attachment.resume_reading(), lambda: attachment.has_unseen()
-    )
-    attachment = Attachment(output)
-    loop = asyncio.get_running_loop()
-    address = urlsplit(host)
-    try:
-        if address.scheme == "unix":
-            await loop.create_unix_connection(lambda: attachment, address.path)
-        else:
-            await loop.create_connection(lambda: attachment, address.hostname or "localhost", address.port or 2375)
-    except OSError as exc:
-        raise DriverUnavailable(f"couldn't connect to docker daemon at {host}") from exc
-    try:
-        attachment.request(f"/containers/{container_id}/attach?stream=1&{streams}")
-        await attachment.upgraded
-    except BaseException:
-        attachment.abort()
-        raise
-    return attachment, output
+def _seen(upgraded: asyncio.Future[None]) -> None:
+    """Whoever waited may have given up: then nobody needs to be told."""
+    if not upgraded.cancelled():
+        upgraded.exception()

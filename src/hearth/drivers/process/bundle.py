@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import re
 import shutil
 import subprocess
@@ -92,7 +93,17 @@ def build(source: Path, bundles: Path) -> tuple[str, Bundle]:
     reference = f"{recipe.name}:{recipe.version}"
     target = locate(bundles, reference)
     if target is None:
-        raise BundleError(f"{source / 'func.yaml'}: name and version: {reference!r} is no image reference")
+        raise BundleError(
+            f"{source / 'func.yaml'}: name and version: {reference!r} is no image reference; "
+            "a name has small letters, digits and . _ - /, a version has no /"
+        )
+    try:
+        return reference, _build(recipe, source, target)
+    except OSError as exc:
+        raise BundleError(f"{target}: {exc.strerror or exc}; the bundle was not built") from exc
+
+
+def _build(recipe: Recipe, source: Path, target: Path) -> Bundle:
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
     try:
@@ -104,7 +115,7 @@ def build(source: Path, bundles: Path) -> tuple[str, Bundle]:
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
-    return reference, Bundle(target, manifest)
+    return Bundle(target, manifest)
 
 
 def read_recipe(source: Path) -> Recipe:
@@ -147,16 +158,22 @@ def _install_requirements(requirements: Path, packages: Path) -> None:
         return
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     done = subprocess.run(
-        [*command, "--target", str(packages), "--requirement", str(requirements)], capture_output=True, text=True
+        [*command, "--target", str(packages.resolve()), "--requirement", requirements.name],
+        capture_output=True,
+        text=True,
+        cwd=requirements.parent,  # a path in it, ./wheels/own.whl, is meant from where it is written
     )
     if done.returncode:
-        raise BundleError(f"{requirements}: {done.stderr.strip()}")
+        said = [line for line in done.stderr.strip().splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
+        raise BundleError(f"{requirements}: cannot be installed: {' '.join(said)}")
 
 
 def _swap_in(made: Path, target: Path) -> None:
     """Put a finished bundle in its place. Containers of the one that was there keep their files open."""
     old = made.with_name(made.name + ".old")
-    with contextlib.suppress(FileNotFoundError):
-        target.rename(old)
-    made.rename(target)
+    with (target.parent / ".swapping").open("w") as lock:  # of two builds of one bundle the later wins, whole
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(old)
+        made.rename(target)
     shutil.rmtree(old, ignore_errors=True)

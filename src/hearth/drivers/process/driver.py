@@ -76,6 +76,7 @@ class ProcessDriver(Driver):
         self._clock = clock or SystemClock()
         self._bwrap: str | None = None
         self._groups: cgroups.Groups | None = None
+        self._inherited: list[int] = []
         self._alive: set[ProcessContainer] = set()
         self.capabilities = self._capabilities()
 
@@ -88,6 +89,7 @@ class ProcessDriver(Driver):
             raise DriverUnavailable(f"functions as processes need Linux 5.3 or later, not {sys.platform}")
         self._bwrap = await asyncio.to_thread(sandbox.find) if self._want_sandbox else None
         self._groups = await asyncio.to_thread(cgroups.find, self._node)
+        self._inherited = await asyncio.to_thread(launch.inherited)
         self.capabilities = self._capabilities()
         await self._remove_leftovers()
         self._warn()
@@ -169,7 +171,7 @@ class ProcessDriver(Driver):
             open_files=_OPEN_FILES,
             address_space=0 if group is not None else (spec.memory_mib + _SPACE_MARGIN_MIB) << 20,
         )
-        return launch.enter(cmd, plan.env, limits, files if bwrap is None else None)
+        return launch.enter(cmd, plan.env, limits, files if bwrap is None else None, self._inherited)
 
     def _warn(self) -> None:
         if self._bwrap is None:

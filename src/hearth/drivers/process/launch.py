@@ -12,6 +12,7 @@ a pipe would stay open that the function has closed; all others it hands on and 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -25,6 +26,8 @@ from typing import Final
 _SHELL: Final = "/bin/sh"
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _VARIABLE: Final = "HEARTH_{}"
+#: The child gets 0 to 5.
+_LAST_GIVEN: Final = 5
 #: Above every number that the child's descriptors get, so that none is overwritten before it is copied.
 _FIRST_FREE: Final = 10
 
@@ -46,10 +49,11 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Command:
-    """What the shell runs, ready to be spawned."""
+    """What the shell runs, ready to be spawned. ``hidden``: descriptors that it must not inherit."""
 
     argv: list[str]
     env: Mapping[str, str]
+    hidden: Sequence[int] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,7 +74,9 @@ def lay_out(cmd: Sequence[str], variables: int) -> list[str]:
     return [_SHELL, "-c", script, "function", *cmd]
 
 
-def enter(cmd: Sequence[str], env: Mapping[str, str], limits: Limits, folder: Path | None) -> Command:
+def enter(
+    cmd: Sequence[str], env: Mapping[str, str], limits: Limits, folder: Path | None, hidden: Sequence[int]
+) -> Command:
     """The command that enters ``limits`` and then runs ``cmd``, in ``folder`` if it is given."""
     steps = [f"echo 0 >{shlex.quote(str(group))}" for group in limits.groups]
     steps += ["ulimit -c 0", f"ulimit -n {_attainable(limits.open_files)}"]
@@ -80,7 +86,17 @@ def enter(cmd: Sequence[str], env: Mapping[str, str], limits: Limits, folder: Pa
         steps.append(f"cd {shlex.quote(str(folder))}")
     script = " && ".join([*steps, 'exec "$@"'])
     variables = {_VARIABLE.format(number): f"{name}={value}" for number, (name, value) in enumerate(env.items())}
-    return Command([_SHELL, "-c", script, "launch", *cmd], {"PATH": _PATH, **variables})
+    return Command([_SHELL, "-c", script, "launch", *cmd], {"PATH": _PATH, **variables}, hidden)
+
+
+def inherited() -> list[int]:
+    """Descriptors that this process got from whoever started it, and would hand on; Python's own are not handed on."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if int(name) > _LAST_GIVEN and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def spawn(command: Command) -> Spawned:
@@ -106,7 +122,8 @@ def spawn(command: Command) -> Spawned:
                 (os.POSIX_SPAWN_DUP2, theirs_messages, 2),
                 (os.POSIX_SPAWN_DUP2, theirs_in, 3),
                 (os.POSIX_SPAWN_DUP2, theirs_out, 4),
-                (os.POSIX_SPAWN_DUP2, theirs_err, 5),
+                (os.POSIX_SPAWN_DUP2, theirs_err, _LAST_GIVEN),
+                *[(os.POSIX_SPAWN_CLOSE, fd) for fd in command.hidden],
             ],
             setsid=True,
             setsigmask=[],

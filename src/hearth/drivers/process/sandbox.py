@@ -53,4 +53,5 @@ def wrap(program: str, cmd: Sequence[str], *, folder: Path, workdir: Path, roots
     argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/home"]
     for path in (*roots, str(folder)):
         argv += ["--ro-bind", path, path]
+    argv += ["--remount-ro", "/home", "--remount-ro", "/"]
     return [*argv, "--chdir", str(workdir), "--", *cmd]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime as dt
 import json
+import re
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -20,20 +20,26 @@ from hearth.models.errors import (
 )
 from hearth.models.patch import AppPatch, RoutePatch
 from hearth.models.route import parse_cpus
-from hearth.models.times import EPOCH
+from hearth.models.times import EPOCH, ZERO
 
-_DECODER: Final = json.JSONDecoder()
 _T = TypeVar("_T")
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 _UInt64 = Annotated[int, msgspec.Meta(ge=0)]
 _MAX_UINT64: Final = 2**64 - 1
 _PAGE: Final = 30
 _MAX_PAGE: Final = 100
+_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]*")
+#: Characters of a number that is looked at: a sign and 19 digits; more are beyond every bound.
+_MAX_CHARACTERS: Final = 20
+
+
+_Config = dict[str, str | None]
 
 
 class _App(msgspec.Struct):
     name: str = ""
-    config: dict[str, str] | None = None
+    config: _Config | None = None
 
 
 class _Route(msgspec.Struct):
@@ -41,12 +47,12 @@ class _Route(msgspec.Struct):
     image: str = ""
     memory: _UInt64 = 0
     cpus: str = ""
-    headers: dict[str, list[str] | None] | None = None
+    headers: dict[str, list[str | None] | None] | None = None
     type: str = ""
     format: str = ""
     timeout: _Int32 = 0
     idle_timeout: _Int32 = 0
-    config: dict[str, str] | None = None
+    config: _Config | None = None
 
 
 def app_patch(body: bytes) -> AppPatch:
@@ -58,7 +64,7 @@ def app_patch(body: bytes) -> AppPatch:
     """
     fields = _wrapped(body, "app", AppsMissingNew)
     app = _convert(fields, _App)
-    return AppPatch(name=app.name, config=app.config)
+    return AppPatch(name=app.name, config=_config(app.config))
 
 
 def route_patch(body: bytes) -> RoutePatch:
@@ -78,30 +84,32 @@ def route_patch(body: bytes) -> RoutePatch:
         image=route.image,
         memory=route.memory,
         cpu_milli=parse_cpus(route.cpus),
-        headers=route.headers,
+        headers=_headers(route.headers),
         type=route.type,
         format=route.format,
         timeout=route.timeout,
         idle_timeout=route.idle_timeout,
-        config=route.config,
+        config=_config(route.config),
     )
 
 
 def per_page(text: str) -> int:
     """The size of a page: 30 unless a positive number was asked for, at most 100."""
-    try:
-        wanted = int(text) if len(text) < 10 else _MAX_PAGE if text.isdigit() else 0
-    except ValueError:
-        wanted = 0
+    if not _INTEGER.fullmatch(text):
+        return _PAGE
+    if len(text) > _MAX_CHARACTERS:
+        return _PAGE if text.startswith("-") else _MAX_PAGE
+    wanted = int(text)
     return min(wanted, _MAX_PAGE) if wanted > 0 else _PAGE
 
 
 def cursor(text: str) -> str:
-    """The key in a cursor of apps or routes; what cannot be decoded counts as the beginning."""
-    try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
-    except (binascii.Error, ValueError):
-        return ""
+    """The key in a cursor of apps or routes; of a broken one, what could be decoded: mostly nothing, the beginning."""
+    match = _CURSOR.match(text)
+    sound = match[0] if match else ""
+    if len(sound) % 4 == 1:  # six bits are no byte
+        sound = sound[:-1]
+    return base64.urlsafe_b64decode(sound + "=" * (-len(sound) % 4)).decode("utf-8", "ignore")
 
 
 def bounds(from_text: str, to_text: str) -> tuple[dt.datetime | None, dt.datetime | None]:
@@ -117,15 +125,12 @@ def bounds(from_text: str, to_text: str) -> tuple[dt.datetime | None, dt.datetim
 def _epoch(text: str, error: type[ApiError]) -> dt.datetime | None:
     if not text:
         return None
+    if not _INTEGER.fullmatch(text) or len(text) > _MAX_CHARACTERS:
+        raise error
     try:
-        seconds = int(text) if len(text) < 20 and text.isascii() and "_" not in text else None
-        if seconds is None:
-            raise error
-        return EPOCH + dt.timedelta(seconds=seconds)
-    except ValueError:
-        raise error from None
+        return EPOCH + dt.timedelta(seconds=int(text))
     except OverflowError:  # a whole number beyond the calendar: before or after everything
-        return dt.datetime.max.replace(tzinfo=dt.UTC) if not text.startswith("-") else EPOCH
+        return ZERO if text.startswith("-") else dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 def _wrapped(body: bytes, key: str, missing: type[ApiError]) -> dict[str, Any]:
@@ -147,6 +152,13 @@ def _first_value(body: bytes) -> Any:
     return _well_formed(value) if "\\u" in text else value
 
 
+def _not_json(literal: str) -> None:
+    raise ValueError(f"{literal} is Python's, not JSON's")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_not_json)
+
+
 def _lowered(value: Any) -> dict[str, Any]:
     """Keys without case; a null is as good as absent."""
     if not isinstance(value, dict):
@@ -163,6 +175,17 @@ def _well_formed(value: Any) -> Any:
     if isinstance(value, dict):
         return {_well_formed(key): _well_formed(item) for key, item in value.items()}
     return value
+
+
+def _config(given: _Config | None) -> dict[str, str] | None:
+    """A null is the empty value, as it is for every string."""
+    return None if given is None else {key: value or "" for key, value in given.items()}
+
+
+def _headers(given: dict[str, list[str | None] | None] | None) -> dict[str, list[str] | None] | None:
+    if given is None:
+        return None
+    return {name: None if values is None else [value or "" for value in values] for name, values in given.items()}
 
 
 def _convert(fields: dict[str, Any], kind: type[_T]) -> _T:

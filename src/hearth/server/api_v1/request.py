@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect, Request
 
-from hearth.models.errors import InvalidJSON
+from hearth.models.errors import BodyTooLarge, InvalidJSON
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class ApiRequest:
         """The whole body.
 
         Raises:
-            InvalidJSON: The client left before its end.
+            InvalidJSON: The client left before its end, or it was cut at the server's limit.
         """
         try:
             return await self.http.body()
-        except ClientDisconnect:
+        except (ClientDisconnect, BodyTooLarge):
             raise InvalidJSON from None

@@ -1,0 +1,87 @@
+"""Image references: ``[host[:port]/]path/name[:tag][@digest]`` (drivers specification 2.6)."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Final
+
+#: The public registry, under the name that the Engine itself gives it.
+HUB: Final = "docker.io"
+_HUB_ALIASES: Final = frozenset({"", HUB, "hub.docker.com", "index.docker.io"})
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?")
+_PART: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[+._-][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")
+_SCHEME: Final = re.compile(r"^https?://", re.IGNORECASE)
+_API_VERSION: Final = re.compile(r"/v[12]$")
+
+
+class InvalidReference(ValueError):
+    """The text names no image."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reference:
+    """Which image of which registry.
+
+    Attributes:
+        registry: ``host[:port]``; :data:`HUB` where the text names none.
+        path: The repository at that registry.
+        tag: ``latest`` where the text has neither tag nor digest; ``None`` where a digest says more.
+        digest: The content, if the text pins it.
+    """
+
+    registry: str
+    path: str
+    tag: str | None
+    digest: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.tag}" if self.tag is not None else self.name
+
+    @property
+    def name(self) -> str:
+        """Everything but the tag: what the Engine takes as the name in a pull."""
+        return f"{self.registry}/{self.path}" + (f"@{self.digest}" if self.digest is not None else "")
+
+
+def parse(text: str) -> Reference:
+    """Read a reference as it stands on a route.
+
+    Raises:
+        InvalidReference: It is none.
+    """
+    rest, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise InvalidReference(f"{text!r}: invalid digest")
+    head, slash, last = rest.rpartition("/")
+    last, colon, tag = last.partition(":")
+    if colon and not _TAG.fullmatch(tag):
+        raise InvalidReference(f"{text!r}: invalid tag")
+    registry, path = _split_registry(f"{head}{slash}{last}")
+    if not all(_PART.fullmatch(part) for part in path.split("/")):
+        raise InvalidReference(f"{text!r}: invalid reference format")
+    if at:
+        return Reference(registry, path, None, digest)
+    return Reference(registry, path, tag or "latest", None)
+
+
+def registry_of(address: str) -> str:
+    """The registry that an address means, as people write it in credentials: with scheme, slash or API version."""
+    bare = _API_VERSION.sub("", _SCHEME.sub("", address.strip()).rstrip("/")).lower()
+    return HUB if bare in _HUB_ALIASES else bare
+
+
+def _split_registry(name: str) -> tuple[str, str]:
+    first, slash, path = name.partition("/")
+    if not slash:
+        return HUB, f"library/{name}"
+    if not ("." in first or ":" in first or first == "localhost"):
+        return HUB, name
+    if not _HOST.fullmatch(first):
+        raise InvalidReference(f"{name!r}: invalid registry")
+    registry = registry_of(first)
+    if registry == HUB and "/" not in path:
+        path = f"library/{path}"
+    return registry, path

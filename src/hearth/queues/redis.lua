@@ -1,0 +1,149 @@
+-- The operations of a queue in Redis. Each call runs one of them, whole and alone: KEYS are those of redis.py, ARGV[1]
+-- names the operation. Time is the server's own, so that nodes whose clocks differ agree on who holds a lease.
+--
+-- A message is named "<priority>:<place>:<push>". It is in exactly one of: ready (by place, one set per priority),
+-- delayed (by the time at which it shows), leased (by the time at which its lease ends). A lease is the message's name
+-- and the number of the delivery: an earlier reservation is thus never taken for the current one.
+
+local places, calls, deliveries, delayed, leased = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local ready = { ["0"] = KEYS[6], ["1"] = KEYS[7], ["2"] = KEYS[8] }
+local channel, pushed = KEYS[9], KEYS[10]
+local MOST_AT_ONCE = 1000
+local REMEMBER_PUSH_MS = 600000
+
+local function now_ms()
+  local time = redis.call("TIME")
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function show(name)
+  local priority, place = string.match(name, "^(%d):(%d+):")
+  redis.call("ZADD", ready[priority], place, name)
+end
+
+local function hide(name, until_ms)
+  redis.call("ZADD", delayed, until_ms, name)
+end
+
+-- The message that a lease is for, if it is the current one.
+local function held(lease)
+  local name, delivery = string.match(lease, "^(.*):(%d+)$")
+  if name and redis.call("ZSCORE", leased, name) and redis.call("HGET", deliveries, name) == delivery then
+    return name
+  end
+end
+
+-- What was hidden until now shows again at its old place.
+local function show_due(hidden, now)
+  for _, name in ipairs(redis.call("ZRANGEBYSCORE", hidden, "-inf", now, "LIMIT", 0, MOST_AT_ONCE)) do
+    redis.call("ZREM", hidden, name)
+    show(name)
+  end
+end
+
+-- Milliseconds until something hidden is due; -1 if nothing is hidden.
+local function due_in_ms(now)
+  local least = -1
+  for _, hidden in ipairs({ delayed, leased }) do
+    local first = redis.call("ZRANGE", hidden, 0, 0, "WITHSCORES")
+    if first[1] then
+      local left = math.max(0, first[2] - now)
+      if least < 0 or left < least then
+        least = left
+      end
+    end
+  end
+  return least
+end
+
+local operations = {}
+
+-- push, own name of this push, then priority, delay in ms, call for each message. Sent again after a lost answer it does
+-- nothing.
+function operations.push()
+  if not redis.call("SET", pushed, "", "NX", "PX", REMEMBER_PUSH_MS) then
+    return 0
+  end
+  local now = now_ms()
+  for at = 3, #ARGV, 3 do
+    local name = ARGV[at] .. ":" .. redis.call("INCR", places) .. ":" .. ARGV[2]
+    redis.call("HSET", calls, name, ARGV[at + 2])
+    local delay_ms = tonumber(ARGV[at + 1])
+    if delay_ms > 0 then
+      hide(name, now + delay_ms)
+    else
+      show(name)
+    end
+  end
+  redis.call("PUBLISH", channel, "")
+  return 1
+end
+
+-- reserve, limit, visibility in ms: when something hidden is due, then lease, delivery, call for each message.
+function operations.reserve()
+  local now, left = now_ms(), tonumber(ARGV[2])
+  local taken = {}
+  show_due(delayed, now)
+  show_due(leased, now)
+  for priority = 2, 0, -1 do
+    local set = ready[tostring(priority)]
+    local names = left > 0 and redis.call("ZRANGE", set, 0, left - 1) or {}
+    for _, name in ipairs(names) do
+      local delivery = redis.call("HINCRBY", deliveries, name, 1)
+      redis.call("ZREM", set, name)
+      redis.call("ZADD", leased, now + tonumber(ARGV[3]), name)
+      taken[#taken + 1] = name .. ":" .. delivery
+      taken[#taken + 1] = delivery
+      taken[#taken + 1] = redis.call("HGET", calls, name)
+    end
+    left = left - #names
+  end
+  table.insert(taken, 1, due_in_ms(now))
+  return taken
+end
+
+-- settle, then leases: 1 or 0 for each.
+function operations.settle()
+  local found = {}
+  for at = 2, #ARGV do
+    local name = held(ARGV[at])
+    if name then
+      redis.call("ZREM", leased, name)
+      redis.call("HDEL", calls, name)
+      redis.call("HDEL", deliveries, name)
+    end
+    found[#found + 1] = name and 1 or 0
+  end
+  return found
+end
+
+-- renew, visibility in ms, then leases: 1 or 0 for each.
+function operations.renew()
+  local found, until_ms = {}, now_ms() + tonumber(ARGV[2])
+  for at = 3, #ARGV do
+    local name = held(ARGV[at])
+    if name then
+      redis.call("ZADD", leased, until_ms, name)
+    end
+    found[#found + 1] = name and 1 or 0
+  end
+  return found
+end
+
+-- release, lease, delay in ms: 1 or 0.
+function operations.release()
+  local name, delay_ms = held(ARGV[2]), tonumber(ARGV[3])
+  if not name then
+    return 0
+  end
+  redis.call("ZREM", leased, name)
+  if delay_ms > 0 then
+    hide(name, now_ms() + delay_ms)
+  else
+    show(name)
+  end
+  redis.call("PUBLISH", channel, "")
+  return 1
+end
+
+return operations[ARGV[1]]()

@@ -1,0 +1,343 @@
+"""What clients may send over HTTP/1.1, and what they may not: raw bytes against a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.support.node import RunningNode, build_multi, running_node
+from tests.support.raw_http import RawClient
+
+LIMIT = 1000
+HEAD_TIMEOUT_S = 1
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    """A node with a short head timeout and a small body limit; its log must hold no traceback."""
+    data = tmp_path_factory.mktemp("front")
+    image = build_multi(data, data / "source")
+    limits = {"FN_HEADER_TIMEOUT_S": str(HEAD_TIMEOUT_S), "FN_MAX_REQUEST_SIZE": str(LIMIT)}
+    with running_node("process", data, image, **limits) as node:
+        yield node
+    assert "Traceback" not in (data / "server.log").read_text()
+
+
+@pytest.fixture
+def raw(front: RunningNode) -> Iterator[RawClient]:
+    """A connection to it."""
+    with RawClient(front.url) as client:
+        yield client
+
+
+def get(path: str, *headers: str) -> str:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: h", *headers, "", ""])
+
+
+def send_for_ever(raw: RawClient, line: str) -> None:
+    while True:
+        raw.send(line)
+
+
+def post(path: str, body: str, *headers: str) -> str:
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: h", f"Content-Length: {len(body)}", *headers, "", body])
+
+
+# -- the head's time ----------------------------------------------------------------------------------------------
+
+
+def test_slow_heads_are_cut_and_others_are_served(front: RunningNode) -> None:
+    path = front.route("others", "http")
+    clients: list[RawClient] = []
+    try:
+        for number in range(200):
+            clients.append(RawClient(front.url))
+            clients[-1].send(get(path, "X-Slow: y")[: -(1 + number % 20)])
+        assert [front.call(path, echo=str(n)).text for n in range(20)] == [str(n) for n in range(20)]
+        answers = [client.answer() for client in clients]
+        assert {answer.status for answer in answers if answer} == {408}
+        assert {answer.message for answer in answers if answer} == {"Request header timeout"}
+        assert all(client.is_closed() for client in clients)
+    finally:
+        for client in clients:
+            client.__exit__()
+
+
+def test_a_head_that_comes_byte_by_byte_is_cut(raw: RawClient) -> None:
+    head = get("/version", "X-Long: " + "y" * 1000)
+    for character in head:
+        raw.send(character)
+        if not raw.quiet_for(0.1):
+            break
+    answer = raw.answer()
+    assert answer is not None
+    assert answer.status == 408
+
+
+@pytest.mark.parametrize("before", ["", "\r\n\r\n"])
+def test_a_client_that_asks_nothing_is_cut(raw: RawClient, before: str) -> None:
+    raw.send(before)
+    assert raw.is_closed()
+
+
+@pytest.mark.parametrize("begun", ["G", "\r\n", "GET /version HTTP/1.1\r\nHost"])
+def test_the_second_head_of_a_connection_is_timed_too(raw: RawClient, begun: str) -> None:
+    raw.send(get("/version"))
+    assert raw.answer()
+    raw.send(begun)
+    answer = raw.answer()
+    assert answer is None if begun == "\r\n" else answer and answer.status == 408
+    assert raw.is_closed()
+
+
+def test_bodies_and_answers_are_not_timed(front: RunningNode, raw: RawClient) -> None:
+    path = front.route("patient", "http")
+    body = '{"sleep_ms":1300,"echo":"at last"}'
+    request = post(path, body)
+    raw.send(request[: -len(body)])
+    assert raw.quiet_for(HEAD_TIMEOUT_S * 1.3)
+    raw.send(body + "GET /ver")  # the next head is late, but not while this answer is awaited
+    answer = raw.answer()
+    assert answer
+    assert (answer.status, answer.body) == (200, b"at last")
+    raw.send("sion HTTP/1.1\r\n\r\n")
+    assert raw.answer()
+
+
+# -- connections --------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_serves_many_requests(front: RunningNode, raw: RawClient) -> None:
+    path = front.route("kept", "http")
+    for number in range(5):
+        raw.send(post(path, f"body {number}") if number % 2 else get("/version"))
+        answer = raw.answer()
+        assert answer
+        assert answer.body == (f"body {number}".encode() if number % 2 else b'{"version":"0.3.316"}')
+
+
+def test_pipelined_requests_are_answered_in_order(front: RunningNode, raw: RawClient) -> None:
+    path = front.route("piped", "http")
+    raw.send("".join(post(path, f'{{"sleep_ms":{40 - n * 10},"echo":"{n}"}}') for n in range(4)) + get("/version"))
+    assert [(answer := raw.answer()) and answer.body for _ in range(5)] == [
+        b"0",
+        b"1",
+        b"2",
+        b"3",
+        b'{"version":"0.3.316"}',
+    ]
+
+
+@pytest.mark.parametrize(("version", "header"), [("1.1", "Connection: close"), ("1.0", "X: y")])
+def test_a_client_may_want_the_connection_closed(raw: RawClient, version: str, header: str) -> None:
+    raw.send(f"GET /version HTTP/{version}\r\nHost: h\r\n{header}\r\n\r\n")
+    answer = raw.answer()
+    assert answer
+    assert answer.status == 200
+    assert raw.is_closed()
+
+
+@pytest.mark.parametrize("path", ["/v1/apps/expected", "/r/e2e/expects"])
+def test_a_client_that_expects_is_told_to_continue(front: RunningNode, raw: RawClient, path: str) -> None:
+    front.route("expects", "http")
+    front.http.post("/v1/apps", json={"app": {"name": "expected"}})
+    body = '{"app":{}}'
+    raw.send(post(path, body, "Expect: 100-continue").replace("POST /v1", "PATCH /v1")[: -len(body)])
+    interim = raw.answer()
+    assert interim
+    assert interim.status == 100
+    raw.send(body)
+    answer = raw.answer()
+    assert answer
+    assert answer.status == 200
+
+
+def test_a_client_that_expects_too_much_is_not_told_to_continue(raw: RawClient) -> None:
+    raw.send(f"POST /v1/apps HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {LIMIT + 1}\r\n\r\n")
+    answer = raw.answer()
+    assert answer
+    assert answer.status == 413
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_upgrade_is_not_taken(front: RunningNode, raw: RawClient, method: str) -> None:
+    path = front.route("upgraded", "http")
+    request = post(path, "body", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+    raw.send(request if method == "POST" else request.replace("POST", "GET").replace("4\r\n", "0\r\n")[:-4])
+    answer = raw.answer()
+    assert answer
+    assert (answer.status, answer.body) == (200, b"body" if method == "POST" else b"")
+    raw.send(get("/version"))
+    assert raw.answer()
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "DELETE", "TRACE", "CONNECT", "HEAD"])
+def test_every_method_calls(front: RunningNode, raw: RawClient, method: str) -> None:
+    path = front.route("methods", "json")
+    raw.send(f"{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n")
+    answer = raw.answer(method)
+    assert answer
+    assert (answer.status, answer.body) == (200, b"")
+    assert "fn_call_id" in answer.headers
+
+
+# -- what is no HTTP ----------------------------------------------------------------------------------------------
+
+CHUNKED = "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize("path", ["/v1/apps", "/r/e2e/malformed"])
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "garbage\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        "GET\r\n\r\n",
+        "GET {path} HTTP/3.9\r\n\r\n",
+        "GET {path}\x01 HTTP/1.1\r\n\r\n",
+        "GET h\xe4 HTTP/1.1\r\n\r\n",
+        "CONNECT host:443 HTTP/1.1\r\n\r\n",
+        "CONNECT {path} HTTP/1.1\r\nContent-Length: 5\r\n\r\nGET /",
+        "POST {path} HTTP/1.1\r\nContent-Length: -5\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nContent-Length: +5\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nContent-Length: 5_0\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nContent-Length: five\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nContent-Length: 5, 6\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\nhello",
+        CHUNKED + "Content-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + "\r\nzz\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + "\r\n-5\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + "\r\n5\r\nhello and more\r\n0\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nno colon\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nX : y\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nX: a\x00b\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused(front: RunningNode, raw: RawClient, path: str, request_text: str) -> None:
+    front.route("malformed", "http")
+    raw.send(request_text.replace("{path}", path))
+    answer = raw.answer()
+    assert answer
+    assert (answer.status, answer.message) == (400, "Invalid HTTP request received.")
+    assert raw.is_closed()
+    assert front.call("/r/e2e/malformed", echo="fine").text == "fine"
+
+
+def test_a_head_without_end_is_refused(raw: RawClient) -> None:
+    raw.send("GET /version HTTP/1.1\r\n")
+    line = "X-Many: " + "y" * 1000 + "\r\n"
+    with pytest.raises(OSError, match=r"Broken pipe|reset"):
+        send_for_ever(raw, line)
+
+
+def test_garbage_behind_a_request_does_not_enter_its_answer(front: RunningNode, raw: RawClient) -> None:
+    path = front.route("behind", "http")
+    raw.send(post(path, '{"sleep_ms":200,"echo":"mine"}') + "\x00garbage\r\n\r\n")
+    answer = raw.answer()
+    assert answer is None or answer.body == b"mine"
+    assert raw.is_closed()
+
+
+# -- the body's size ----------------------------------------------------------------------------------------------
+
+
+def sized(path: str, body: bytes, chunked: bool, method: str = "POST") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nHost: h\r\n"
+    if not chunked:
+        return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    half = len(body) // 2
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (body[:half], body[half:]))
+    return f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [LIMIT - 1, LIMIT, LIMIT + 1])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_api_s_bodies_are_limited(front: RunningNode, raw: RawClient, size: int, chunked: bool) -> None:
+    front.http.post("/v1/apps", json={"app": {"name": "sized"}})
+    raw.send(sized("/v1/apps/sized", b'{"app":{}}'.ljust(size), chunked, "PATCH"))
+    answer = raw.answer()
+    assert answer
+    if size <= LIMIT:
+        assert answer.status == 200
+    elif chunked:
+        assert (answer.status, answer.message) == (400, "Invalid JSON")
+    else:
+        text = f"Content-Length too large for this server, {size} > max {LIMIT}"
+        assert (answer.status, answer.message) == (413, text)
+
+
+@pytest.mark.parametrize("size", [LIMIT - 1, LIMIT, LIMIT + 1])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_bodies_of_calls_are_limited(
+    front: RunningNode, raw: RawClient, any_format: str, size: int, chunked: bool
+) -> None:
+    path = front.route(f"sized-{any_format}", any_format)
+    raw.send(sized(path, b"x" * size, chunked))
+    answer = raw.answer()
+    assert answer
+    if size <= LIMIT:
+        assert (answer.status, answer.body) == (200, b"x" * size)
+    else:
+        assert answer.status == 413
+        assert answer.message == f"Content-Length too large for this server, {size} > max {LIMIT}"
+    assert front.call(path, echo="next").text == "next"
+
+
+@pytest.mark.parametrize("size", [LIMIT - 1, LIMIT, LIMIT + 1])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_payloads_of_async_calls_are_limited(front: RunningNode, raw: RawClient, size: int, chunked: bool) -> None:
+    path = front.route("sized-later", "http", type="async")
+    raw.send(sized(path, b"x" * size, chunked))
+    answer = raw.answer()
+    assert answer
+    if size <= LIMIT:
+        assert answer.status == 202
+    elif chunked:
+        assert (answer.status, answer.message) == (400, "Invalid payload")
+    else:
+        assert answer.status == 413
+
+
+# -- what functions and routes say --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 299, 404, 599, 600, 799, 999])
+def test_any_status_of_a_function_reaches_the_client(front: RunningNode, hot: str, status: int) -> None:
+    path = front.route(f"status-{hot}", hot)
+    answer = front.call(path, status=status, echo="body")
+    assert (answer.status_code, answer.text) == (status, "body")
+
+
+def test_strange_headers_of_a_route_harm_no_answer(front: RunningNode) -> None:
+    headers = {
+        "X Blank": ["1"],
+        "X:Colon": ["1"],
+        "": ["1"],
+        "\u00c4": ["1"],
+        "X-Line": ["a\r\nSet-Cookie: b"],
+        "X-Control": ["a\x00b\x7fc"],
+        "X-Unicode": ["\u20ac"],
+        "Connection": ["close"],
+        "Transfer-Encoding": ["chunked"],
+        "Content-Length": ["3"],
+        "Fn_call_id": ["forged"],
+    }
+    path = front.route("strange", "http", headers=headers)
+    for orders in ({"echo": "a body of its own"}, {"exit": 1}):
+        answer = front.call(path, **orders)
+        assert "forged" not in answer.headers["fn_call_id"]
+        assert answer.headers["x-line"] == "a  Set-Cookie: b"
+        assert answer.headers["x-control"] == "a b c"
+        assert answer.headers.get_list("content-length") == [str(len(answer.content))]
+        assert not {"set-cookie", "connection", "transfer-encoding", "x blank"} & set(answer.headers)
+
+
+@pytest.mark.parametrize("name", ["X Blank", "X:Colon", "", "\u00c4"])
+def test_a_strange_header_of_a_function_is_an_invalid_answer(front: RunningNode, name: str) -> None:
+    path = front.route("strange-function", "json")
+    answer = front.call(path, echo="x", headers={name: "1"})
+    assert answer.status_code == 502
+    assert answer.json()["error"]["message"].startswith("invalid json response from function err: ")
+    assert front.call(path, echo="next").text == "next"

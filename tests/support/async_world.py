@@ -1,0 +1,260 @@
+"""Consumers of async calls in a world without containers: what runs is a list, what is stored a dictionary."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from hearth.access.base import EndedCall
+from hearth.access.local import LocalAccess
+from hearth.agent.consumer import Consumer
+from hearth.models.call import ERROR, FINAL, QUEUED, SUCCESS, Call
+from hearth.models.errors import CallNotFound, HearthError, ServerBusy, StoreUnavailable
+from hearth.queues.base import Queue, Reserved
+from tests.support.clock import FakeClock
+
+
+class Faults:
+    """Steps that fail, by name: the next time, or until they are mended."""
+
+    def __init__(self) -> None:
+        self.once: dict[str, Exception] = {}
+        self.broken: dict[str, Exception] = {}
+        self.holds: dict[str, asyncio.Event] = {}
+        self.arrived: Counter[str] = Counter()
+        self.reached: Counter[str] = Counter()
+
+    def pass_by(self, step: str) -> None:
+        """Fail here if ordered."""
+        self.reached[step] += 1
+        if (error := self.once.pop(step, None) or self.broken.get(step)) is not None:
+            raise error
+
+    async def pass_through(self, step: str) -> None:
+        """Wait here if ordered, then fail if ordered."""
+        self.arrived[step] += 1
+        if (hold := self.holds.get(step)) is not None:
+            await hold.wait()
+        self.pass_by(step)
+
+
+class Store:
+    """The records of calls; ``history`` has every status that each of them ever had."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.calls: dict[str, Call] = {}
+        self.history: dict[str, list[str]] = {}
+
+    def _put(self, call: Call) -> None:
+        self.calls[call.id] = msgspec.structs.replace(call)
+        past = self.history.setdefault(call.id, [])
+        if past[-1:] != [call.status]:
+            past.append(call.status)
+
+    async def add_calls(self, accepted: Sequence[Call]) -> None:
+        await self.faults.pass_through("add_calls")
+        for call in accepted:
+            if call.id not in self.calls:
+                self._put(call)
+
+    async def start_calls(self, starting: Sequence[Call]) -> list[str]:
+        await self.faults.pass_through("start_calls")
+        found = [self.calls[call.id].status if call.id in self.calls else "" for call in starting]
+        for call, status in zip(starting, found, strict=True):
+            if status in ("", QUEUED):
+                self._put(call)
+        self.faults.pass_by("start_calls stored")
+        return found
+
+    async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> None:
+        await self.faults.pass_through("put_calls")
+        for call, _ in ended:
+            self._put(call)
+
+    async def get_call(self, app_name: str, call_id: str) -> Call:
+        if call_id not in self.calls:
+            raise CallNotFound
+        return self.calls[call_id]
+
+    def status(self, call_id: str) -> str:
+        return self.calls[call_id].status if call_id in self.calls else ""
+
+
+class FaultyAccess(LocalAccess):
+    """The true access, whose queue side can be made to fail."""
+
+    def __init__(self, store: Store, queue: Queue, clock: FakeClock, faults: Faults) -> None:
+        super().__init__(store, queue, clock)  # type: ignore[arg-type]
+        self._faults = faults
+
+    async def dequeue(self, limit: int) -> list[Reserved]:
+        await self._faults.pass_through("dequeue")
+        return await super().dequeue(limit)
+
+    async def start(self, call: Call) -> None:
+        await self._faults.pass_through("start")
+        await super().start(call)
+
+    async def renew(self, leases: list[str]) -> list[bool]:
+        await self._faults.pass_through("renew")
+        return await super().renew(leases)
+
+    async def settle(self, lease: str) -> bool:
+        await self._faults.pass_through("settle")
+        return await super().settle(lease)
+
+    async def release(self, lease: str, delay_s: float = 0.0) -> None:
+        await self._faults.pass_through("release")
+        await super().release(lease, delay_s)
+
+
+@dataclasses.dataclass
+class Active:
+    record: Call
+    take_over: Callable[[], Awaitable[None]] | None = None
+    ended: EndedCall | None = None
+    stored: bool = False
+
+
+class StubAgent:
+    """Runs a call by putting it on ``executed``; it ends when ``finish`` is set."""
+
+    def __init__(self, access: LocalAccess, clock: FakeClock, faults: Faults, executed: list[str]) -> None:
+        self.on_room: Callable[[], None] = lambda: None
+        self.slots, self.finish = asyncio.Event(), asyncio.Event()
+        self.slots.set()
+        self.finish.set()
+        self.room = True
+        self.too_large: set[str] = set()
+        self.waiting: set[str] = set()
+        self.running: set[str] = set()
+        self._access, self._clock, self._faults, self._executed = access, clock, faults, executed
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        self._draining.set()
+
+    def has_async_room(self) -> bool:
+        self._faults.pass_by("has_async_room")
+        return self.room
+
+    def accepted_function(self, call: Call) -> str:
+        self._faults.pass_by("accepted_function")
+        return call.id
+
+    def check_capacity(self, function: str) -> None:
+        self._faults.pass_by("check_capacity")
+        if function in self.too_large:
+            raise ServerBusy(retry_after=False)
+
+    def accepted_call(self, function: str, call: Call) -> Active:
+        self._faults.pass_by("accepted_call")
+        return Active(call)
+
+    async def submit(self, active: Active) -> None:
+        call = active.record
+        self._faults.pass_by("submit")
+        await self._slot(call.id)
+        assert active.take_over is not None
+        await active.take_over()
+        self._executed.append(call.id)
+        self.running.add(call.id)
+        await self.finish.wait()
+        self.running.discard(call.id)
+        call.status, call.completed_at = SUCCESS, self._clock.now()
+        active.ended = EndedCall(call, b"")
+        active.stored = await self._record(active.ended)
+
+    async def record_failure(self, call: Call, error: Exception) -> bool:
+        call.status, call.error = ERROR, str(error)
+        return await self._record(EndedCall(call, b""))
+
+    async def _record(self, ended: EndedCall) -> bool:
+        try:
+            await self._access.finish_many([ended])
+        except HearthError:
+            return False
+        return True
+
+    async def _slot(self, call_id: str) -> None:
+        self.waiting.add(call_id)
+        slot, drain = (asyncio.ensure_future(event.wait()) for event in (self.slots, self._draining))
+        try:
+            await asyncio.wait([slot, drain], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.waiting.discard(call_id)
+            slot.cancel()
+            drain.cancel()
+        if self._draining.is_set():
+            raise ServerBusy
+
+
+class AsyncWorld:
+    """One queue and one store, for any number of nodes.
+
+    Attributes:
+        executed: The ids of calls in the order in which they were executed, by whatever node.
+    """
+
+    def __init__(self, queue: Queue, clock: FakeClock) -> None:
+        self.queue = queue
+        self.clock = clock
+        self.faults = Faults()
+        self.store = Store(self.faults)
+        self.executed: list[str] = []
+        self.access = FaultyAccess(self.store, queue, clock, self.faults)
+
+    async def accept(self, *call_ids: str) -> None:
+        """As the invocation front does."""
+        for call_id in call_ids:
+            await self.access.enqueue(call(call_id))
+
+    @contextlib.asynccontextmanager
+    async def node(self, *, max_waiting: int = 8, faults: Faults | None = None) -> AsyncIterator[StubAgent]:
+        """A node that consumes; leaving it shuts it down."""
+        access = FaultyAccess(self.store, self.queue, self.clock, faults or self.faults)
+        agent = StubAgent(access, self.clock, faults or self.faults, self.executed)
+        consumer: Any = Consumer(agent, access, self.clock, max_waiting=max_waiting)  # type: ignore[arg-type]
+        async with consumer:
+            try:
+                yield agent
+            except BaseException:
+                agent.finish.set()  # a test that fails does not wait for its calls
+                raise
+            finally:
+                consumer.stop()
+                agent.drain()
+        await access.close()
+
+    async def until(self, condition: Callable[[], bool], *, step_s: float = 0.0) -> None:
+        """Let things happen, and ``step_s`` pass at each look, until it is so."""
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.002)
+                self.clock.advance(step_s)
+
+    async def ended(self, *call_ids: str, step_s: float = 0.0) -> None:
+        """Until these calls have ended and nothing of them is left in the queue."""
+        await self.until(lambda: all(self.store.status(one) in FINAL for one in call_ids), step_s=step_s)
+
+    async def is_empty(self) -> bool:
+        """Whether no message is left, be it hidden."""
+        self.clock.advance(self.queue.visibility_s * 100)
+        return await self.queue.reserve(100) == []
+
+
+def call(call_id: str) -> Call:
+    """An accepted call."""
+    return Call(id=call_id, app_name="a", path="/p", status=QUEUED, type="async")
+
+
+def away() -> StoreUnavailable:
+    """What a store that is away says."""
+    return StoreUnavailable("away")

@@ -1,0 +1,101 @@
+"""Queues whose time passes when a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from hearth.queues.base import Queue
+from hearth.queues.open import open_queue
+from tests.support.clock import FakeClock
+from tests.support.redis_server import RedisServer
+
+
+class QueueAtHand:
+    """One place where calls are kept; it can be opened again and again.
+
+    Attributes:
+        clock: The clock of the queues that :meth:`open` opens.
+    """
+
+    def __init__(self, url: str, clock: FakeClock) -> None:
+        self.url = url
+        self.clock = clock
+
+    async def open(self) -> Queue:
+        """A queue there."""
+        return await open_queue(self.url, self.clock)
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.advance(seconds)
+
+    def garble(self, data: bytes) -> None:
+        """Replace the oldest message by these bytes; the queue is closed meanwhile."""
+        raise NotImplementedError
+
+
+class MemoryAtHand(QueueAtHand):
+    """The queue that ends with the process."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__("memory://", clock)
+
+
+class BoltAtHand(QueueAtHand):
+    """The queue in a file."""
+
+    def __init__(self, clock: FakeClock, folder: Path) -> None:
+        self.file = folder / "deep" / "fn.mq"
+        super().__init__(f"bolt://{self.file}", clock)
+
+    def garble(self, data: bytes) -> None:
+        """Through SQLite."""
+        import sqlite3
+
+        with sqlite3.connect(self.file) as db:
+            db.execute("UPDATE messages SET call = ? WHERE seq = (SELECT min(seq) FROM messages)", (data,))
+        db.close()
+
+
+class RedisAtHand(QueueAtHand):
+    """The queue in Redis. Redis has its own clock: instead of turning that, what is stored is moved into the past."""
+
+    def __init__(self, clock: FakeClock, server: RedisServer, prefix: str) -> None:
+        super().__init__(server.url(prefix), clock)
+        self._server = server
+        self._prefix = f"/{prefix}hearth:"
+
+    async def advance(self, seconds: float) -> None:
+        """Move all instants back, and our own clock, which has the timers, ahead."""
+        await asyncio.to_thread(self._shift, -seconds * 1000)
+        await super().advance(seconds + 0.01)
+
+    def _shift(self, milliseconds: float) -> None:
+        with self._server.client() as client:
+            for name in ("delayed", "leased"):
+                for member in client.zrange(self._prefix + name, 0, -1):
+                    client.zincrby(self._prefix + name, milliseconds, member)
+
+    def garble(self, data: bytes) -> None:
+        """Through Redis."""
+        with self._server.client() as client:
+            names = client.hkeys(self._prefix + "calls")
+            oldest = min(names, key=lambda name: int(name.split(b":")[1]))
+            client.hset(self._prefix + "calls", oldest, data)
+
+
+_numbers = iter(range(1_000_000))
+
+
+def queue_at_hand(kind: str, request: pytest.FixtureRequest, folder: Path) -> QueueAtHand:
+    """A new, empty one of this kind; only its own backend is started."""
+    clock = FakeClock()
+    if kind == "memory":
+        return MemoryAtHand(clock)
+    if kind == "bolt":
+        return BoltAtHand(clock, folder)
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return RedisAtHand(clock, server, f"{next(_numbers)}/")

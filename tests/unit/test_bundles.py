@@ -1,0 +1,126 @@
+"""Building bundles: what goes wrong is said in a sentence, and what was built stays whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from hearth.drivers.process import bundle
+from hearth.drivers.process.bundle import BundleError
+
+HEARTH = Path(sys.executable).with_name("hearth")
+
+
+def function(folder: Path, recipe: str | None, **files: str) -> Path:
+    """A function's folder."""
+    folder.mkdir()
+    if recipe is not None:
+        (folder / "func.yaml").write_text(recipe)
+    for name, text in files.items():
+        (folder / name.replace("_", ".")).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        (None, "func.yaml: not found; a function's folder holds a func.yaml with name and version"),
+        ("name: Hello World\ncmd: [cat]\n", "name and version: 'Hello World:latest' is no image reference"),
+        ("name: ../up\ncmd: [cat]\n", "name and version: '../up:latest' is no image reference"),
+        ("name: f\nversion: a/b\ncmd: [cat]\n", "a version has no /"),
+        ("name: f\n", "cmd: missing; runtime exec needs cmd"),
+        ("version: '1'\n", "missing required field `name`"),
+        ("name: f\nruntime: cobol\n", "Invalid enum value 'cobol'"),
+        ("name: f\ncmd: cat\n", "Expected `array`, got `str`"),
+        ("name: [", "func.yaml: while parsing"),
+        ("just text", "Expected `object`"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, recipe: str | None, sentence: str) -> None:
+    source = function(tmp_path / "f", recipe)
+    with pytest.raises(BundleError) as failed:
+        bundle.build(source, tmp_path / "bundles")
+    assert sentence in str(failed.value)
+    assert str(source) in str(failed.value)
+    assert [path for path in (tmp_path / "bundles").rglob("*") if path.is_file()] == []
+
+
+def test_the_command_says_it_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [HEARTH, "build", tmp_path], capture_output=True, text=True, env={"FN_DATA_DIR": str(tmp_path / "data")}
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"hearth: {tmp_path}/func.yaml: not found; a function's folder holds a func.yaml with name and version\n"
+    )
+
+
+def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "name: f\ncmd: [cat]\n")
+    (tmp_path / "bundles").write_text("a file")
+    with pytest.raises(BundleError, match=r"bundles/f/latest: .*; the bundle was not built"):
+        bundle.build(source, tmp_path / "bundles")
+
+
+def test_requirements_that_fail_are_said_and_leave_nothing(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "name: f\nruntime: python\n", requirements_txt="./nowhere\n")
+    with pytest.raises(BundleError, match=r"requirements.txt: cannot be installed: ERROR: .*nowhere"):
+        bundle.build(source, tmp_path / "bundles")
+    assert list((tmp_path / "bundles" / "f").iterdir()) == []
+
+
+def test_a_rebuild_replaces_the_whole_bundle(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "name: team/f\nversion: '2'\ncmd: [cat]\n", old_txt="old")
+    reference, first = bundle.build(source, tmp_path / "bundles")
+    (source / "old.txt").unlink()
+    (source / "new.txt").write_text("new")
+    again, second = bundle.build(source, tmp_path / "bundles")
+    assert reference == again == "team/f:2"
+    assert first.folder == second.folder == bundle.locate(tmp_path / "bundles", reference)
+    assert {path.name for path in second.files.iterdir()} == {"func.yaml", "new.txt"}
+    assert [path.name for path in second.folder.parent.iterdir() if path.is_dir()] == ["2"]
+
+
+def test_builds_of_one_name_at_once_leave_one_whole_bundle(tmp_path: Path) -> None:
+    count = 8
+    for number in range(count):
+        folder = function(tmp_path / f"f{number}", "name: f\ncmd: [cat]\n")
+        for part in range(20):
+            (folder / f"part{part}").write_text(str(number))
+    failures: list[BaseException] = []
+    together = threading.Barrier(count)
+
+    def build(number: int) -> None:
+        try:
+            together.wait()
+            for _ in range(5):
+                bundle.build(tmp_path / f"f{number}", tmp_path / "bundles")
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=build, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    folder = tmp_path / "bundles" / "f" / "latest"
+    built = bundle.load(folder)
+    assert built is not None
+    assert len({(built.files / f"part{part}").read_text() for part in range(20)}) == 1
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["latest"]
+
+
+@pytest.mark.parametrize("image", ["", "..", "a/../b", "/etc", "a:../b", "A", "a:b:c", "a//b", "a:" + "x" * 200])
+def test_a_reference_never_leaves_the_store(tmp_path: Path, image: str) -> None:
+    assert bundle.locate(tmp_path, image) is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json", '{"cmd": "cat"}'])
+def test_a_folder_with_a_bad_manifest_is_no_bundle(tmp_path: Path, text: str) -> None:
+    (tmp_path / bundle.MANIFEST).write_text(text)
+    assert bundle.load(tmp_path) is None

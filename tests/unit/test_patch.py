@@ -1,0 +1,144 @@
+"""How a partial update meets what is stored, against the rules written down a second time."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hearth.models.app import App
+from hearth.models.errors import AppsNameImmutable, RoutesPathImmutable
+from hearth.models.patch import AppPatch, RoutePatch, apply_app_patch, apply_route_patch, new_route
+from hearth.models.route import Route
+from hearth.models.times import ZERO
+
+NOW = dt.datetime(2018, 1, 31, tzinfo=dt.UTC)
+LATER = dt.datetime(2019, 1, 31, tzinfo=dt.UTC)
+
+KEYS = st.sampled_from(["A", "a", "B-b", "", "ä"])
+NAMES = st.sampled_from(["X-A", "x-a", "X-B", "Ä"])
+CONFIGS = st.dictionaries(KEYS, st.sampled_from(["1", "2", "<&>"]))
+HEADERS = st.dictionaries(NAMES, st.lists(st.sampled_from(["1", "2"]), min_size=1), max_size=2).filter(
+    lambda given: len({name.lower() for name in given}) == len(given)
+)
+ROUTES = st.builds(
+    Route,
+    app_name=st.just("a"),
+    path=st.just("/p"),
+    image=st.sampled_from(["x", "y"]),
+    memory=st.integers(1, 3),
+    cpu_milli=st.integers(0, 2),
+    headers=HEADERS,
+    type=st.sampled_from(["sync", "async"]),
+    format=st.sampled_from(["default", "json"]),
+    timeout=st.integers(1, 3),
+    idle_timeout=st.integers(1, 3),
+    config=CONFIGS,
+    created_at=st.just(NOW),
+    updated_at=st.just(NOW),
+)
+PATCHES = st.builds(
+    RoutePatch,
+    path=st.sampled_from(["", "/p"]),
+    image=st.sampled_from(["", "x", "y"]),
+    memory=st.integers(0, 3),
+    cpu_milli=st.integers(0, 2),
+    headers=st.none() | st.dictionaries(NAMES, st.none() | st.lists(st.sampled_from(["1", "2"]))),
+    type=st.sampled_from(["", "sync", "async"]),
+    format=st.sampled_from(["", "default", "json"]),
+    timeout=st.integers(0, 3),
+    idle_timeout=st.integers(0, 3),
+    config=st.none() | st.dictionaries(KEYS, st.sampled_from(["", "1", "2"])),
+)
+SCALARS = ("image", "memory", "cpu_milli", "type", "format", "timeout", "idle_timeout")
+
+
+def expected_config(stored: dict[str, str], changes: dict[str, str] | None) -> dict[str, str]:
+    changes = changes or {}
+    kept = {key: value for key, value in stored.items() if key not in changes}
+    return kept | {key: value for key, value in changes.items() if value}
+
+
+def expected_headers(stored: dict[str, Any], changes: dict[str, Any] | None) -> dict[str, Any]:
+    last = {name.lower(): (name, values) for name, values in (changes or {}).items()}
+    kept = {name: values for name, values in stored.items() if name.lower() not in last}
+    return kept | {name: values for name, values in last.values() if values}
+
+
+@given(ROUTES, PATCHES)
+def test_a_route_is_merged_by_the_rules(route: Route, patch: RoutePatch) -> None:
+    before = msgspec.json.encode([route, patch])
+    merged = apply_route_patch(route, patch, LATER)
+    for name in SCALARS:
+        assert getattr(merged, name) == (getattr(patch, name) or getattr(route, name))
+    assert merged.config == expected_config(route.config, patch.config)
+    assert merged.headers == expected_headers(route.headers, patch.headers)
+    assert (merged.app_name, merged.path, merged.created_at) == ("a", "/p", NOW)
+    same = msgspec.structs.replace(merged, updated_at=NOW) == route
+    assert merged.updated_at == (NOW if same else LATER)
+    assert msgspec.json.encode([route, patch]) == before  # neither was touched
+
+
+@given(ROUTES, PATCHES)
+def test_a_patch_applied_twice_is_a_patch_applied_once(route: Route, patch: RoutePatch) -> None:
+    once = apply_route_patch(route, patch, LATER)
+    assert apply_route_patch(once, patch, LATER.replace(year=2020)) == once
+
+
+@given(CONFIGS, st.none() | st.dictionaries(KEYS, st.sampled_from(["", "1", "2"])))
+def test_an_app_is_merged_by_the_rules(config: dict[str, str], changes: dict[str, str] | None) -> None:
+    app = App(name="a", config=config, created_at=NOW, updated_at=NOW)
+    merged = apply_app_patch(app, AppPatch(config=changes), LATER)
+    assert merged.config == expected_config(config, changes)
+    assert merged.updated_at == (NOW if merged.config == config else LATER)
+    assert (merged.name, merged.created_at) == ("a", NOW)
+
+
+CHANGES: dict[str, Any] = {
+    "image": "other",
+    "memory": 7,
+    "cpu_milli": 7,
+    "headers": {"New": ["1"]},
+    "type": "async",
+    "format": "http",
+    "timeout": 7,
+    "idle_timeout": 7,
+    "config": {"NEW": "1"},
+}
+
+
+def test_every_field_that_can_be_set_is_changed_below() -> None:
+    read_only = {"app_name", "path", "created_at", "updated_at"}
+    assert set(CHANGES) == set(Route.__struct_fields__) - read_only == set(RoutePatch.__struct_fields__) - {"path"}
+
+
+@pytest.mark.parametrize("field", list(CHANGES))
+def test_a_change_of_any_one_field_is_a_change(field: str) -> None:
+    route = Route(app_name="a", path="/p", image="x", created_at=NOW, updated_at=NOW)
+    merged = apply_route_patch(route, RoutePatch(**{field: CHANGES[field]}), LATER)
+    assert merged != route
+    assert getattr(merged, field) == CHANGES[field]
+    assert merged.updated_at == LATER
+
+
+@given(PATCHES)
+def test_a_new_route_is_the_defaults_with_a_patch(patch: RoutePatch) -> None:
+    patch.path = "/p"
+    made = new_route("a", patch, NOW)
+    plain = Route(app_name="a", path="/p", created_at=NOW, updated_at=NOW)
+    for name in SCALARS:
+        assert getattr(made, name) == (getattr(patch, name) or getattr(plain, name))
+    assert made.config == (patch.config or {})  # empty values are stored as given
+    assert made.headers == expected_headers({}, patch.headers)
+    assert made.created_at == made.updated_at == NOW > ZERO
+
+
+def test_another_name_or_path_is_refused() -> None:
+    with pytest.raises(AppsNameImmutable):
+        apply_app_patch(App(name="a"), AppPatch(name="b"), NOW)
+    with pytest.raises(RoutesPathImmutable):
+        apply_route_patch(Route(app_name="a", path="/p"), RoutePatch(path="/q"), NOW)
