@@ -123,6 +123,7 @@ def main() -> None:
         warm_up_s=given.warm_up,
         seconds=given.seconds,
         memory_share=given.memory,
+        removal_s=given.removal,
     )
     runs = [Simulation(load, order, ORDERS[order]).run() for order in given.orders]
     report(load, runs)
@@ -139,6 +140,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=float, default=usual.warm_up_s, help="seconds in which the rate grows")
     parser.add_argument("--seconds", type=float, default=usual.seconds, help="seconds that are reported")
     parser.add_argument("--memory", type=float, default=usual.memory_share, help="share of what all functions need")
+    parser.add_argument("--removal", type=float, default=usual.removal_s, help="seconds that a removal takes")
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
     parser.add_argument("--plot", type=Path, help="an SVG file")
     return parser.parse_args()

@@ -28,6 +28,7 @@ class Load:
         warm_up_s: For so long the rate grows from nothing; what happens then is not reported.
         seconds: For so long calls arrive at the full rate after that.
         memory_share: Memory of the node, as a share of what one container of every function needs.
+        removal_s: Seconds until the memory of a container that ends is free.
         zipf: Exponent of the functions' popularity.
     """
 
@@ -37,6 +38,7 @@ class Load:
     warm_up_s: float = 3.0
     seconds: float = 2.0
     memory_share: float = 0.6
+    removal_s: float = 0.005
     zipf: float = 1.0
 
 

@@ -34,6 +34,7 @@ from hearth.protocols.base import Head
 _APP: Final = App(name="simulation")
 _ANSWERS: Final = {"http": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "json": b'{"body":"ok"}\n'}
 _SERVICE: Final = re.compile(rb"service=([0-9.]+)")
+_START_S: Final = (0.05, 0.3)
 _STARTS_AT_ONCE: Final = 512
 _LOOK_EVERY_S: Final = 0.05
 #: Async calls that may wait for a container at once; the others wait in the backlog.
@@ -198,7 +199,8 @@ class Simulation:
                 await stdout.write(answer)
             return 0
 
-        return Script(main=main, start=Step(delay_s=self._draw.uniform(0.05, 0.3)), remove=Step(delay_s=0.005))
+        start = Step(delay_s=self._draw.uniform(*_START_S))
+        return Script(main=main, start=start, remove=Step(delay_s=self._load.removal_s))
 
     def _next_id(self) -> str:
         return encode(next(self._ids))
