@@ -132,7 +132,7 @@ def wake_ups_ms(node: RunningNode, path: str) -> list[float]:
 async def fill(url: str, image: str, count: int) -> None:
     """Put calls into a queue that no node has opened; the first of them is the blocker."""
     clock = SystemClock()
-    next_id = IdGenerator(bytes(6), clock.now_ms)
+    next_id = IdGenerator(0, clock.now_ms)
     queue = await open_queue(url, clock)
     blocker = _call(image, "/blocker", BLOCKER_MIB, next_id(), b'{"sleep_ms":3600000}')
     blocker.priority = 2

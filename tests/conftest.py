@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.redis_server import RedisServer, running_redis
 
+pytest_plugins = ["tests.support.databases"]
+
 
 def docker_answers() -> bool:
     """Whether a Docker Engine is here."""

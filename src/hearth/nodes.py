@@ -27,6 +27,7 @@ from hearth.drivers.docker.credentials import Credentials
 from hearth.drivers.docker.driver import DockerDriver
 from hearth.drivers.docker.tls import client_context
 from hearth.drivers.process.driver import ProcessDriver
+from hearth.logstores.open import open_logstore
 from hearth.models.errors import StartUpError
 from hearth.models.ids import IdGenerator, machine_id
 from hearth.queues.open import open_queue
@@ -78,11 +79,15 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
     clock = SystemClock()
     next_id = IdGenerator(machine_id(_own_address(), port), clock.now_ms)
     async with contextlib.AsyncExitStack() as stack:
-        datastore = await open_datastore(settings.database)
+        datastore = await open_datastore(settings.database, wait_s=settings.db_wait_s)
         stack.push_async_callback(datastore.close)
+        logs = None
+        if settings.logstore_url:
+            logs = await open_logstore(settings.logstore_url, wait_s=settings.db_wait_s)
+            stack.push_async_callback(logs.close)
         queue = await open_queue(settings.queue, clock, visibility_s=settings.visibility_s)
         stack.push_async_callback(queue.close)
-        access = LocalAccess(datastore, queue, clock)
+        access = LocalAccess(datastore, queue, clock, logs)
         stack.push_async_callback(access.close)
         definitions = Definitions(access, clock)
         stack.push_async_callback(definitions.close)
@@ -97,7 +102,8 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
             definitions.forget(app_name, path)
             await agent.refresh(app_name, path)
 
-        api = Api(datastore, clock, lambda: stats(agent), changed=changed)
+        get_log = logs.get_log if logs else None
+        api = Api(datastore, clock, lambda: stats(agent), changed=changed, get_log=get_log)
         invoke = InvokeFront(agent, definitions, access, clock, next_id)
         async with consumer:
             front = BodyLimit(Front(invoke, api), settings.max_request_size)

@@ -26,7 +26,15 @@ class Settings(BaseSettings):
     node_type: str = Field(default="full", validation_alias="FN_NODE_TYPE", description="only `full` for now")
     port: int = Field(default=8080, ge=0, le=65535, validation_alias="FN_PORT", description="0: any free port")
     data_dir: Path = Field(default=Path("data"), validation_alias="FN_DATA_DIR", description="where all data lives")
-    db_url: str | None = Field(default=None, validation_alias="FN_DB_URL", description="sqlite3:///absolute/fn.db")
+    db_url: str | None = Field(
+        default=None, validation_alias="FN_DB_URL", description="sqlite3://, postgres:// or mysql://"
+    )
+    db_wait_s: float = Field(
+        default=30.0, ge=0, validation_alias="FN_DB_WAIT_S", description="seconds a start waits for the database"
+    )
+    logstore_url: str = Field(
+        default="", validation_alias="FN_LOGSTORE_URL", description="s3:// or a database; empty: the datastore"
+    )
     mq_url: str | None = Field(
         default=None,
         validation_alias="FN_MQ_URL",

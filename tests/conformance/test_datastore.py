@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -36,9 +35,9 @@ ROUTE = Route(
 )
 
 
-@pytest.fixture(params=["sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Datastore]:
-    opened = await open_datastore(f"sqlite3://{tmp_path}/fn.db")
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[Datastore]:
+    opened = await open_datastore(database)
     await opened.insert_app(App(name="app", config={"A": "1"}, created_at=NOW, updated_at=NOW))
     yield opened
     await opened.close()

@@ -121,3 +121,35 @@ def test_docker_that_does_not_answer_is_named(tmp_path: Path) -> None:
     done = subprocess.run([HEARTH, "start"], env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert f"couldn't connect to docker daemon at unix://{tmp_path}/none.sock" in done.stderr
+
+
+def _start(data: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A start that fails; its output."""
+    environment = {**os.environ, "FN_DATA_DIR": str(data), "FN_DRIVER": "process", "FN_PORT": "0", **variables}
+    return subprocess.run([HEARTH, "start"], env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_a_second_start_says_who_is_there(tmp_path: Path) -> None:
+    with running_node("process", tmp_path, "none:1") as node:
+        same_data = _start(tmp_path)
+        assert same_data.returncode == 1
+        assert same_data.stderr.strip().splitlines() == [
+            f"hearth: {tmp_path}: this data folder is in use by process {node.process.pid}, {node.url}; "
+            "stop that, or set FN_DATA_DIR to another folder"
+        ]
+        port = node.url.rpartition(":")[2]
+        same_port = _start(tmp_path / "other", FN_PORT=port)
+        assert same_port.returncode == 1
+        assert f"hearth: FN_PORT={port}: cannot listen: Address already in use" in same_port.stderr
+        assert node.http.get("/version").status_code == 200
+        assert node.stop(signal.SIGINT) == 0
+    with running_node("process", tmp_path, "none:1", FN_PORT=port) as again:  # the port and the folder are free
+        assert again.http.get("/version").status_code == 200
+
+
+def test_an_unknown_variable_is_warned_of(tmp_path: Path) -> None:
+    with running_node("process", tmp_path, "none:1", FN_PROT="1", FN_TOKEN="1"):
+        pass
+    warnings = [line for line in (tmp_path / "server.log").read_text().splitlines() if "unknown variable" in line]
+    assert len(warnings) == 1
+    assert "perhaps=FN_PORT variable=FN_PROT" in warnings[0]

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -14,19 +15,25 @@ from pathlib import Path
 
 import pytest
 
+#: dockerd in a network namespace of its own: without a bridge it would remove that of the machine's Engine. A listener
+#: that the test made in the machine's namespace goes along as systemd hands one over.
+_START = 'if [ -n "$1" ]; then exec 3<&"$1"; export LISTEN_FDS=1 LISTEN_PID=$$; fi; shift; exec dockerd "$@"'
+
 
 class PrivateEngine:
-    """dockerd with folders, socket and containerd of its own; no network is touched.
+    """dockerd with folders, sockets, containerd and network of its own.
 
     Args:
         folder: For all it keeps; short, because socket paths are.
-        listen: More addresses and their options, as on dockerd's command line.
+        options: More of dockerd's.
+        listener: Accepts connections for it besides its unix socket.
     """
 
-    def __init__(self, folder: Path, *listen: str) -> None:
+    def __init__(self, folder: Path, options: tuple[str, ...] = (), listener: socket.socket | None = None) -> None:
         self.host = f"unix://{folder}/d.sock"
         self._folder = folder
-        self._listen = listen
+        self._options = options
+        self._listener = listener
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -38,11 +45,19 @@ class PrivateEngine:
             f"--pidfile={self._folder}/d.pid",
             "--iptables=false",
             "--bridge=none",
-            *self._listen,
+            *self._options,
         ]
+        fds = () if self._listener is None else (self._listener.fileno(),)
+        if fds:
+            options.append("--host=fd://")
         (self._folder / "d.pid").unlink(missing_ok=True)
         log = (self._folder / "log").open("ab")
-        self._process = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log)
+        self._process = subprocess.Popen(
+            ["unshare", "--net", "bash", "-c", _START, "engine", "".join(map(str, fds)), *options],
+            stdout=log,
+            stderr=log,
+            pass_fds=fds,
+        )
         log.close()
         deadline = time.monotonic() + 60
         while self.docker("version").returncode != 0:
@@ -103,15 +118,16 @@ class PrivateEngine:
 
 
 @contextlib.contextmanager
-def private_engine(*listen: str) -> Iterator[PrivateEngine]:
+def private_engine(*options: str, listener: socket.socket | None = None) -> Iterator[PrivateEngine]:
     """An Engine that serves until the end of the block. Skips the test where none can be started."""
     if shutil.which("dockerd") is None or os.geteuid() != 0:
         pytest.skip("a private Engine needs dockerd and root")
     folder = Path(tempfile.mkdtemp(prefix="hde-"))
-    engine = PrivateEngine(folder, *listen)
+    engine = PrivateEngine(folder, options, listener)
     try:
         engine.start()
         yield engine
     finally:
         engine.end()
+        subprocess.run(["umount", "--lazy", "--recursive", folder / "data"], capture_output=True)  # dockerd leaves it
         shutil.rmtree(folder, ignore_errors=True)

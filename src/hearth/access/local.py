@@ -12,6 +12,7 @@ from hearth.access.base import AlreadyStarted, DataAccess, EndedCall
 from hearth.batch import GroupCommit
 from hearth.clock import Clock, pause
 from hearth.datastore.base import Datastore
+from hearth.logstores.base import Log, LogsLost, LogStore
 from hearth.models.app import App
 from hearth.models.call import QUEUED, RUNNING, Call
 from hearth.models.errors import HearthError
@@ -29,13 +30,24 @@ _log = get_logger(__name__)
 
 
 class LocalAccess(DataAccess):
-    """Straight to the datastore and the queue, many calls in one transaction."""
+    """Straight to the datastore and the queue, many calls in one transaction.
 
-    def __init__(self, datastore: Datastore, queue: Queue, clock: Clock) -> None:
+    Args:
+        datastore: Where definitions and records are.
+        queue: Where accepted calls are.
+        logs: Where logs are kept, if not with the records.
+
+    Attributes:
+        lost_logs: Logs that the log store did not take; their calls' records are stored all the same.
+    """
+
+    def __init__(self, datastore: Datastore, queue: Queue, clock: Clock, logs: LogStore | None = None) -> None:
         self._datastore = datastore
         self._queue = queue
         self._clock = clock
         self._closing = False
+        self._logs = logs
+        self.lost_logs = 0
         self._accepted = GroupCommit(self._enqueue)
         self._late = GroupCommit(self._record_late)
         self._starting = GroupCommit(datastore.start_calls)
@@ -56,8 +68,16 @@ class LocalAccess(DataAccess):
         return await self._datastore.get_route(app_name, path)
 
     async def finish_many(self, ended: list[EndedCall]) -> None:
-        """Store records and logs."""
-        await self._datastore.put_calls([(one.call, one.log) for one in ended])
+        """Store records and logs: in one transaction, or the records first if the logs are kept elsewhere."""
+        if self._logs is None:
+            await self._datastore.put_calls([(one.call, one.log) for one in ended])
+            return
+        await self._datastore.put_calls([(one.call, None) for one in ended])
+        try:
+            await self._logs.put_logs([Log(one.call.app_name, one.call.id, one.log) for one in ended])
+        except LogsLost as exc:
+            self.lost_logs += exc.lost
+            _log.error("error uploading log", lost=exc.lost, error=str(exc))
 
     @property
     def visibility_s(self) -> float:
@@ -102,7 +122,7 @@ class LocalAccess(DataAccess):
         if stored.status != RUNNING:
             return
         call.created_at, call.started_at = stored.created_at, stored.started_at
-        await self._datastore.put_calls([(call, b"")])
+        await self.finish_many([EndedCall(call, b"")])
 
     async def _enqueue(self, calls: list[Call]) -> Sequence[bool]:
         """For each call whether its record, too, is stored."""

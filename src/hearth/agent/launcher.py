@@ -14,6 +14,7 @@ from hearth.agent.hot import HotContainer
 from hearth.agent.life import ContainerCounts, ContainerState
 from hearth.agent.slots import Slot, SlotQueue
 from hearth.drivers.base import ImageNotFound, ImageRefused, StartFailed
+from hearth.models.errors import ServerBusy
 from hearth.telemetry.logs import get_logger
 
 #: While a call waits the launcher looks again at least this often, seconds.
@@ -107,6 +108,8 @@ class HotLauncher:
         """
         if (slot := self.queue.acquire_nowait()) is not None:
             return slot
+        if self._closed:
+            raise ServerBusy  # a call whose container went away before it had it: nobody starts another one
         self._fail_fast()
         self._look_soon()
         try:

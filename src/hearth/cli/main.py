@@ -8,12 +8,14 @@ import typer
 
 from hearth import FN_VERSION, __version__
 from hearth.cli.build import build
+from hearth.cli.migrate import migrate
 from hearth.cli.start import start
 from hearth.models.errors import HearthError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(start)
 app.command()(build)
+app.add_typer(migrate, name="migrate")
 
 
 @app.command()
@@ -34,3 +36,5 @@ def main() -> None:
     except HearthError as exc:
         typer.echo(f"hearth: {exc}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:  # before the node takes the signals itself
+        sys.exit(130)

@@ -135,5 +135,12 @@ class Datastore(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def update_call(self, before: Call, after: Call) -> None:
+        """Compare and swap: store ``after``, if what is stored equals ``before`` (times to the second).
+
+        Raises ``CallNotFound``, ``DatastoreCannotUpdateCall``, and ``DatastoreCannotSwap`` if the two are not one call.
+        """
+
+    @abc.abstractmethod
     async def get_log(self, app_name: str, call_id: str) -> bytes:
         """A call's log. Raises ``CallLogNotFound`` (also for another app's call)."""

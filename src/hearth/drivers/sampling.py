@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, Final, TypeVar
 
 from hearth.clock import Clock
+
+_T = TypeVar("_T")
 
 #: The metrics of a sample (agent specification 11).
 METRICS: Final = (
@@ -36,6 +38,31 @@ async def every_second(clock: Clock, ended: asyncio.Future[Any]) -> AsyncIterato
             return
         yield
         due = max(due, clock.monotonic()) + 1.0
+
+
+async def until_ended(source: AsyncIterator[_T], ended: asyncio.Future[Any]) -> AsyncIterator[_T]:
+    """What ``source`` yields until ``ended`` is done, whatever the source waits for then."""
+    try:
+        while not ended.done():
+            step = asyncio.get_running_loop().create_task(_next(source))
+            try:
+                await asyncio.wait([step, ended], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not step.done():
+                    step.cancel()
+                    await asyncio.wait([step])
+            if step.cancelled() or not (found := step.result()):
+                return
+            yield found[0]
+    finally:
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
+
+
+async def _next(source: AsyncIterator[_T]) -> tuple[_T, ...]:
+    async for item in source:
+        return (item,)
+    return ()
 
 
 def _resolve(tick: asyncio.Future[None]) -> None:

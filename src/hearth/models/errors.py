@@ -53,6 +53,14 @@ class StoreUnavailable(InternalError):
     """A database, queue or log store did not do what it was asked; the cause is chained."""
 
 
+class StoreRefused(InternalError):
+    """A store does not take this data, however often it is offered; the cause is chained."""
+
+
+class DatastoreCannotSwap(InternalError):
+    """A swap was asked between two different calls: a mistake of the caller."""
+
+
 class StartUpError(HearthError):
     """The node cannot start. The text names what, where, and what to do next."""
 

@@ -22,7 +22,7 @@ from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB, AppsMissingName, PathNo
 from hearth.models.route import clean_path
 from hearth.server import errors
 from hearth.server.api_v1.apps import Apps
-from hearth.server.api_v1.calls import Calls
+from hearth.server.api_v1.calls import Calls, GetLog
 from hearth.server.api_v1.request import ApiRequest
 from hearth.server.api_v1.routes import Routes
 from hearth.server.description import DESCRIPTION, PAGE
@@ -39,6 +39,7 @@ class Api:
     Args:
         stats: The node's counts, as /stats shows them.
         changed: Awaited after each change of a definition, before its answer.
+        get_log: Finds the log of an app's call; without it, the datastore does.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Api:
         stats: Callable[[], Mapping[str, Any]],
         max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB,
         changed: Changed | None = None,
+        get_log: GetLog | None = None,
     ) -> None:
         self._changed = changed
-        apps, calls = Apps(datastore, clock), Calls(datastore)
+        apps, calls = Apps(datastore, clock), Calls(datastore, get_log or datastore.get_log)
         routes = Routes(datastore, clock, max_memory_mib)
         self._pages: dict[str, Callable[[], Response]] = {
             "/": lambda: _json(_HOME),

@@ -18,6 +18,7 @@ from hearth.drivers.docker.removal import Remover
 from hearth.drivers.docker.retries import ENGINE_ERRORS
 from hearth.drivers.docker.stats import samples
 from hearth.drivers.docker.streams import Attachment
+from hearth.drivers.sampling import until_ended
 
 #: Output that has not arrived this long after the exit will not.
 _DRAIN_S: Final = 2.0
@@ -95,7 +96,7 @@ class EngineContainer(Container):
     async def stats(self) -> AsyncIterator[StatsSample]:
         """The Engine's samples, about one a second."""
         with contextlib.suppress(*ENGINE_ERRORS):
-            async for raw in self._engines.stats(stream=True):
+            async for raw in until_ended(self._engines.stats(stream=True), self._ended):
                 for sample in samples(raw):
                     yield sample
 

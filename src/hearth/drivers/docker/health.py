@@ -30,9 +30,10 @@ async def until_healthy(look: Any, ended: asyncio.Future[Exit]) -> None:
     while True:
         if ended.done():
             raise StartFailed(f"exit code {ended.result().code} before it was healthy", image_fault=True)
-        status = ((await look())["State"].get("Health") or {}).get("Status")
+        state = (await look())["State"]
+        status = (state.get("Health") or {}).get("Status")
         if status == "healthy":
             return
-        if status == "unhealthy":
+        if status == "unhealthy" and state.get("Running"):  # the Engine calls one that has ended unhealthy, too
             raise StartFailed("its health check fails", image_fault=True)
         await asyncio.wait([ended], timeout=_LOOK_EVERY_S)

@@ -11,7 +11,7 @@ from hearth.models.times import parse_time
 
 def samples(raw: Mapping[str, Any]) -> Iterator[StatsSample]:
     """The sample in one message of the Engine; none if it carries no time."""
-    read = str(raw.get("read", ""))
+    read = str(raw.get("read") or "")
     if not read or read.startswith("0001-"):
         return
     networks = (raw.get("networks") or {}).values()
@@ -43,4 +43,9 @@ def _percent(raw: Mapping[str, Any], name: str) -> int:
     used = int((now.get("cpu_usage") or {}).get(name, 0)) - int((before.get("cpu_usage") or {}).get(name, 0))
     if system <= 0 or used <= 0:
         return 0
-    return int(100 * int(now.get("online_cpus") or 1) * used / system)
+    return 100 * _cores(now) * used // system
+
+
+def _cores(now: Mapping[str, Any]) -> int:
+    """How many there are; old Engines only list them."""
+    return int(now.get("online_cpus") or len((now.get("cpu_usage") or {}).get("percpu_usage") or ()) or 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.responses import Response
@@ -12,12 +13,20 @@ from hearth.server.api_v1 import decode
 from hearth.server.api_v1.encode import call_json
 from hearth.server.api_v1.request import ApiRequest
 
+GetLog = Callable[[str, str], Awaitable[bytes]]
+
 
 class Calls:
-    """The operations on call records and logs."""
+    """The operations on call records and logs.
 
-    def __init__(self, datastore: Datastore) -> None:
+    Args:
+        datastore: Where the records are.
+        get_log: Finds the log of an app's call.
+    """
+
+    def __init__(self, datastore: Datastore, get_log: GetLog) -> None:
         self._datastore = datastore
+        self._get_log = get_log
 
     async def list(self, request: ApiRequest) -> dict[str, Any]:
         """A page of an app's calls, newest first."""
@@ -48,7 +57,7 @@ class Calls:
 
     async def log(self, request: ApiRequest) -> dict[str, Any] | Response:
         """A call's log, in the form that the client accepts."""
-        text = await self._datastore.get_log(request.app, request.call)
+        text = await self._get_log(request.app, request.call)
         if _accepted(request.accepts()) == "text":
             return Response(text, headers={"Content-Type": "text/plain; charset=utf-8"})
         log = {"call_id": request.call, "log": text.decode("utf-8", "replace"), "app_name": request.app}

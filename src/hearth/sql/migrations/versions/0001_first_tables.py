@@ -2,57 +2,19 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from alembic import op
+
+from hearth.sql import shapes
 
 revision = "0001"
 down_revision = None
 
 
 def upgrade() -> None:
-    """Make the four tables."""
-    op.create_table(
-        "apps",
-        sa.Column("name", sa.String(256), primary_key=True),
-        sa.Column("config", sa.Text, nullable=False),
-        sa.Column("created_at", sa.String(256)),
-        sa.Column("updated_at", sa.String(256)),
-    )
-    op.create_table(
-        "routes",
-        sa.Column("app_name", sa.String(256), primary_key=True),
-        sa.Column("path", sa.String(256), primary_key=True),
-        sa.Column("image", sa.String(256), nullable=False),
-        sa.Column("format", sa.String(16), nullable=False),
-        sa.Column("memory", sa.Integer, nullable=False),
-        sa.Column("cpus", sa.Integer),
-        sa.Column("timeout", sa.Integer, nullable=False),
-        sa.Column("idle_timeout", sa.Integer, nullable=False),
-        sa.Column("type", sa.String(16), nullable=False),
-        sa.Column("headers", sa.Text, nullable=False),
-        sa.Column("config", sa.Text, nullable=False),
-        sa.Column("created_at", sa.Text),
-        sa.Column("updated_at", sa.String(256)),
-    )
-    op.create_table(
-        "calls",
-        sa.Column("created_at", sa.String(256), nullable=False),
-        sa.Column("started_at", sa.String(256), nullable=False),
-        sa.Column("completed_at", sa.String(256), nullable=False),
-        sa.Column("status", sa.String(256), nullable=False),
-        sa.Column("id", sa.String(256), primary_key=True),
-        sa.Column("app_name", sa.String(256), nullable=False),
-        sa.Column("path", sa.String(256), nullable=False),
-        sa.Column("stats", sa.Text),
-        sa.Column("error", sa.Text),
-    )
-    op.create_index("calls_by_path", "calls", ["app_name", "path", "id"])
-    op.create_table(
-        "logs",
-        sa.Column("id", sa.String(256), primary_key=True),
-        sa.Column("app_name", sa.String(256), nullable=False),
-        sa.Column("log", sa.LargeBinary, nullable=False),
-    )
+    """Make the four tables; MySQL may have some from a migration that was interrupted."""
+    for table in shapes.first().values():
+        table.create(op.get_bind(), checkfirst=True)
+    shapes.index_calls(op.get_bind(), "calls_by_path", "app_name", "path", "id")
 
 
 def downgrade() -> None:

@@ -1,0 +1,104 @@
+"""Apps, routes and calls as rows, and back. Maps are JSON text; what an older version left NULL reads as empty."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from hearth.models.app import App
+from hearth.models.call import Call, Stat
+from hearth.models.route import Route
+from hearth.models.times import ZERO, format_time, parse_time
+
+_ROUTE_FIELDS = ("app_name", "path", "image", "format", "memory", "timeout", "idle_timeout", "type")
+
+
+def from_app(app: App) -> dict[str, Any]:
+    """An app as a row."""
+    return {"name": app.name, "config": _json(app.config), **_times(app)}
+
+
+def to_app(row: sa.RowMapping) -> App:
+    """A row as an app."""
+    return App(name=row["name"], config=_map(row["config"]), **_read_times(row))
+
+
+def from_route(route: Route) -> dict[str, Any]:
+    """A route as a row."""
+    return {
+        **{name: getattr(route, name) for name in _ROUTE_FIELDS},
+        "cpus": route.cpu_milli,
+        "headers": _json(route.headers),
+        "config": _json(route.config),
+        **_times(route),
+    }
+
+
+def to_route(row: sa.RowMapping) -> Route:
+    """A row as a route."""
+    return Route(
+        **{name: row[name] for name in _ROUTE_FIELDS},
+        cpu_milli=row["cpus"] or 0,
+        headers=_map(row["headers"]),
+        config=_map(row["config"]),
+        **_read_times(row),
+    )
+
+
+def from_call(call: Call) -> dict[str, Any]:
+    """A call's record as a row."""
+    return {
+        "id": call.id,
+        "app_name": call.app_name,
+        "path": call.path,
+        "status": call.status,
+        "created_at": format_time(call.created_at),
+        "started_at": format_time(call.started_at),
+        "completed_at": format_time(call.completed_at),
+        "stats": _json(call.stats) if call.stats else "",
+        "error": _storable(call.error),
+    }
+
+
+def to_call(row: sa.RowMapping) -> Call:
+    """A row as a call's record."""
+    return Call(
+        id=row["id"],
+        app_name=row["app_name"],
+        path=row["path"],
+        status=row["status"],
+        created_at=_time(row["created_at"]),
+        started_at=_time(row["started_at"]),
+        completed_at=_time(row["completed_at"]),
+        stats=msgspec.json.decode(row["stats"], type=list[Stat]) if row["stats"] else [],
+        error=row["error"] or "",
+    )
+
+
+def _storable(text: str) -> str:
+    """A text that every database takes: a function's words may hold what PostgreSQL's texts do not."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _times(thing: App | Route) -> dict[str, str]:
+    return {"created_at": format_time(thing.created_at), "updated_at": format_time(thing.updated_at)}
+
+
+def _read_times(row: sa.RowMapping) -> dict[str, Any]:
+    return {name: _time(row[name]) for name in ("created_at", "updated_at")}
+
+
+def _time(text: str | None) -> dt.datetime:
+    return parse_time(text) if text else ZERO
+
+
+def _json(value: object) -> str:
+    # Fn writes nothing for an empty map, and both read both
+    return msgspec.json.encode(value).decode() if value else ""
+
+
+def _map(text: str | None) -> dict[str, Any]:
+    return msgspec.json.decode(text, type=dict[str, Any]) if text else {}

@@ -1,0 +1,61 @@
+"""What databases raise, as the rest of Hearth knows it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+import asyncpg
+import sqlalchemy as sa
+
+from hearth.models.errors import StoreRefused, StoreUnavailable
+
+#: asyncpg and the network raise some of theirs past SQLAlchemy, while a connection is made.
+FAILURES: Final = (sa.exc.SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+#: SQLSTATEs and MySQL's numbers of a transaction that was undone because of another one.
+_CONFLICTS: Final = ("40001", "40P01", 1205, 1213)
+#: ... and of a server that will never let us in: what is wrong is the address.
+_HOPELESS: Final = ("28000", "28P01", "3D000", 1044, 1045, 1049, 1698)
+
+
+class Conflict(StoreUnavailable):
+    """The transaction was undone because it met another one; to repeat it is safe."""
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise what the database raises as a ``StoreUnavailable``, or as ``StoreRefused`` if it does not like the data."""
+    try:
+        yield
+    except FAILURES as exc:
+        kind = StoreRefused if _is_refused(exc) else Conflict if code(exc) in _CONFLICTS else StoreUnavailable
+        raise kind(f"database: {told(exc)}") from exc
+
+
+def _is_refused(exc: BaseException) -> bool:
+    # asyncpg's own errors of data come as plain ones; their SQLSTATE is of class 22
+    state, refused = code(exc), isinstance(exc, sa.exc.DataError | sa.exc.IntegrityError)
+    return refused or (isinstance(state, str) and state.startswith(("22", "23")))
+
+
+def is_hopeless(exc: BaseException) -> bool:
+    """Whether waiting for the server is in vain: it answers, and refuses us."""
+    return code(exc) in _HOPELESS
+
+
+def told(exc: BaseException) -> str:
+    """The driver's own words, without the statement and its parameters."""
+    cause = getattr(exc, "orig", None) or exc
+    return str(cause) or type(cause).__name__
+
+
+def code(exc: BaseException) -> str | int | None:
+    """The SQLSTATE or MySQL's number."""
+    cause = getattr(exc, "orig", None) or exc
+    state = getattr(cause, "sqlstate", None)
+    if state is not None:
+        return str(state)
+    first = cause.args[0] if cause.args else None
+    return first if isinstance(first, int) else None

@@ -1,0 +1,167 @@
+"""Which version of the schema a database has, and the ways up and down.
+
+Two notes of the version live side by side. ``schema_migrations`` is Fn's, and stays at the version that an Fn server
+expects; ``alembic_version`` is Hearth's. A database without the second, but with Fn's tables, was made by Fn: its rows
+are copied into Hearth's tables, and the way down copies them back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from hearth.models.errors import StartUpError, StoreUnavailable
+from hearth.sql import shapes
+from hearth.sql.reshape import reshape
+from hearth.telemetry.logs import get_logger
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_OURS: Final = frozenset({"alembic_version", "schema_migrations", *shapes.TABLES})
+#: Names the lock that one migrating node holds; Fn's own has another name.
+_LOCK_NAME: Final = "hearth schema"
+_LOCK_NUMBER: Final = 0x48656172
+_LOCK_WAIT_S: Final = 600
+
+_log = get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Version:
+    """What a database has.
+
+    Attributes:
+        hearth: Hearth's revision; ``""`` if Hearth has not migrated it.
+        fn: Fn's version; ``None`` if there is no note of it.
+        empty: Whether there is nothing at all.
+    """
+
+    hearth: str
+    fn: int | None
+    empty: bool
+
+    @property
+    def current(self) -> bool:
+        """Whether this release needs to change nothing."""
+        return self.hearth == head()
+
+    def __str__(self) -> str:
+        if self.empty:
+            return "empty"
+        by_fn = f"Fn schema {self.fn or 0}"
+        return f"Hearth schema {self.hearth}, {by_fn}" if self.hearth else f"{by_fn}, made by Fn"
+
+
+def head() -> str:
+    """The revision of this release."""
+    revision = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def look(connection: sa.Connection, shown: str) -> Version:
+    """The version of a database; nothing is changed.
+
+    Args:
+        connection: To the database.
+        shown: Its address, for errors.
+
+    Raises:
+        StartUpError: It is neither Hearth's nor Fn's, or newer than this release, or half migrated.
+    """
+    tables = set(sa.inspect(connection).get_table_names())
+    revision = MigrationContext.configure(connection).get_current_revision() or ""
+    if revision and revision not in {script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}:
+        raise StartUpError(f"{shown}: schema {revision} is newer than this Hearth; use the release that made it")
+    if tables and not revision and not _is_fns(connection, tables):
+        raise StartUpError(f"{shown}: this database was not made by Hearth or Fn; name another one")
+    return Version(revision, _fn_version(connection, tables, shown), not tables)
+
+
+def up(connection: sa.Connection, shown: str) -> None:
+    """Bring the database to this release's schema, in the transaction of the connection.
+
+    Raises:
+        StartUpError: As in :func:`look`.
+        StoreUnavailable: Another node has been migrating for very long.
+    """
+    with _locked(connection, shown):
+        version = look(connection, shown)
+        if version.current:
+            return
+        _log.info("migrating the database", datastore=shown, found=str(version))
+        if not version.hearth and not version.empty:
+            reshape(connection, shapes.first())
+            shapes.index_calls(connection, "calls_by_path", "app_name", "path", "id")
+            command.stamp(_config(connection), "0001")
+        command.upgrade(_config(connection), "head")
+        _log.info("migrated the database", datastore=shown)
+
+
+def down(connection: sa.Connection, shown: str, fn_version: int = shapes.FN_VERSION) -> None:
+    """Make of Hearth's database one of Fn's. Bytes of logs that are no UTF-8 are replaced.
+
+    Raises:
+        StartUpError: As in :func:`look`, or it is not Hearth's.
+    """
+    with _locked(connection, shown):
+        if not look(connection, shown).hearth:
+            raise StartUpError(f"{shown}: this database is not Hearth's; there is nothing to take back")
+        reshape(connection, shapes.fn(fn_version))
+        shapes.note_fn_version(connection, fn_version)
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+
+
+def _is_fns(connection: sa.Connection, tables: set[str]) -> bool:
+    found = tables & set(shapes.TABLES)
+    if len(found) < len(shapes.TABLES) and not (tables <= _OURS and tables & {"alembic_version", "schema_migrations"}):
+        return False
+    oldest = shapes.fn(0)
+    inspector = sa.inspect(connection)
+    return all(
+        {column.name for column in oldest[name].columns} <= {column["name"] for column in inspector.get_columns(name)}
+        for name in found
+    )
+
+
+def _fn_version(connection: sa.Connection, tables: set[str], shown: str) -> int | None:
+    if "schema_migrations" not in tables:
+        return None
+    row = connection.exec_driver_sql("SELECT version, dirty FROM schema_migrations").first()
+    if row is None:
+        return None
+    if row.dirty:
+        raise StartUpError(f"{shown}: a migration of Fn's to schema {row.version} has failed; repair it with Fn first")
+    if row.version > shapes.FN_VERSION:
+        raise StartUpError(f"{shown}: Fn schema {row.version} is newer than the {shapes.FN_VERSION} that Hearth knows")
+    return int(row.version)
+
+
+@contextlib.contextmanager
+def _locked(connection: sa.Connection, shown: str) -> Iterator[None]:
+    """Let one node migrate at a time. SQLite needs nothing: the transaction itself is the lock."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_NUMBER)))
+    if connection.dialect.name != "mysql":
+        yield
+        return
+    if connection.execute(sa.select(sa.func.get_lock(_LOCK_NAME, _LOCK_WAIT_S))).scalar() != 1:
+        raise StoreUnavailable(f"{shown}: another node has been migrating the database for {_LOCK_WAIT_S} s")
+    try:
+        yield
+    finally:
+        connection.execute(sa.select(sa.func.release_lock(_LOCK_NAME)))
+
+
+def _config(connection: sa.Connection) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config

@@ -1,0 +1,116 @@
+"""What every log store keeps its word on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.support import servers
+from tests.support.databases import DIALECTS, folder, made
+from tests.support.servers import Server
+
+from hearth.logstores.base import Log, LogsLost, LogStore
+from hearth.logstores.open import open_logstore
+from hearth.logstores.s3 import parse
+from hearth.models.errors import CallLogNotFound, StartUpError, StoreUnavailable
+
+MIB = 1024 * 1024
+
+
+def s3_url(server: Server, bucket: str = "logs") -> str:
+    return f"s3://key:se%2Fcr%2Bet@127.0.0.1:{server.port}/us-east-1/{bucket}"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> AsyncIterator[Server]:
+    with folder() as place, servers.s3(place) as server:
+        yield server
+
+
+@pytest.fixture(params=[*DIALECTS, "s3"])
+async def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LogStore]:
+    if request.param == "sqlite":
+        opened = await open_logstore(f"sqlite3://{tmp_path_factory.mktemp('logs')}/logs.db", wait_s=5)
+        yield opened
+        await opened.close()
+        return
+    server: Server = request.getfixturevalue(f"{request.param}_server")
+    if request.param == "s3":
+        opened = await open_logstore(s3_url(server), wait_s=5)
+        yield opened
+        await opened.close()
+        return
+    async with made(request.param, server) as url:
+        opened = await open_logstore(url, wait_s=5)
+        yield opened
+        await opened.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"test", b"", "grüß dich\n".encode(), bytes(range(256)), b"x" * MIB + b"\n--- cut ---\n", b"\xff" * 5 * MIB],
+    ids=["short", "empty", "utf-8", "every byte", "a MiB and its marker", "large"],
+)
+async def test_a_log_comes_back_byte_for_byte(store: LogStore, text: bytes) -> None:
+    await store.put_logs([Log("app", "1", text), Log("app", "2", b"another")])
+    assert await store.get_log("app", "1") == text
+    assert await store.get_log("app", "2") == b"another"
+
+
+async def test_the_second_log_of_a_call_replaces_the_first(store: LogStore) -> None:
+    await store.put_logs([Log("app", "twice", b"first")])
+    await store.put_logs([Log("app", "twice", b"second")])
+    assert await store.get_log("app", "twice") == b"second"
+
+
+async def test_a_log_is_found_by_its_own_app_only(store: LogStore) -> None:
+    await store.put_logs([Log("app", "mine", b"secret")])
+    for app, call in (("other", "mine"), ("app", "nobody")):
+        with pytest.raises(CallLogNotFound):
+            await store.get_log(app, call)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("s3://k:s@host", "must provide bucket name and region in path of s3 api url"),
+        ("s3://k:s@host/region", "must provide bucket name and region in path of s3 api url"),
+        ("s3://k:s@host//bucket", "must provide non-empty region in path of s3 api url"),
+        ("s3://k:s@host/region/", "must provide non-empty bucket name in path of s3 api url"),
+        ("ftp://host/x", "db type not supported ftp"),
+        ("nothing", "bad log store URL"),
+    ],
+)
+async def test_an_address_of_no_use_is_told_from_the_start(url: str, text: str) -> None:
+    with pytest.raises(StartUpError, match=text):
+        await open_logstore(url, wait_s=0)
+
+
+def test_an_address_is_read_as_fn_reads_it() -> None:
+    place = parse("s3://a%2Fb:p%40ss@host:9000/eu-west-1/a/b?ssl=true")
+    assert (place.endpoint, place.region, place.bucket) == ("https://host:9000", "eu-west-1", "a/b")
+    assert (place.access_key, place.secret_key) == ("a/b", "p@ss")
+    assert parse("s3://k:s@host/r/b?ssl=1").endpoint == "http://host"
+    assert "p@ss" not in repr(place)
+
+
+async def test_a_wrong_secret_stops_the_start_without_showing_it(s3_server: Server) -> None:
+    with pytest.raises(StartUpError, match="creat") as refused:
+        await open_logstore(s3_url(s3_server).replace("se%2Fcr%2Bet", "wr0ng"), wait_s=0)
+    assert "wr0ng" not in str(refused.value)
+
+
+async def test_an_outage_is_told_and_ends_with_the_outage() -> None:
+    with folder() as place, servers.s3(place) as server:
+        store = await open_logstore(s3_url(server), wait_s=0)
+        await store.put_logs([Log("app", "1", b"before")])
+        server.stop()
+        with pytest.raises(LogsLost, match="failed to write log, ") as lost:
+            await store.put_logs([Log("app", "2", b"x"), Log("app", "3", b"x")])
+        assert lost.value.lost == 2
+        with pytest.raises(StoreUnavailable, match="failed to read log, "):
+            await store.get_log("app", "1")
+        server.start()
+        await store.put_logs([Log("app", "2", b"after")])
+        assert [await store.get_log("app", call) for call in ("1", "2")] == [b"before", b"after"]
+        await store.close()

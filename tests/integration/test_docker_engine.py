@@ -1,0 +1,237 @@
+"""What the Engine is asked for, and how its refusals and stumbles are taken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+from tests.support.docker_images import python_image
+
+from hearth.drivers.base import ContainerSpec, DriverError, OutOfTime, PhaseLimits, StartFailed
+from hearth.drivers.docker.creation import Walls
+from hearth.drivers.docker.driver import DockerDriver
+from hearth.models.ids import encode
+
+HOST = "unix:///var/run/docker.sock"
+PROBE = Path(__file__).parent.parent / "functions" / "probe.py"
+RETRY = "docker temporary error, retrying"
+_numbers = itertools.count(os.getpid() << 32)
+
+
+def spec(probe: str = "sleep", image: str | None = None, **fields: Any) -> ContainerSpec:
+    env = {"PROBE": probe}
+    fields.setdefault("memory_mib", 64)
+    return ContainerSpec(id=encode(next(_numbers)), image=image or python_image(PROBE), env=env, **fields)
+
+
+# -- a real Engine ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def opened(**options: Any) -> AsyncIterator[DockerDriver]:
+    driver = DockerDriver(HOST, node=f"engine-{os.getpid()}", instance="now", **options)
+    await driver.open()
+    try:
+        yield driver
+    finally:
+        await driver.close()
+
+
+def inspect(name: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = json.loads(subprocess.check_output(["docker", "inspect", name]))
+    return found[0]
+
+
+async def test_a_container_is_made_with_its_walls(docker: None) -> None:
+    async with opened(walls=Walls(max_pids=7, max_open_files=99)) as driver:
+        container = await driver.prepare(spec(memory_mib=32, cpu_milli=250, labels={"app": "a"}))
+        made = inspect(container.id)
+        await container.remove()
+    host = made["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"], host["ShmSize"]) == (32 << 20, 32 << 20, 32 << 20)
+    assert (host["CpuPeriod"], host["CpuQuota"], host["PidsLimit"]) == (100_000, 25_000, 7)
+    assert host["Ulimits"] == [{"Name": "nofile", "Soft": 99, "Hard": 99}]
+    assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges"])
+    assert (host["LogConfig"]["Type"], host["RestartPolicy"]["Name"], host["Init"]) == ("none", "no", False)
+    assert made["Config"]["Labels"]["app"] == "a"
+
+
+async def test_containers_are_spread_over_the_least_used_network(docker: None) -> None:
+    async with opened(walls=Walls(networks=("none", "bridge"))) as driver:
+        containers = [await driver.prepare(spec()) for _ in range(3)]
+        used = [inspect(container.id)["HostConfig"]["NetworkMode"] for container in containers]
+        await containers[1].remove()
+        again = await driver.prepare(spec())
+        used.append(inspect(again.id)["HostConfig"]["NetworkMode"])
+        await asyncio.gather(*[container.remove() for container in (*containers, again)])
+    assert used == ["none", "bridge", "none", "bridge"]
+
+
+@pytest.fixture
+def checked_image(docker: None, request: pytest.FixtureRequest) -> Any:
+    """An image whose health check is this Python program."""
+    made: list[str] = []
+
+    def make(program: str) -> str:
+        interpreter = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+        check = f"HEALTHCHECK --interval=200ms --retries=1 CMD {json.dumps([interpreter, '-c', program])}"
+        base = subprocess.check_output(["docker", "create", python_image(PROBE)], text=True).strip()
+        made.append(f"hearth-test/checked:{os.getpid()}-{len(made)}")
+        subprocess.run(["docker", "commit", "--change", check, base, made[-1]], check=True, capture_output=True)
+        subprocess.run(["docker", "rm", base], check=True, capture_output=True)
+        return made[-1]
+
+    yield make
+    subprocess.run(["docker", "rmi", "-f", *made], check=True, capture_output=True)
+
+
+async def test_a_start_waits_until_the_image_says_it_is_healthy(checked_image: Any) -> None:
+    async with opened(limits=PhaseLimits(start_s=20)) as driver:
+        container = await driver.prepare(spec(image=checked_image("pass")))
+        await container.start()
+        assert inspect(container.id)["State"]["Health"]["Status"] == "healthy"
+        await container.remove()
+
+
+@pytest.mark.parametrize(("probe", "reason"), [("sleep", "health check fails"), ("exit-3", "exit code 3")])
+async def test_a_container_that_gets_not_healthy_does_not_start(checked_image: Any, probe: str, reason: str) -> None:
+    async with opened(limits=PhaseLimits(start_s=20)) as driver:
+        container = await driver.prepare(spec(probe, image=checked_image("import sys; sys.exit(1)")))
+        with pytest.raises(StartFailed, match=reason) as failed:
+            await container.start()
+        assert failed.value.image_fault
+        await container.remove()
+
+
+# -- a scripted one ---------------------------------------------------------------------------------------------------
+
+
+class ScriptedEngine:
+    """Makes and removes containers in name only; ``answers`` come first, one for each request."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.refuses = ""
+        self.answers: list[tuple[int, str]] = []
+        self.created: list[dict[str, Any]] = []
+        self.removed = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        if request.path.endswith("/version"):
+            return web.json_response({"ApiVersion": "1.41"})
+        if request.path.endswith("/containers/json"):
+            return web.json_response([])
+        if self.answers:
+            status, message = self.answers.pop(0)
+            return web.json_response({"message": message}, status=status)
+        if request.method == "DELETE":
+            self.removed += 1
+            return web.Response(status=204)
+        if request.path.endswith("/kill"):
+            return web.json_response({"message": "No such container: x"}, status=404)
+        form = await request.json()
+        if self.refuses in form["HostConfig"]:
+            return web.json_response(
+                {"message": f"this kernel has no {_SAID.get(self.refuses, self.refuses)}"}, status=400
+            )
+        self.created.append(form["HostConfig"])
+        return web.json_response({"Id": "x"}, status=201)
+
+
+_SAID = {"MemorySwap": "swap limit", "PidsLimit": "pids limit", "Ulimits": "ulimits", "ShmSize": "shm size"}
+
+
+@pytest.fixture
+async def scripted(tmp_path: Path) -> AsyncIterator[ScriptedEngine]:
+    engine = ScriptedEngine(f"unix://{tmp_path}/e.sock")
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", engine.answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    await web.UnixSite(runner, f"{tmp_path}/e.sock").start()
+    yield engine
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def driver(scripted: ScriptedEngine) -> AsyncIterator[DockerDriver]:
+    made = DockerDriver(scripted.host, node="n", instance="i", limits=PhaseLimits(create_s=2.0, remove_s=2.0))
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("option", _SAID)
+async def test_a_limit_that_the_engine_refuses_is_left_out_with_one_warning(
+    scripted: ScriptedEngine, driver: DockerDriver, option: str
+) -> None:
+    scripted.refuses = option
+    with capture_logs() as logs:
+        for _ in range(2):
+            await (await driver.prepare(spec(image="x"))).remove()
+    assert [option in made for made in scripted.created] == [False, False]
+    assert [entry["option"] for entry in logs if entry["log_level"] == "warning"] == [option]
+
+
+async def test_a_wall_that_the_engine_refuses_is_never_left_out(scripted: ScriptedEngine, driver: DockerDriver) -> None:
+    scripted.refuses = "CapDrop"
+    with pytest.raises(StartFailed):
+        await driver.prepare(spec(image="x"))
+    assert scripted.created == []
+
+
+async def test_what_passes_is_tried_again_in_create_and_remove(scripted: ScriptedEngine, driver: DockerDriver) -> None:
+    scripted.answers = [(500, "try again"), (503, "busy")]
+    with capture_logs() as logs:
+        container = await driver.prepare(spec(image="x"))
+        scripted.answers = [(500, "device or resource busy")] * 3
+        await container.remove()
+    assert [entry["call"] for entry in logs if entry["event"] == RETRY] == ["create"] * 2 + ["remove"] * 3
+    assert scripted.removed == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(500, "no space left on device"), (400, "bad"), (500, "invalid reference")]
+)
+async def test_what_stays_is_not_tried_again(
+    scripted: ScriptedEngine, driver: DockerDriver, status: int, message: str
+) -> None:
+    scripted.answers = [(status, message)]
+    with capture_logs() as logs, pytest.raises(DriverError, match=message):
+        await driver.prepare(spec(image="x"))
+    assert [entry for entry in logs if entry["event"] == RETRY] == []
+    assert scripted.created == []
+
+
+async def test_trouble_without_end_ends_at_the_limit_and_the_removal_goes_on(
+    scripted: ScriptedEngine, driver: DockerDriver
+) -> None:
+    container = await driver.prepare(spec(image="x"))
+    scripted.answers = [(500, "busy")] * 1000
+    with pytest.raises(OutOfTime):
+        await driver.prepare(spec(image="x"))
+    with pytest.raises(OutOfTime) as late:
+        await container.remove()
+    assert late.value.phase == "remove"
+    scripted.answers = []
+    await container.remove()
+    assert scripted.removed >= 1
+
+
+async def test_a_container_that_is_gone_is_removed(scripted: ScriptedEngine, driver: DockerDriver) -> None:
+    container = await driver.prepare(spec(image="x"))
+    scripted.answers = [(404, "No such container: x")]
+    await container.remove()
+    await container.kill()
+    assert container.exited is not None

@@ -1,0 +1,180 @@
+"""Databases that are late, gone, frozen, full: what a start and the recorder make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support import servers
+from tests.support.databases import folder, url
+from tests.support.servers import Server
+
+from hearth.access.base import EndedCall
+from hearth.access.local import LocalAccess
+from hearth.agent.recorder import Recorder
+from hearth.clock import SystemClock
+from hearth.datastore.base import AppFilter, CallFilter
+from hearth.datastore.sql import SqlDatastore, open_datastore
+from hearth.models.app import App
+from hearth.models.call import SUCCESS, Call
+from hearth.models.errors import StartUpError, StoreUnavailable
+from hearth.queues.base import Queue
+from hearth.queues.open import open_queue
+
+STARTERS = {"postgres": servers.postgres, "mysql": servers.mariadb}
+
+
+@pytest.fixture(scope="module", params=list(STARTERS))
+def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
+    """A server of this module's own, to be ill-treated."""
+    with folder() as place, STARTERS[request.param](place) as running:
+        yield request.param, running
+
+
+@pytest.fixture
+async def queue() -> AsyncIterator[Queue]:
+    opened = await open_queue("memory://", SystemClock())
+    yield opened
+    await opened.close()
+
+
+def ended(number: int, log: bytes = b"log") -> EndedCall:
+    return EndedCall(Call(id=f"{number:04}", app_name="app", path="/", status=SUCCESS), log)
+
+
+async def stored(store: SqlDatastore) -> list[str]:
+    return [call.id for call in await store.get_calls(CallFilter(app_name="app"))][::-1]
+
+
+async def test_calls_go_on_while_the_server_is_away_and_nothing_is_lost(
+    server: tuple[str, Server], queue: Queue
+) -> None:
+    dialect, running = server
+    store = await open_datastore(url(dialect, running))
+    access = LocalAccess(store, queue, clock)
+    records = Recorder(access)
+    await store.insert_app(App(name="app"))
+    assert await records.record(ended(0)) is True
+    running.stop()
+    answered = await asyncio.gather(*[records.record(ended(number)) for number in range(1, 50)])
+    running.start(wait=False)
+    last = records.add(ended(50))
+    assert last is not None
+    assert await last is True
+    await records.close()
+    assert not any(answered)
+    assert await stored(store) == [f"{number:04}" for number in range(51)]
+    assert await store.get_log("app", "0007") == b"log"
+    assert records.dropped == 0
+    await store.remove_app("app")
+    await access.close()
+    await store.close()
+
+
+async def test_a_store_serves_again_after_the_server_has_restarted(server: tuple[str, Server]) -> None:
+    dialect, running = server
+    store = await open_datastore(url(dialect, running))
+    await asyncio.gather(*[store.get_apps(AppFilter()) for _ in range(8)])  # several connections in the pool
+    running.stop()
+    with pytest.raises(StoreUnavailable):
+        await store.get_apps(AppFilter())
+    running.start()
+    await store.insert_app(App(name="after"))
+    assert [app.name for app in await store.get_apps(AppFilter())] == ["after"]
+    await store.remove_app("after")
+    await store.close()
+
+
+async def test_a_frozen_server_keeps_no_answer_longer_than_the_limit(server: tuple[str, Server], queue: Queue) -> None:
+    dialect, running = server
+    store = await open_datastore(url(dialect, running))
+    await store.insert_app(App(name="app"))
+    access = LocalAccess(store, queue, clock)
+    records = Recorder(access, limit_s=0.2)
+    running.send(signal.SIGSTOP)
+    try:
+        assert await records.record(ended(1)) is False
+    finally:
+        running.send(signal.SIGCONT)
+    await records.close()
+    assert (await stored(store), records.dropped) == (["0001"], 0)
+    await store.remove_app("app")
+    await access.close()
+    await store.close()
+
+
+async def test_a_start_waits_for_a_server_that_is_late(server: tuple[str, Server]) -> None:
+    dialect, running = server
+    running.stop()
+    opening = asyncio.ensure_future(open_datastore(url(dialect, running), wait_s=60))
+    done, _ = await asyncio.wait([opening], timeout=0.6)
+    assert not done
+    running.start(wait=False)
+    await (await opening).close()
+
+
+async def test_a_start_gives_up_with_the_drivers_own_words(server: tuple[str, Server]) -> None:
+    dialect, running = server
+    address = url(dialect, running).replace(str(running.port), str(servers.free_port()))
+    with pytest.raises(StoreUnavailable, match=r"couldn't ping db .*onnect") as gave_up:
+        await open_datastore(address, wait_s=0)
+    assert "pass@" not in str(gave_up.value)
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("fn:pass@", "fn:wr0ng@"), ("/{name}", "/nowhere")])
+async def test_a_start_that_is_refused_does_not_wait(server: tuple[str, Server], wrong: str, right: str) -> None:
+    dialect, running = server
+    name = {"postgres": "postgres", "mysql": "mysql"}[dialect]
+    address = url(dialect, running)
+    wrong = wrong.format(name=name)
+    head, found, tail = address.rpartition(wrong)
+    assert found
+    with pytest.raises(StartUpError) as refused:
+        await open_datastore(head + right + tail, wait_s=600)
+    assert "wr0ng" not in str(refused.value)
+
+
+def test_a_start_that_waits_ends_at_a_signal(tmp_path: Path) -> None:
+    address = f"postgres://fn:geheim@127.0.0.1:{servers.free_port()}/fn"
+    environment = {**os.environ, "FN_DB_URL": address, "FN_DATA_DIR": str(tmp_path), "FN_PORT": "0"}
+    hearth = Path(sys.executable).with_name("hearth")
+    environment |= {"FN_DRIVER": "process", "FN_DB_WAIT_S": "600"}
+    with subprocess.Popen([hearth, "start"], env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        while "waiting for the database" not in line:
+            assert line, "it ended without a word"
+            line = process.stderr.readline()
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        process.wait()
+    assert time.monotonic() - begun < 10
+    assert "geheim" not in line + rest
+
+
+async def test_a_full_disk_loses_records_counts_them_and_goes_on(tmp_path: Path, queue: Queue) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a file system of a few MiB")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        store = await open_datastore(f"sqlite3://{tmp_path}/fn.db")
+        access = LocalAccess(store, queue, clock)
+        records = Recorder(access, retry_s=0)
+        answers = [await records.record(ended(number, b"x" * 200_000)) for number in range(20)]
+        assert answers[0] is True
+        assert answers[-1] is False
+        assert records.dropped == answers.count(False)
+        assert len(await stored(store)) == answers.count(True)
+        await records.close()
+        await access.close()
+        await store.close()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
