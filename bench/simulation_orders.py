@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
+from bench.simulation_load import SIZES
 from hearth.agent.resources import Amount, Reservation, ResourceTracker
+
+_SMALLEST: Final = min(SIZES)
 
 
 class InOrder(ResourceTracker):
@@ -31,7 +33,7 @@ class Bypassing(ResourceTracker):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._overtaken: collections.Counter[asyncio.Future[Reservation]] = collections.Counter()
+        self._overtaken: dict[asyncio.Future[Reservation], int] = {}
         self._patient: dict[bool, list[asyncio.Future[Reservation]]] = {True: [], False: []}
         self._worst = 0
 
@@ -50,17 +52,18 @@ class Bypassing(ResourceTracker):
     def _serve(self) -> None:
         for is_sync, queue in ((True, self._sync), (False, self._async)):
             left: list[Any] = []
-            for waiter in queue:
+            room = self._room(is_sync)
+            while queue and room.memory_mib >= _SMALLEST and not (left and self._is_closed(is_sync)):
+                waiter = queue.popleft()
                 if waiter.future.done():
-                    self._overtaken.pop(waiter.future, None)
-                elif waiter.amount.fits(self._room(is_sync)) and not (left and self._is_closed(is_sync)):
-                    self._pass_by(left, is_sync)
-                    self._overtaken.pop(waiter.future, None)
-                    waiter.future.set_result(self._grant(waiter.amount, is_sync=is_sync))
-                else:
+                    continue
+                if not waiter.amount.fits(room):
                     left.append(waiter)
-            queue.clear()
-            queue.extend(left)
+                    continue
+                self._pass_by(left, is_sync)
+                waiter.future.set_result(self._grant(waiter.amount, is_sync=is_sync))
+                room = self._room(is_sync)
+            queue.extendleft(reversed(left))
         if self.waiting:
             self._on_shortage()
 
@@ -70,10 +73,11 @@ class Bypassing(ResourceTracker):
         return bool(self._patient[is_sync])
 
     def _pass_by(self, waiters: Iterable[Any], is_sync: bool) -> None:
+        overtaken = self._overtaken
         for waiter in waiters:
-            self._overtaken[waiter.future] += 1
-            self._worst = max(self._worst, self._overtaken[waiter.future])
-            if self._overtaken[waiter.future] == self.bypasses:
+            count = overtaken[waiter.future] = overtaken.get(waiter.future, 0) + 1
+            self._worst = max(self._worst, count)
+            if count == self.bypasses:
                 self._patient[is_sync].append(waiter.future)
 
 
