@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test storm soak lint format bench docs lock engines clean
+.PHONY: help setup run test storm soak lint format bench simulate docs lock engines clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ format: setup ## Format the code and fix what can be fixed
 
 bench: setup ## Measure warm calls and cold starts; prints ratios
 	@$(BIN)/python -m bench $(ARGS)
+
+simulate: setup ## A thousand functions on a full node, in virtual time; compares orders of waiting
+	@$(BIN)/python -m bench.simulation $(ARGS)
 
 docs: setup ## Build the documentation into site/
 	@$(BIN)/mkdocs build --strict

@@ -52,7 +52,7 @@ class Hot:
         if clean:
             self.offer()
 
-    def log_to(self, log: Any) -> None: ...
+    def attend(self, call: Any) -> None: ...
 
 
 class Call:
