@@ -25,7 +25,7 @@ engines: setup ## Install and start the engines that the tests need (root; idemp
 	@tools/engines.sh
 
 test: setup engines ## Run every test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 storm: setup engines ## 10,000 calls, 64 at once, a third of them misbehaving; minutes long
 	@HEARTH_STORM_CALLS=10000 $(BIN)/python -m pytest tests/e2e/test_storm.py -s $(ARGS)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import collections
-import tempfile
 import threading
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.support.docker_images import python_image
-from tests.support.engine import PrivateEngine
+from tests.support.engine import PrivateEngine, private_engine
 from tests.support.node import MULTI, RunningNode, running_node
 from tests.support.waiting import until
 
@@ -51,16 +50,11 @@ class Callers:
 
 def test_the_engine_may_die_under_load_and_come_back(docker: None, tmp_path: Path) -> None:
     image = python_image(MULTI)
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        engine = PrivateEngine(Path(folder))
-        engine.start()
-        try:
-            engine.copy_image(image)
-            with running_node("docker", tmp_path, image, DOCKER_HOST=engine.host) as node:
-                _play(node, engine)
-            assert engine.docker("ps", "-aq").stdout.split() == []  # the node has removed what it made
-        finally:
-            engine.close()
+    with private_engine() as engine:
+        engine.copy_image(image)
+        with running_node("docker", tmp_path, image, DOCKER_HOST=engine.host) as node:
+            _play(node, engine)
+        assert engine.docker("ps", "-aq").stdout.split() == []  # the node has removed what it made
 
 
 def _play(node: RunningNode, engine: PrivateEngine) -> None:

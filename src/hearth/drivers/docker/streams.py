@@ -39,7 +39,8 @@ class Attachment(asyncio.Protocol):
         """The connection is there."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._ready = Readiness(self._transport.get_extra_info("socket").fileno())
+        if (connection := self._transport.get_extra_info("socket")) is not None:  # of TLS nobody can tell from outside
+            self._ready = Readiness(connection.fileno())
 
     def data_received(self, data: bytes) -> None:
         """The answer to the request, then frames."""
