@@ -108,7 +108,7 @@ def plot(load: Load, runs: Sequence[Result], file: Path) -> None:
     waits.set(xscale="symlog", xlabel="wait, ms", ylabel="% of calls that wait no longer")
     waits.legend(title="order", fontsize="small")
     memory.axvline(load.warm_up_s, color="grey", linewidth=0.5)
-    memory.set(xlabel="s", ylabel="% of memory: busy (line), granted (dots)", ylim=(0, 105))
+    memory.set(xlabel="s", ylabel="% of memory: busy, granted (dots)", ylim=(0, 105))
     figure.savefig(file, metadata={"Date": None})
 
 
