@@ -66,6 +66,11 @@ class HotContainer:
         """Where it stands."""
         return self._life.state
 
+    @property
+    def key(self) -> bytes:
+        """Its slot key."""
+        return self.function.key
+
     def returns(self, *, to_sync: bool) -> Amount:
         """What its end adds to the room of sync (or async) requests."""
         return NOTHING if self._reservation is None else self._reservation.returns(to_sync=to_sync)
@@ -86,6 +91,7 @@ class HotContainer:
             try:
                 await self._live()
             finally:
+                self._host.standby.gone(self)
                 self._reservation.release()
         except Exception as exc:  # the one boundary of this task: its waiters must hear of whatever went wrong
             self._owner.start_failed(self, exc)
@@ -132,6 +138,7 @@ class HotContainer:
     def lease(self) -> Slot:
         """Idle becomes busy; the streams belong to the holder."""
         self._life.enter(ContainerState.BUSY)
+        self._host.standby.busy(self)
         self.container.stdout.watch(None)
         return Slot(self)
 
@@ -155,6 +162,7 @@ class HotContainer:
         """Take no further call; the container's task removes it, after the call that runs. Idempotent."""
         self._queue.withdraw(self)
         self._doomed = self._doomed or reason
+        self._host.standby.leaving(self)
         if self._life.state is not ContainerState.BUSY:
             self._end(reason)
 
@@ -182,6 +190,7 @@ class HotContainer:
             return
         if self._idle_timer is None:
             self._arm(self.idle_since)
+        self._host.standby.idle(self)
         self._queue.offer(self)
         if self._life.state is ContainerState.IDLE:
             self._owner.container_idle(self)
