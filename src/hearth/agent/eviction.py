@@ -91,7 +91,8 @@ class Standby(Generic[C]):
         slot key: the request would have taken it. What containers on their way out will return counts as met.
         """
         met = self._leaving.returns(to_sync=shortage.is_sync)
-        if not shortage.lack.fits(met + self._idle.returns(to_sync=shortage.is_sync)):
+        all_together = met + self._idle.returns(to_sync=shortage.is_sync)
+        if shortage.lack.fits(met) or not shortage.lack.fits(all_together):
             return []
         chosen: list[C] = []
         for hot in self._in_order(shortage.key):
