@@ -85,30 +85,31 @@ class Standby(Generic[C]):
         self._leaving.discard(hot)
 
     def choose(self, shortage: Shortage) -> list[C]:
-        """The containers to evict so that the shortage is met, as few as needed; none if all would not meet it.
+        """The containers to evict so that the shortage is met, or as much of it as can be, as few as needed.
 
-        Longest idle first, those first whose function keeps another idle container. Never one of the request's own
-        slot key: the request would have taken it. What containers on their way out will return counts as met.
+        None if not even the first request could be served. Longest idle first, those first whose function keeps another
+        idle container. Never one of a slot key that waits itself: the request would have taken it. What containers on
+        their way out will return counts as met.
         """
         met = self._leaving.returns(to_sync=shortage.is_sync)
         all_together = met + self._idle.returns(to_sync=shortage.is_sync)
-        if shortage.lack.fits(met) or not shortage.lack.fits(all_together):
+        if shortage.lack.fits(met) or not shortage.least.fits(all_together):
             return []
         chosen: list[C] = []
-        for hot in self._in_order(shortage.key):
+        for hot in self._in_order(shortage.keys):
             if shortage.lack.fits(met):
                 break
             gain = hot.returns(to_sync=shortage.is_sync)
             if gain != NOTHING:
                 chosen.append(hot)
                 met += gain
-        return chosen if shortage.lack.fits(met) else []
+        return chosen if shortage.least.fits(met) else []
 
-    def _in_order(self, key: bytes) -> Iterator[C]:
+    def _in_order(self, keys: frozenset[bytes]) -> Iterator[C]:
         left = self._idle_of.copy()
         last_ones = []
         for hot in self._idle.members:
-            if hot.key == key:
+            if hot.key in keys:
                 continue
             if left[hot.key] > 1:
                 left[hot.key] -= 1
