@@ -93,7 +93,7 @@ def plot(load: Load, runs: Sequence[Result], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "simulation"
+    matplotlib.rcParams.update({"svg.hashsalt": "simulation", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
     figure, (waits, memory) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")

@@ -23,6 +23,12 @@ class InOrder(ResourceTracker):
         return 0
 
 
+class OneAtATime(InOrder):
+    """In order of arrival, and room is made for the first in line only."""
+
+    room_for = 1
+
+
 class Bypassing(ResourceTracker):
     """Whoever fits may overtake, until the one that is overtaken was overtaken ``bypasses`` times.
 
@@ -30,6 +36,7 @@ class Bypassing(ResourceTracker):
     """
 
     bypasses: ClassVar[float] = math.inf
+    room_for = 1
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -89,6 +96,7 @@ class Bounded(Bypassing):
 
 ORDERS: dict[str, Callable[..., ResourceTracker]] = {
     "arrival": InOrder,
+    "arrival, room for one": OneAtATime,
     "bounded (8)": Bounded,
     "any that fits": Bypassing,
 }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hearth.agent.resources import NOTHING, Amount, NeverFits, ResourceTracker
+from hearth.agent.resources import NOTHING, Amount, NeverFits, ResourceTracker, Shortage
 
 TOTAL = Amount(1000, 1000)
 STEP = st.one_of(
@@ -78,4 +78,21 @@ async def test_a_large_request_is_not_overtaken() -> None:
     assert tracker.reserve_nowait(100, 0, is_sync=True) is None
     held.release()
     (await large).release()
+    assert tracker.used == NOTHING
+
+
+async def test_the_shortage_is_that_of_the_requests_which_are_next() -> None:
+    tracker = ResourceTracker(TOTAL)
+    assert tracker.shortage() is None
+    held = await tracker.reserve(900, 0, is_sync=True)
+    wants = [(300, True, b"a"), (200, True, b"b"), (500, False, b"c")]
+    tasks = [asyncio.ensure_future(tracker.reserve(mib, 0, is_sync=sync, key=key)) for mib, sync, key in wants]
+    await asyncio.sleep(0)
+    assert tracker.shortage() == Shortage(Amount(200, 0), Amount(400, 0), True, frozenset({b"a", b"b"}))
+    for task in tasks[:2]:
+        task.cancel()
+    await asyncio.sleep(0)
+    assert tracker.shortage() == Shortage(Amount(400, 0), Amount(400, 0), False, frozenset({b"c"}))
+    held.release()
+    (await tasks[2]).release()
     assert tracker.used == NOTHING

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from hearth.access.base import DataAccess, EndedCall
-from hearth.agent import eviction
 from hearth.agent.call import (
     ActiveCall,
     ClientGone,
@@ -25,7 +24,7 @@ from hearth.agent.function import Function
 from hearth.agent.gate import StartGate
 from hearth.agent.host import Host
 from hearth.agent.launcher import HotLauncher
-from hearth.agent.life import ContainerCounts, ContainerState
+from hearth.agent.life import ContainerCounts
 from hearth.agent.log import DEFAULT_LIMIT_BYTES, CallLog, LineLog
 from hearth.agent.recorder import Recorder
 from hearth.agent.resources import NOTHING, Amount, NeverFits, ResourceTracker
@@ -448,9 +447,7 @@ class Agent:
         shortage = self.resources.shortage()
         if shortage is None:
             return
-        containers = [hot for launcher in self._hot.values() for hot in launcher.containers]
-        idle = [hot for hot in containers if hot.state is ContainerState.IDLE and not hot.is_leaving]
-        for hot in eviction.choose(idle, [hot for hot in containers if hot.is_leaving], shortage):
+        for hot in self._host.standby.choose(shortage):
             hot.evict()
 
     def _sweep(self) -> None:

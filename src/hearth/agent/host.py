@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
+from hearth.agent.eviction import Standby
 from hearth.agent.function import Function
 from hearth.agent.gate import StartGate
 from hearth.agent.life import Observer
@@ -27,6 +28,7 @@ class Host:
     Attributes:
         starts: Bounds the containers that are being made at once.
         next_id: Makes container ids.
+        standby: The containers that may give way.
     """
 
     driver: Driver
@@ -35,6 +37,7 @@ class Host:
     starts: StartGate
     next_id: Callable[[], str]
     observe: Observer
+    standby: Standby[Any] = dataclasses.field(default_factory=Standby)
 
     async def reserve(self, function: Function) -> Reservation:
         """Wait for the memory and CPU of one container of this function."""

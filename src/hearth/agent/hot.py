@@ -66,6 +66,11 @@ class HotContainer:
         """Where it stands."""
         return self._life.state
 
+    @property
+    def key(self) -> bytes:
+        """Its slot key."""
+        return self.function.key
+
     def returns(self, *, to_sync: bool) -> Amount:
         """What its end adds to the room of sync (or async) requests."""
         return NOTHING if self._reservation is None else self._reservation.returns(to_sync=to_sync)
@@ -86,6 +91,7 @@ class HotContainer:
             try:
                 await self._live()
             finally:
+                self._host.standby.gone(self)
                 self._reservation.release()
         except Exception as exc:  # the one boundary of this task: its waiters must hear of whatever went wrong
             self._owner.start_failed(self, exc)
@@ -132,6 +138,7 @@ class HotContainer:
     def lease(self) -> Slot:
         """Idle becomes busy; the streams belong to the holder."""
         self._life.enter(ContainerState.BUSY)
+        self._host.standby.busy(self)
         self.container.stdout.watch(None)
         return Slot(self)
 
@@ -146,17 +153,25 @@ class HotContainer:
         if self._between is not None:
             self._stderr = self._between.write
         if not clean or self._doomed is not None:
-            self._end(self._doomed or "exchange was not clean")
+            self._end(self._doom("exchange was not clean"))
         else:
             self.served += 1
             self._become_idle()
 
     def retire(self, reason: str) -> None:
         """Take no further call; the container's task removes it, after the call that runs. Idempotent."""
+        if self._life.state is ContainerState.DONE:  # its streams may end a moment after itself
+            return
         self._queue.withdraw(self)
-        self._doomed = self._doomed or reason
+        self._doom(reason)
         if self._life.state is not ContainerState.BUSY:
             self._end(reason)
+
+    def _doom(self, reason: str) -> str:
+        """It takes no further call; the first reason counts."""
+        self._doomed = self._doomed or reason
+        self._host.standby.leaving(self)
+        return self._doomed
 
     def _end(self, reason: str) -> None:
         if not self._over.done():
@@ -182,6 +197,7 @@ class HotContainer:
             return
         if self._idle_timer is None:
             self._arm(self.idle_since)
+        self._host.standby.idle(self)
         self._queue.offer(self)
         if self._life.state is ContainerState.IDLE:
             self._owner.container_idle(self)

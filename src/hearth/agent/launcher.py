@@ -198,7 +198,8 @@ class HotLauncher:
         if now >= self._not_before:
             for _ in range(containers_wanted(snapshot)):
                 self._start_one()
-        self._withdraw(containers_spare(snapshot))
+        if spare := containers_spare(snapshot):
+            self._withdraw(spare)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

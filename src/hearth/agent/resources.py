@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from hearth.models.route import DEFAULT_MEMORY_MIB
 
@@ -80,15 +81,18 @@ class Reservation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shortage:
-    """What the request that is next in order lacks.
+    """What requests lack that are next in order.
 
     Attributes:
-        key: The slot key that it is for.
+        least: What the first of them lacks.
+        lack: What all of them lack together.
+        keys: The slot keys that they are for.
     """
 
+    least: Amount
     lack: Amount
     is_sync: bool
-    key: bytes
+    keys: frozenset[bytes]
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -109,7 +113,13 @@ class ResourceTracker:
         total: What containers may use together.
         on_shortage: Called when a request has to wait, and whenever it still has to after something was returned.
         on_return: Called when something was returned.
+
+    Attributes:
+        room_for: So many waiting requests are told of at once: a removal takes a while, and a line that waits for one
+            after the other moves slowly.
     """
+
+    room_for: ClassVar[int] = 32
 
     def __init__(
         self,
@@ -158,12 +168,14 @@ class ResourceTracker:
         return Amount(memory_mib, cpu_milli).fits(self.total if is_sync else self._shared_total)
 
     def shortage(self) -> Shortage | None:
-        """What the request that is next in order lacks; ``None`` if none waits."""
+        """What the requests that are next in order lack; ``None`` if none waits."""
         for queue in (self._sync, self._async):
             if queue:
-                head = queue[0]
-                lack = head.amount - self._room(head.is_sync)
-                return Shortage(Amount(max(0, lack.memory_mib), max(0, lack.cpu_milli)), head.is_sync, head.key)
+                next_ones = list(itertools.islice(queue, self.room_for))
+                room = self._room(queue[0].is_sync)
+                together = sum((waiter.amount for waiter in next_ones), NOTHING)
+                keys = frozenset(waiter.key for waiter in next_ones)
+                return Shortage(_lack(queue[0].amount, room), _lack(together, room), queue[0].is_sync, keys)
         return None
 
     def reserve_nowait(self, memory_mib: int, cpu_milli: int, *, is_sync: bool) -> Reservation | None:
@@ -235,3 +247,8 @@ class ResourceTracker:
                     waiter.future.set_result(self._grant(waiter.amount, is_sync=waiter.is_sync))
         if self.waiting:
             self._on_shortage()
+
+
+def _lack(amount: Amount, room: Amount) -> Amount:
+    missing = amount - room
+    return Amount(max(0, missing.memory_mib), max(0, missing.cpu_milli))
