@@ -233,7 +233,7 @@ async def test_a_forgetful_redis_is_told_at_the_start(own_redis: RedisServer) ->
 
 
 def _url(port: int) -> str:
-    return f"redis://:{QUOTED_PASSWORD}@127.0.0.1:{port}/{next(_numbers)}/"
+    return f"redis://:{QUOTED_PASSWORD}@127.0.0.1:{port}/faults{next(_numbers)}/"
 
 
 @contextlib.asynccontextmanager
