@@ -26,9 +26,10 @@ from hearth.drivers.base import (
     StreamClosed,
 )
 from hearth.drivers.phases import finish_within
-from hearth.drivers.sampling import METRICS, every_second
+from hearth.drivers.sampling import every_second
 from hearth.drivers.script import Pipe, Program, Script, Step, echo, stay
 from hearth.drivers.streams import StreamBuffer
+from hearth.models.call import STAT_NAMES
 
 __all__ = ["FakeContainer", "FakeCounts", "FakeDriver", "Pipe", "Plan", "Program", "Script", "Step", "echo", "stay"]
 
@@ -207,7 +208,7 @@ class FakeContainer(Container):
     async def stats(self) -> AsyncIterator[StatsSample]:
         """The script's metrics, once a second."""
         async for _ in every_second(self._driver.clock, self._ended):
-            metrics = {**dict.fromkeys(METRICS, 0), "mem_limit": self.spec.memory_mib << 20, **self.script.metrics}
+            metrics = {**dict.fromkeys(STAT_NAMES, 0), "mem_limit": self.spec.memory_mib << 20, **self.script.metrics}
             yield StatsSample(self._driver.clock.now(), metrics)
 
     async def kill(self) -> None:

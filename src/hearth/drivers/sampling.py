@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from hearth.clock import Clock
 
 _T = TypeVar("_T")
-
-#: The metrics of a sample (agent specification 11).
-METRICS: Final = (
-    "net_rx",
-    "net_tx",
-    "mem_limit",
-    "mem_usage",
-    "disk_read",
-    "disk_write",
-    "cpu_user",
-    "cpu_total",
-    "cpu_kernel",
-)
 
 
 async def every_second(clock: Clock, ended: asyncio.Future[Any]) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ from typing import Final
 from hearth.clock import Clock
 from hearth.drivers.base import StatsSample
 from hearth.drivers.process.cgroups import Group
-from hearth.drivers.sampling import METRICS
+from hearth.models.call import STAT_NAMES
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -77,7 +77,7 @@ class Meter:
         return StatsSample(
             self._clock.now(),
             {
-                **dict.fromkeys(METRICS, 0),  # what the network carries for one process, nobody counts
+                **dict.fromkeys(STAT_NAMES, 0),  # what the network carries for one process, nobody counts
                 "mem_limit": self._limit,
                 "mem_usage": now.memory,
                 "disk_read": now.disk_read,
