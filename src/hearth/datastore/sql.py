@@ -32,6 +32,7 @@ from hearth.models.route import Route
 from hearth.models.times import format_time
 from hearth.sql import engine as sql_engine
 from hearth.sql import upsert
+from hearth.sql.batches import batches
 from hearth.sql.tables import apps, calls, logs, routes
 from hearth.sql.transactions import Transactions, repeated
 
@@ -60,12 +61,14 @@ class SqlDatastore(Datastore):
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
         self._db = Transactions(engine)
+        self._batches = batches(self._db)
         self._replace_call = upsert.replacing(self._db.dialect, calls)
         self._add_call = upsert.adding(self._db.dialect, calls)
         self._replace_log = upsert.replacing(self._db.dialect, logs)
 
     async def close(self) -> None:
         """Release connections."""
+        await self._batches.close()
         await self.engine.dispose()
 
     # -- apps -----------------------------------------------------------------------------------------------------
@@ -196,20 +199,16 @@ class SqlDatastore(Datastore):
             query = query.where(calls.c.created_at < format_time(which.to_time))
         return _paged(query, which.per_page)
 
-    @repeated
     async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> None:
         """Store calls and their logs in one transaction."""
+        records = [rows.from_call(call) for call in _sorted([one for one, _ in ended])]
         texts = [{"id": call.id, "app_name": call.app_name, "log": log} for call, log in ended if log is not None]
-        async with self._db.writing() as db:
-            await db.execute(self._replace_call, [rows.from_call(call) for call in _sorted([one for one, _ in ended])])
-            if texts:
-                await db.execute(self._replace_log, sorted(texts, key=operator.itemgetter("id")))
+        texts.sort(key=operator.itemgetter("id"))
+        await self._batches.write([(self._replace_call, records), (self._replace_log, texts)])
 
-    @repeated
     async def add_calls(self, accepted: Sequence[Call]) -> None:
         """Store calls that are not stored yet."""
-        async with self._db.writing() as db:
-            await db.execute(self._add_call, [rows.from_call(call) for call in _sorted(accepted)])
+        await self._batches.write([(self._add_call, [rows.from_call(call) for call in _sorted(accepted)])])
 
     @repeated
     async def start_calls(self, starting: Sequence[Call]) -> list[str]:

@@ -20,7 +20,7 @@ from hearth.models.errors import StartUpError
 #: Seconds that one attempt to connect may take.
 CONNECT_TIMEOUT_S: Final = 5
 #: Seconds that a writer on SQLite waits for another process's transaction.
-_BUSY_TIMEOUT_S: Final = 10
+BUSY_TIMEOUT_S: Final = 10
 _BAD: Final = "bad DB URL"
 _HOST: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]()/]*)(?::(?P<port>\d{1,5}))?", re.ASCII)
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -76,7 +76,7 @@ def _sqlite(rest: str) -> Address:
     if not name:
         raise ValueError("it names no file; use sqlite3:///absolute/path/to/fn.db")
     path = Path(name).absolute()
-    arguments: dict[str, Any] = {"timeout": _BUSY_TIMEOUT_S}
+    arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S}
     database = str(path)
     if query:
         database, arguments["uri"] = f"file:{path}?{query}", True
