@@ -20,6 +20,7 @@ from hearth.agent.agent import Agent
 from hearth.agent.consumer import Consumer
 from hearth.agent.resources import Amount
 from hearth.clock import SystemClock
+from hearth.datastore.base import AppFilter
 from hearth.datastore.sql import open_datastore
 from hearth.drivers.base import Driver, DriverUnavailable
 from hearth.drivers.docker.creation import Walls
@@ -34,6 +35,8 @@ from hearth.queues.open import open_queue
 from hearth.server.api import Api
 from hearth.server.asgi import Front
 from hearth.server.connection import connection
+from hearth.server.cors import allow_origins, parse_origins
+from hearth.server.health import Readiness
 from hearth.server.invoke import InvokeFront
 from hearth.server.limit import BodyLimit
 from hearth.settings import Settings
@@ -55,14 +58,17 @@ class Node:
     agent: Agent
     consumer: Consumer
     driver: Driver
+    readiness: Readiness
 
     def drain(self) -> None:
         """Take no new work; what runs runs on."""
+        self.readiness.drain()
         self.consumer.stop()
         self.agent.drain()
 
     def abort(self) -> None:
         """Break off what runs."""
+        self.readiness.drain()
         self.consumer.stop()
         self.agent.abort()
 
@@ -76,6 +82,7 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
     """
     if settings.node_type != "full":
         raise StartUpError(f"FN_NODE_TYPE={settings.node_type}: only full nodes exist in this release")
+    origins = parse_origins(settings.api_cors)
     clock = SystemClock()
     next_id = IdGenerator(machine_id(_own_address(), port), clock.now_ms)
     async with contextlib.AsyncExitStack() as stack:
@@ -103,11 +110,19 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
             await agent.refresh(app_name, path)
 
         get_log = logs.get_log if logs else None
-        api = Api(datastore, clock, lambda: stats(agent), changed=changed, get_log=get_log)
+        readiness = Readiness(
+            clock,
+            {
+                "database": lambda: datastore.get_apps(AppFilter(per_page=1)),
+                "queue": lambda: queue.settle([]),
+                "driver": driver.check,
+            },
+        )
+        api = Api(datastore, clock, lambda: stats(agent), changed=changed, get_log=get_log, readiness=readiness)
         invoke = InvokeFront(agent, definitions, access, clock, next_id)
         async with consumer:
             front = BodyLimit(Front(invoke, api), settings.max_request_size)
-            node = Node(front, agent, consumer, driver)
+            node = Node(allow_origins(front, origins), agent, consumer, driver, readiness)
             try:
                 yield node
             finally:

@@ -58,6 +58,9 @@ class Settings(BaseSettings):
         validation_alias="FN_HEADER_TIMEOUT_S",
         description="seconds that a client has for the head of a request",
     )
+    api_cors: str = Field(
+        default="", validation_alias="FN_API_CORS", description="origins of web pages that may read answers; * for all"
+    )
     driver: Literal["auto", "docker", "process"] = Field(
         default="auto", validation_alias="FN_DRIVER", description="auto: Docker if it answers, else processes"
     )

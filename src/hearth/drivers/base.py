@@ -254,6 +254,13 @@ class Driver(abc.ABC):
             DriverUnavailable: With one clear sentence for the operator.
         """
 
+    async def check(self) -> None:  # noqa: B027  # what has no backend always answers
+        """Make sure the backend still answers.
+
+        Raises:
+            DriverUnavailable: It does not.
+        """
+
     @abc.abstractmethod
     async def close(self) -> None:
         """Release connections and background work. Every container has been removed before."""

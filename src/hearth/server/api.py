@@ -26,10 +26,12 @@ from hearth.server.api_v1.calls import Calls, GetLog
 from hearth.server.api_v1.request import ApiRequest
 from hearth.server.api_v1.routes import Routes
 from hearth.server.description import DESCRIPTION, PAGE
+from hearth.server.health import Readiness
 
 #: Told that an app, or one of its routes, was changed or removed.
 Changed = Callable[[str, str | None], Awaitable[None]]
 Handler = Callable[[ApiRequest], Awaitable["dict[str, Any] | Response"]]
+_ALIVE: Final = {"status": "ok"}
 _HOME: Final = {"goto": "https://github.com/fnproject/fn", "hello": "world!"}
 
 
@@ -40,6 +42,7 @@ class Api:
         stats: The node's counts, as /stats shows them.
         changed: Awaited after each change of a definition, before its answer.
         get_log: Finds the log of an app's call; without it, the datastore does.
+        readiness: What /readyz tells; without it, that the node is ready.
     """
 
     def __init__(
@@ -50,14 +53,17 @@ class Api:
         max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB,
         changed: Changed | None = None,
         get_log: GetLog | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
         self._changed = changed
+        self._readiness = readiness
         apps, calls = Apps(datastore, clock), Calls(datastore, get_log or datastore.get_log)
         routes = Routes(datastore, clock, max_memory_mib)
         self._pages: dict[str, Callable[[], Response]] = {
             "/": lambda: _json(_HOME),
             "/version": lambda: _json({"version": FN_VERSION}),
             "/stats": lambda: _json(stats()),
+            "/healthz": lambda: _json(_ALIVE),
             "/v1/openapi.json": lambda: _json(DESCRIPTION),
             "/docs": lambda: Response(PAGE, media_type="text/html"),
         }
@@ -87,6 +93,8 @@ class Api:
         path: str = request.scope["path"]
         if request.method == "GET" and (page := self._pages.get(path)) is not None:
             return page()
+        if path == "/readyz" and request.method == "GET":
+            return await self._ready()
         if (found := self._find(request, path)) is not None:
             handler, api_request = found
             result = await handler(api_request)
@@ -96,6 +104,10 @@ class Api:
         if self._is_slash_away(request, path):
             return _redirect(request, path.removesuffix("/"))
         raise PathNotFound.of(path)
+
+    async def _ready(self) -> Response:
+        ready, told = (True, {"ready": True}) if self._readiness is None else await self._readiness.look()
+        return _json(told, 200 if ready else 503)
 
     def _find(self, request: Request, path: str) -> tuple[Handler, ApiRequest] | None:
         match path.split("/"):
@@ -133,9 +145,9 @@ class Api:
         return not shorter.endswith("/") and self._find(request, shorter) is not None
 
 
-def _json(value: Mapping[str, Any]) -> Response:
+def _json(value: Mapping[str, Any], status: int = 200) -> Response:
     body = errors.escape(msgspec.json.encode(value))
-    return Response(body, headers={"Content-Type": errors.JSON_TYPE})
+    return Response(body, status, headers={"Content-Type": errors.JSON_TYPE})
 
 
 def _redirect(request: Request, path: str) -> Response:

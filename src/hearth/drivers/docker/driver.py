@@ -101,6 +101,10 @@ class DockerDriver(Driver):
         await self._credentials.announce()
         remover.clean(lambda: self._leftovers(engine))
 
+    async def check(self) -> None:
+        """Ask the Engine for a sign of life."""
+        await self._opened().engine.ping()
+
     async def close(self) -> None:
         """Finish what is being cleaned up, close the connections."""
         if self._open is None:

@@ -1,0 +1,71 @@
+"""Whether a node lives, and whether it should be sent work.
+
+``/healthz`` says only that the process answers: cheap, and true during a drain, so that nobody kills a node that is
+finishing its calls. ``/readyz`` says whether new work belongs here: it asks what the node depends on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from hearth.clock import Clock
+from hearth.models.errors import HearthError
+from hearth.telemetry.logs import get_logger
+
+#: How long an answer is good for: many who ask cost the stores no more than one.
+_FRESH_S: Final = 1.0
+#: What does not answer within so long is not ready.
+_LIMIT_S: Final = 2.0
+OK: Final = "ok"
+DRAINING: Final = "draining"
+
+Check = Callable[[], Awaitable[object]]
+
+_log = get_logger(__name__)
+
+
+class Readiness:
+    """Asks what a node depends on, at most once a second.
+
+    Args:
+        checks: By name; one that raises, or takes too long, makes the node not ready.
+    """
+
+    def __init__(self, clock: Clock, checks: Mapping[str, Check]) -> None:
+        self._clock = clock
+        self._checks = checks
+        self._draining = False
+        self._found: dict[str, str] = {}
+        self._fresh_until = 0.0
+        self._lock = asyncio.Lock()
+
+    def drain(self) -> None:
+        """From now on the node is not ready."""
+        self._draining = True
+
+    async def look(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the node is ready, and what is told of it: a word, or a reason, for each check."""
+        if self._draining:
+            return False, {"ready": False, "node": DRAINING}
+        async with self._lock:  # who comes while others ask gets their answer
+            if self._clock.monotonic() >= self._fresh_until:
+                words = await asyncio.gather(*[self._ask(name, check) for name, check in self._checks.items()])
+                self._found = dict(zip(self._checks, words, strict=True))
+                self._fresh_until = self._clock.monotonic() + _FRESH_S
+        ready = not self._draining and all(word == OK for word in self._found.values())
+        return ready, {"ready": ready, "node": DRAINING if self._draining else OK, **self._found}
+
+    async def _ask(self, name: str, check: Check) -> str:
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                await check()
+        except TimeoutError:
+            reason = f"no answer within {_LIMIT_S:g} s"
+        except HearthError as exc:
+            reason = str(exc)
+        else:
+            return OK
+        _log.warning("not ready", check=name, reason=reason)
+        return reason

@@ -1,0 +1,141 @@
+"""How a node says whether it wants work, and how it leaves: what was answered is kept, nothing hangs."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import random
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.support.node import RunningNode, build_multi, running_node
+from tests.support.raw_http import RawClient
+from tests.support.redis_server import running_redis
+
+
+def _get(raw: RawClient, path: str) -> tuple[int, bytes, str]:
+    raw.send(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")
+    answer = raw.answer()
+    assert answer
+    return answer.status, answer.body, answer.headers.get("connection", "")
+
+
+def test_a_node_says_whether_it_lives_and_is_ready(tmp_path: Path) -> None:
+    pages = {"Origin": "https://ui.example"}
+    with (
+        running_redis(tmp_path / "redis") as redis,
+        running_node("process", tmp_path, "none:1", FN_MQ_URL=redis.url(), FN_API_CORS=pages["Origin"]) as node,
+    ):
+        ready = node.http.get("/readyz", headers=pages)
+        assert (ready.status_code, ready.json()) == (
+            200,
+            {"ready": True, "node": "ok", "database": "ok", "queue": "ok", "driver": "ok"},
+        )
+        assert ready.headers["access-control-allow-origin"] == pages["Origin"]
+        assert node.http.get("/readyz", headers={"Origin": "http://other"}).status_code == 403
+        redis.kill()
+        deadline = time.monotonic() + 20
+        while (ready := node.http.get("/readyz")).status_code == 200:
+            assert time.monotonic() < deadline
+        assert ready.status_code == 503
+        told = ready.json()
+        assert (told["ready"], told["database"], told["driver"]) == (False, "ok", "ok")
+        assert told["queue"] != "ok"
+        assert node.http.get("/healthz").json() == {"status": "ok"}  # it lives: nobody shall kill it for that
+
+
+def test_a_draining_node_tells_old_connections_to_go_elsewhere(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    with running_node("process", tmp_path, image) as node, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        path = node.route("slow", "http")
+        node.call(path, echo="warm")
+        with RawClient(node.url) as idle, RawClient(node.url) as busy:
+            assert _get(idle, "/version")[2] == ""
+            body = '{"sleep_ms":1500,"echo":"finished"}'
+            busy.send(f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n{body}")
+            while node.http.get("/stats").json()["Running"] == 0:
+                pass
+            stopped = pool.submit(node.stop)
+            assert idle.is_closed()
+            answer = busy.answer()
+            assert answer
+            assert (answer.status, answer.body, answer.headers["connection"]) == (200, b"finished", "close")
+            assert busy.is_closed()
+        assert stopped.result() == 0
+
+
+def test_calls_that_wait_are_told_to_come_back_when_the_node_leaves(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    with (
+        running_node("process", tmp_path, image, FN_MAX_TOTAL_MEMORY=str(500 << 20)) as node,
+        concurrent.futures.ThreadPoolExecutor(4) as pool,
+    ):
+        path = node.route("one", "http", memory=300, timeout=60)
+        running = pool.submit(node.call, path, sleep_ms=2000, echo="finished")
+        while node.http.get("/stats").json()["Running"] == 0:
+            pass
+        waiting = [pool.submit(node.call, path, echo="never") for _ in range(2)]
+        while node.http.get("/stats").json()["Queue"] < 2:
+            pass
+        node.process.send_signal(signal.SIGTERM)
+        done, _ = concurrent.futures.wait([running, *waiting], return_when=concurrent.futures.FIRST_COMPLETED)
+        assert running not in done  # they did not wait for it
+        assert {call.result().status_code for call in waiting} == {503}
+        assert running.result().text == "finished"
+        assert node.process.wait(30) == 0
+
+
+def test_a_second_signal_waits_for_nobody(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    with running_node("process", tmp_path, image) as node, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        path = node.route("slow", "http", timeout=100)
+        running = pool.submit(node.call, path, sleep_ms=90_000)
+        while node.http.get("/stats").json()["Running"] == 0:
+            pass
+        node.process.send_signal(signal.SIGTERM)
+        node.process.send_signal(signal.SIGINT)
+        assert node.process.wait(30) == 0
+        assert running.exception() or running.result().status_code == 500
+    assert _statuses(tmp_path) == ["error"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whenever_a_node_is_told_to_leave_it_does_and_keeps_what_it_answered(tmp_path: Path, seed: int) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    chance = random.Random(seed)
+    with running_node("process", tmp_path, image) as node, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        path = node.route("busy", "http")
+        if seed:
+            node.call(path, echo="warm")
+        load = [pool.submit(_call_until_gone, node, path, chance.choice([0, 0, 5, 60])) for _ in range(8)]
+        time.sleep(chance.uniform(0, 0.4))  # the instant is what is tried
+        assert node.stop() == 0
+        answered = [call_id for calls in load for call_id in calls.result()]
+    with sqlite3.connect(tmp_path / "fn.db") as database:
+        kept = dict(database.execute("SELECT id, status FROM calls"))
+    assert {kept.get(call_id) for call_id in answered} <= {"success"}
+    assert set(kept.values()) <= {"success"}
+    assert "Traceback" not in (tmp_path / "server.log").read_text()
+
+
+def _call_until_gone(node: RunningNode, path: str, sleep_ms: int) -> list[str]:
+    """Call until the node refuses or is gone; the ids of what it answered well."""
+    ids: list[str] = []
+    with httpx.Client(base_url=node.url, timeout=60) as client:
+        while True:
+            try:
+                answer = client.post(path, json={"sleep_ms": sleep_ms, "echo": "x"})
+            except httpx.TransportError:
+                return ids
+            if answer.status_code == 503:
+                return ids
+            assert (answer.status_code, answer.text) == (200, "x")
+            ids.append(answer.headers["fn_call_id"])
+
+
+def _statuses(data: Path) -> list[str]:
+    with sqlite3.connect(data / "fn.db") as database:
+        return [status for (status,) in database.execute("SELECT status FROM calls")]
