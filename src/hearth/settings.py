@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hearth.models.errors import StartUpError
 
+#: Types of node; whatever else is asked for is a full node.
+API: Final = "api"
+RUNNER: Final = "runner"
 _GRACE_S: Final = 150.0
 #: Read by clients, not by servers.
 _OF_CLIENTS: Final = frozenset({"FN_API_URL", "FN_REGISTRY", "FN_TOKEN"})
@@ -23,7 +26,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    node_type: str = Field(default="full", validation_alias="FN_NODE_TYPE", description="only `full` for now")
+    node_type: str = Field(default="full", validation_alias="FN_NODE_TYPE", description="api, runner; else full")
     port: int = Field(default=8080, ge=0, le=65535, validation_alias="FN_PORT", description="0: any free port")
     data_dir: Path = Field(default=Path("data"), validation_alias="FN_DATA_DIR", description="where all data lives")
     db_url: str | None = Field(
@@ -99,6 +102,19 @@ class Settings(BaseSettings):
     )
     grace_s: float = Field(
         default=_GRACE_S, ge=0, validation_alias="FN_GRACE_S", description="seconds running calls get at shutdown"
+    )
+
+    drain_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        validation_alias="FN_DRAIN_DELAY_S",
+        description="seconds for which a node that is to stop says so, and still serves",
+    )
+    runner_api_url: str = Field(
+        default="", validation_alias="FN_RUNNER_API_URL", description="the API node of a runner: [http://]host[:port]"
+    )
+    runner_token: SecretStr = Field(
+        default=SecretStr(""), validation_alias="FN_RUNNER_TOKEN", description="the secret that nodes share"
     )
 
     @property

@@ -25,6 +25,7 @@ def start() -> None:
             typer.echo(f"Hearth {__version__} (v{FN_VERSION})")
             typer.echo(f"  url     {url}")
             typer.echo(f"  data    {wanted.data}")
-            typer.echo(f"  driver  {node.driver.name}")
+            typer.echo(f"  type    {node.type}")
+            typer.echo(f"  driver  {node.driver}")
 
         uvloop.run(nodes.serve(wanted, announce))

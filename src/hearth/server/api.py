@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from hearth import FN_VERSION
 from hearth.clock import Clock
 from hearth.datastore.base import Datastore
-from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB, AppsMissingName, PathNotFound
+from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB, ApiError, AppsMissingName, PathNotFound
 from hearth.models.route import clean_path
 from hearth.server import errors
 from hearth.server.api_v1.apps import Apps
@@ -43,6 +43,7 @@ class Api:
         changed: Awaited after each change of a definition, before its answer.
         get_log: Finds the log of an app's call; without it, the datastore does.
         readiness: What /readyz tells; without it, that the node is ready.
+        refused: Paths that nodes of this type do not serve, by their beginning, with the error that says so.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class Api:
         changed: Changed | None = None,
         get_log: GetLog | None = None,
         readiness: Readiness | None = None,
+        refused: Mapping[str, type[ApiError]] | None = None,
     ) -> None:
         self._changed = changed
         self._readiness = readiness
+        self._refused = refused or {}
         apps, calls = Apps(datastore, clock), Calls(datastore, get_log or datastore.get_log)
         routes = Routes(datastore, clock, max_memory_mib)
         self._pages: dict[str, Callable[[], Response]] = {
@@ -91,6 +94,9 @@ class Api:
 
     async def _answer(self, request: Request) -> Response:
         path: str = request.scope["path"]
+        for beginning, error in self._refused.items():
+            if path.startswith(beginning):
+                raise error
         if request.method == "GET" and (page := self._pages.get(path)) is not None:
             return page()
         if path == "/readyz" and request.method == "GET":

@@ -45,6 +45,11 @@ class Readiness:
         """From now on the node is not ready."""
         self._draining = True
 
+    @property
+    def draining(self) -> bool:
+        """The node is about to stop."""
+        return self._draining
+
     async def look(self) -> tuple[bool, dict[str, Any]]:
         """Whether the node is ready, and what is told of it: a word, or a reason, for each check."""
         if self._draining:

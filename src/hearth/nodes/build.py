@@ -1,0 +1,214 @@
+"""What each type of node is made of (nodes specification 1): full, api, runner."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, Final
+
+from starlette.types import ASGIApp
+
+from hearth.access.base import DataAccess
+from hearth.access.cached import Definitions
+from hearth.access.local import LocalAccess
+from hearth.agent import machine
+from hearth.agent.agent import Agent
+from hearth.agent.consumer import Consumer
+from hearth.agent.resources import Amount
+from hearth.clock import Clock, SystemClock
+from hearth.datastore.base import AppFilter, Datastore
+from hearth.datastore.sql import open_datastore
+from hearth.drivers.base import Driver
+from hearth.logstores.base import LogStore
+from hearth.logstores.open import open_logstore
+from hearth.models.errors import InvokeNotSupported, StartUpError
+from hearth.models.ids import IdGenerator, machine_id
+from hearth.nodes.drivers import open_driver
+from hearth.nodes.node import Node
+from hearth.queues.base import Queue
+from hearth.queues.open import open_queue
+from hearth.server.api import Api
+from hearth.server.api_v1.calls import GetLog
+from hearth.server.asgi import Front
+from hearth.server.cors import allow_origins, parse_origins
+from hearth.server.health import Check, Readiness
+from hearth.server.invoke import InvokeFront
+from hearth.server.limit import BodyLimit
+from hearth.settings import API, RUNNER, Settings
+from hearth.telemetry.logs import get_logger
+
+_LOOPBACK: Final = "127.0.0.1"
+_MIB: Final = 1024 * 1024
+_NO_STATS: Final[dict[str, Any]] = {"Queue": 0, "Running": 0, "Complete": 0, "Failed": 0, "FunctionStatsMap": {}}
+
+_log = get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Stores:
+    """What a node without an API node above it keeps its data in."""
+
+    datastore: Datastore
+    queue: Queue
+    logs: LogStore | None
+    access: LocalAccess
+
+    def checks(self) -> dict[str, Check]:
+        """Whether they answer."""
+        return {
+            "database": lambda: self.datastore.get_apps(AppFilter(per_page=1)),
+            "queue": lambda: self.queue.settle([]),
+        }
+
+    @property
+    def get_log(self) -> GetLog | None:
+        """Finds logs, if the datastore does not."""
+        return self.logs.get_log if self.logs else None
+
+
+def open_node(settings: Settings, port: int) -> AbstractAsyncContextManager[Node]:
+    """The node that the settings describe. Leaving it drains and removes everything.
+
+    Entering it raises :class:`~hearth.models.errors.StartUpError` where it cannot start; the text says what to do.
+    """
+    build = {API: api_node, RUNNER: runner_node}.get(settings.node_type, full_node)
+    return build(settings, port)
+
+
+@contextlib.asynccontextmanager
+async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
+    """A node that serves the API and runs calls."""
+    if settings.runner_api_url:
+        _log.warning("FN_RUNNER_API_URL is ignored: a full node uses its own database and queue")
+    clock = SystemClock()
+    next_id = _ids(port, clock)
+    async with AsyncExitStack() as stack:
+        stores = await _open_stores(stack, settings, clock)
+        definitions = Definitions(stores.access, clock)
+        stack.push_async_callback(definitions.close)
+        driver, agent = await _agent(stack, settings, clock, stores.access, next_id)
+
+        async def changed(app_name: str, path: str | None) -> None:
+            definitions.forget(app_name, path)
+            await agent.refresh(app_name, path)
+
+        readiness = Readiness(clock, {**stores.checks(), "driver": driver.check})
+        api = Api(
+            stores.datastore,
+            clock,
+            lambda: stats(agent),
+            changed=changed,
+            get_log=stores.get_log,
+            readiness=readiness,
+        )
+        invoke = InvokeFront(agent, definitions, stores.access, clock, next_id)
+        consumer = await stack.enter_async_context(Consumer(agent, stores.access, clock))
+        node = Node(_front(settings, invoke, api), "full", readiness, driver.name, agent, consumer)
+        stack.callback(node.drain)
+        yield node
+
+
+@contextlib.asynccontextmanager
+async def api_node(settings: Settings, port: int) -> AsyncIterator[Node]:
+    """A node that serves the API, to clients and to runners, and runs nothing."""
+    if settings.runner_api_url:
+        _log.info("shutting down agent configured for api node")
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        stores = await _open_stores(stack, settings, clock)
+        readiness = Readiness(clock, stores.checks())
+        api = Api(
+            stores.datastore,
+            clock,
+            lambda: _NO_STATS,
+            get_log=stores.get_log,
+            readiness=readiness,
+            refused={"/r/": InvokeNotSupported},
+        )
+        node = Node(_front(settings, api, api), "api", readiness)
+        stack.callback(node.drain)
+        yield node
+
+
+@contextlib.asynccontextmanager
+async def runner_node(settings: Settings, port: int) -> AsyncIterator[Node]:
+    """A node that runs calls, and has everything else from an API node."""
+    raise StartUpError("FN_NODE_TYPE=runner: runner nodes do not exist in this release")
+    yield
+
+
+def stats(agent: Agent) -> dict[str, Any]:
+    """The node's counts, in the form of /stats."""
+    by_path = {path: _counts(counts) for path, counts in agent.stats.by_path().items()}
+    return {**_counts(agent.stats.total), "FunctionStatsMap": by_path}
+
+
+async def _open_stores(stack: AsyncExitStack, settings: Settings, clock: Clock) -> _Stores:
+    if not settings.database or not settings.queue:
+        kind = "Api" if settings.node_type == API else "Full"
+        raise StartUpError(f"{kind} nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL.")
+    datastore = await open_datastore(settings.database, wait_s=settings.db_wait_s)
+    stack.push_async_callback(datastore.close)
+    logs = None
+    if settings.logstore_url:
+        logs = await open_logstore(settings.logstore_url, wait_s=settings.db_wait_s)
+        stack.push_async_callback(logs.close)
+    queue = await open_queue(settings.queue, clock, visibility_s=settings.visibility_s)
+    stack.push_async_callback(queue.close)
+    access = LocalAccess(datastore, queue, clock, logs)
+    stack.push_async_callback(access.close)
+    return _Stores(datastore, queue, logs, access)
+
+
+async def _agent(
+    stack: AsyncExitStack, settings: Settings, clock: Clock, access: DataAccess, next_id: Callable[[], str]
+) -> tuple[Driver, Agent]:
+    driver = await open_driver(settings, next_id())
+    stack.push_async_callback(driver.close)
+    agent = Agent(driver, access, clock, total=_total(settings), next_id=next_id)
+    return driver, await stack.enter_async_context(agent)
+
+
+def _front(settings: Settings, invoke: ASGIApp, api: ASGIApp) -> ASGIApp:
+    """All that comes before the application of a node."""
+    front = BodyLimit(Front(invoke, api), settings.max_request_size)
+    return allow_origins(front, parse_origins(settings.api_cors))
+
+
+def _ids(port: int, clock: Clock) -> IdGenerator:
+    return IdGenerator(machine_id(_own_address(), port), clock.now_ms)
+
+
+def _total(settings: Settings) -> Amount:
+    memory, cpu = settings.max_total_memory, settings.max_total_cpu
+    if memory is None or cpu is None:
+        found = machine.detect()
+        memory, cpu = memory or found.memory_mib * _MIB, cpu or found.cpu_milli
+    total = Amount(memory // _MIB, cpu)
+    machine.check_pools(total)
+    return total
+
+
+def _own_address() -> str:
+    """The address of the interface that leads outside; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # RFC 5737: an address for documentation, which nobody has
+        address: str = probe.getsockname()[0]
+        return address
+    _log.warning(
+        "could not find non-local ipv4 address to use, using '127.0.0.1' for ids, "
+        "if this is a cluster beware of duplicate ids!"
+    )
+    return _LOOPBACK
+
+
+def _counts(counts: Any) -> dict[str, int]:
+    return {
+        "Queue": counts.queue,
+        "Running": counts.running,
+        "Complete": counts.complete,
+        "Failed": counts.failed,
+    }

@@ -1,0 +1,105 @@
+"""A node in the foreground: its listener, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvicorn
+
+from hearth.models.errors import StartUpError
+from hearth.nodes.build import open_node
+from hearth.nodes.node import Node
+from hearth.server.connection import connection
+from hearth.settings import Settings
+from hearth.telemetry.logs import get_logger
+
+#: Seconds for the answers of calls that were broken off when the grace was over.
+_AFTER_GRACE_S: Final = 15
+
+_log = get_logger(__name__)
+
+
+async def serve(settings: Settings, announce: Callable[[Node, str], None]) -> None:
+    """Run a node in the foreground until SIGINT or SIGTERM; a second signal forces the end.
+
+    Args:
+        settings: The node's.
+        announce: Called with the node and its URL when it accepts requests.
+
+    Raises:
+        StartUpError: It cannot start.
+    """
+    listener = _listen(settings.port)
+    port = listener.getsockname()[1]
+    async with open_node(settings, port) as node:
+        config = uvicorn.Config(
+            node.app,
+            http=connection(settings.header_timeout_s),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=int(settings.grace_s) + _AFTER_GRACE_S,
+            backlog=2048,
+        )
+        server = _Server(config, lambda: announce(node, f"http://127.0.0.1:{port}"), node, settings)
+        await server.serve(sockets=[listener])
+    _log.info("server stopped")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which leaves the signals to us: the node's own clean-up comes after the last response."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], node: Node, settings: Settings) -> None:
+        super().__init__(config)
+        self._ready = ready
+        self._node = node
+        self._grace_s = settings.grace_s
+        self._drain_delay_s = settings.drain_delay_s
+        self._halting = False
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        """Take the signals while the server runs."""
+        loop = asyncio.get_running_loop()
+        for number in uvicorn.server.HANDLED_SIGNALS:
+            loop.add_signal_handler(number, self._halt)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets=sockets)
+        self._ready()
+
+    def _halt(self) -> None:
+        """First signal: tell balancers, then drain, for as long as running calls may take. Second: break them off."""
+        if self._halting:
+            _log.warning("Halting at once...")
+            self._node.abort()
+            self.should_exit = self.force_exit = True
+            return
+        _log.info("Halting...")
+        self._halting = True
+        self._node.retire()
+        if self._drain_delay_s:
+            asyncio.get_running_loop().call_later(self._drain_delay_s, self._drain)
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
+        self.should_exit = True
+        self._node.drain()
+        asyncio.get_running_loop().call_later(self._grace_s, self._node.abort)
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("0.0.0.0", port), backlog=2048, reuse_port=False)
+    except OSError as exc:
+        raise StartUpError(f"FN_PORT={port}: cannot listen: {exc.strerror}; choose another port") from exc
