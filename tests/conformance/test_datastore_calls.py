@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 from collections.abc import AsyncIterator
 
@@ -14,13 +15,14 @@ from tests.support.databases import plain
 
 from hearth.datastore.base import CallFilter
 from hearth.datastore.sql import SqlDatastore, open_datastore
-from hearth.models import errors
+from hearth.models import errors, ids
 from hearth.models.app import App
 from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call, Stat
 from hearth.sql.engine import WRITES
 from hearth.sql.schema import down
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=dt.UTC)
+TICK = dt.timedelta(seconds=1)
 CALL = Call(
     id="id",
     app_name="app",
@@ -45,7 +47,7 @@ async def store(request: pytest.FixtureRequest, database: str) -> AsyncIterator[
                 await connection.run_sync(down, "it", 0)
     opened = await open_datastore(database)
     async with opened.engine.execution_options(**WRITES).begin() as connection:
-        for table in ("apps", "routes", "calls", "logs"):
+        for table in ("apps", "routes", "calls", "logs", "stray_calls"):
             await connection.exec_driver_sql(f"DELETE FROM {table}")
     yield opened
     await opened.close()
@@ -128,22 +130,83 @@ async def test_a_record_that_cannot_be_read_is_an_error_not_a_gap(store: SqlData
         await store.get_calls(CallFilter(app_name="app"))
 
 
+def id_at(moment: dt.datetime, number: int = 0) -> str:
+    """An id that was made at a time."""
+    return ids.encode(int(moment.timestamp() * 1000) << 80 | number)
+
+
+async def test_a_list_of_a_time_misses_no_call_whatever_its_id_says(store: SqlDatastore) -> None:
+    second, hour = dt.timedelta(seconds=1), dt.timedelta(hours=1)
+    times = {
+        id_at(NOW, 1): NOW,
+        id_at(NOW, 2): NOW + second,
+        id_at(NOW + 2 * second): NOW + second,
+        id_at(NOW + hour): NOW + second,  # the clock was set back
+        id_at(NOW - hour): NOW + second,
+        id_at(NOW, 3): NOW - hour,
+        id_at(NOW + second, 9).lower(): NOW + second,
+        "07": NOW + second,
+        "zz": NOW + second,
+        id_at(NOW + 3 * second): NOW + 2 * second,
+    }
+    calls = [msgspec.structs.replace(CALL, id=name, created_at=moment) for name, moment in times.items()]
+    await store.put_calls([(call, None) for call in calls[:4]])
+    await store.add_calls(calls[4:7])
+    await store.start_calls(calls[7:9])
+    await store.put_calls([(calls[9], None)])
+    await store.add_calls([msgspec.structs.replace(call, created_at=NOW) for call in calls])  # changes nothing
+    late = CallFilter(app_name="app", from_time=NOW, to_time=NOW + 2 * second)
+    expected = sorted([name for name, moment in times.items() if moment == NOW + second], reverse=True)
+    assert len(expected) == 7
+    assert [call.id for call in await store.get_calls(late)] == expected
+    for size in (1, 2, 3):
+        pages: list[str] = []
+        while page := await store.get_calls(
+            dataclasses.replace(late, per_page=size, cursor=pages[-1] if pages else "", path="/a")
+        ):
+            pages += [call.id for call in page]
+        assert pages == expected
+    assert [call.id for call in await store.get_calls(CallFilter(from_time=NOW + second))] == [calls[9].id]
+    assert await store.get_calls(CallFilter(app_name="other", to_time=NOW + hour)) == []
+
+
+async def test_a_call_whose_time_is_changed_is_listed_at_its_new_one(store: SqlDatastore) -> None:
+    hour = dt.timedelta(hours=1)
+    call = msgspec.structs.replace(CALL, id=id_at(NOW))
+    for moment in (NOW + hour, NOW, NOW - hour):
+        moved = msgspec.structs.replace(call, created_at=moment)
+        await store.put_calls([(moved, None)])
+        around = CallFilter(app_name="app", from_time=moment - hour / 9, to_time=moment + hour / 9)
+        assert await store.get_calls(around) == [moved]
+    await store.update_call(moved, msgspec.structs.replace(call, created_at=NOW + hour))
+    assert len(await store.get_calls(CallFilter(app_name="app", from_time=NOW))) == 1
+    assert await store.get_calls(CallFilter(app_name="app", to_time=NOW)) == []
+
+
 @pytest.mark.parametrize(
     ("which", "index"),
     [
         (CallFilter(app_name="app", per_page=10), "calls_by_app"),
-        (CallFilter(app_name="app", per_page=10, cursor="5000"), "calls_by_app"),
+        (CallFilter(app_name="app", per_page=10, cursor=id_at(NOW + 5000 * TICK)), "calls_by_app"),
         (CallFilter(app_name="app", path="/1", per_page=10), "calls_by_path"),
-        (CallFilter(app_name="app", path="/1", per_page=10, cursor="5000"), "calls_by_path"),
-        (CallFilter(app_name="app", to_time=NOW + dt.timedelta(seconds=9), per_page=10), "calls_by_time"),
+        (CallFilter(app_name="app", path="/1", per_page=10, cursor=id_at(NOW + 5000 * TICK)), "calls_by_path"),
+        (CallFilter(app_name="app", to_time=NOW + 9 * TICK, per_page=10), "calls_by_app"),
+        (CallFilter(app_name="app", from_time=NOW + 9 * TICK, per_page=10), "calls_by_app"),
+        (CallFilter(app_name="app", path="/1", from_time=NOW + 9 * TICK, per_page=10), "calls_by_path"),
     ],
-    ids=["first page", "next page", "path", "path, next page", "time"],
+    ids=["first page", "next page", "path", "path, next page", "old", "wide", "path, wide"],
 )
 async def test_lists_come_from_an_index(database: str, which: CallFilter, index: str) -> None:
     store = await open_datastore(database)
     calls = [
-        msgspec.structs.replace(CALL, id=f"{n:04}", app_name=f"app{n % 400 or ''}", path=f"/{n % 7}", created_at=moment)
-        for n, moment in enumerate([NOW + dt.timedelta(seconds=n) for n in range(6000)])
+        msgspec.structs.replace(
+            CALL,
+            id=id_at(NOW + n * TICK),
+            app_name=f"app{n % 400 or ''}",
+            path=f"/{n % 7}",
+            created_at=NOW + n * TICK,
+        )
+        for n in range(6000)
     ]
     await store.put_calls([(call, None) for call in calls])
     async with store.engine.connect() as connection:
@@ -155,3 +218,4 @@ async def test_lists_come_from_an_index(database: str, which: CallFilter, index:
         plan = str((await connection.execute(sa.text(f"{explain} {query}".replace(":", r"\:")))).all())
     await store.close()
     assert index in plan
+    assert "TEMP B-TREE" not in plan

@@ -222,7 +222,16 @@ async def test_nodes_that_start_at_once_migrate_once(database: str) -> None:
         await store.close()
 
 
-@pytest.mark.parametrize("step", ["reshape._swap", "shapes.index_calls", "shapes.note_fn_version"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "reshape._swap",
+        "shapes.index_calls",
+        "shapes.note_fn_version",
+        "strays.note_all",
+        "shapes.drop_index_of_calls",
+    ],
+)
 async def test_a_migration_that_was_killed_is_done_by_the_next_start(database: str, step: str) -> None:
     async with plain(database) as engine:
         await fn_databases.make(engine, 3)

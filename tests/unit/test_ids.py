@@ -65,3 +65,13 @@ def test_threads_and_processes_never_share_an_id() -> None:
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="id"):
         ids.decode(text)
+
+
+def test_the_time_of_an_id_is_read_from_it_or_not_at_all() -> None:
+    moment = 1_767_225_600_123
+    assert ids.time_ms(ids.encode(moment << 80 | 77)) == moment
+    assert ids.time_ms(ids.encode((1 << 128) - 1)) == (1 << 48) - 1
+    for strange in ("", "01", "I" * 26, "7" + "Z" * 26, "8" + "0" * 25, ids.encode(moment << 80).lower()):
+        assert ids.time_ms(strange) is None
+    assert ids.first_of(moment) < ids.encode(moment << 80 | 1) < ids.first_of(moment + 1)
+    assert (ids.first_of(-5), ids.time_ms(ids.first_of(1 << 60))) == ("0" * 26, (1 << 48) - 1)

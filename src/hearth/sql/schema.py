@@ -25,7 +25,7 @@ from hearth.sql.reshape import reshape
 from hearth.telemetry.logs import get_logger
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
-_OURS: Final = frozenset({"alembic_version", "schema_migrations", *shapes.TABLES})
+_OURS: Final = frozenset({"alembic_version", "schema_migrations", "stray_calls", *shapes.TABLES})
 #: Names the lock that one migrating node holds; Fn's own has another name.
 _LOCK_NAME: Final = "hearth schema"
 _LOCK_NUMBER: Final = 0x48656172
@@ -117,6 +117,7 @@ def down(connection: sa.Connection, shown: str, fn_version: int = shapes.FN_VERS
             raise StartUpError(f"{shown}: this database is not Hearth's; there is nothing to take back")
         reshape(connection, shapes.fn(fn_version))
         shapes.note_fn_version(connection, fn_version)
+        connection.exec_driver_sql("DROP TABLE IF EXISTS stray_calls")
         connection.exec_driver_sql("DROP TABLE alembic_version")
 
 

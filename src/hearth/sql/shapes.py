@@ -1,4 +1,4 @@
-"""The tables as they were at versions of the past: Fn's 0 to 7, and Hearth's first. Frozen; today's are in tables.py.
+"""The tables as they were at versions of the past: Fn's 0 to 7, and Hearth's. Frozen; today's are in tables.py.
 
 Fn counts its migrations in ``schema_migrations``; each added one column (storage specification 3).
 """
@@ -88,6 +88,19 @@ def first() -> dict[str, sa.Table]:
     }
 
 
+def stray_calls() -> sa.Table:
+    """Hearth's third revision: calls whose id tells another time than their ``created_at``."""
+    return sa.Table(
+        "stray_calls",
+        sa.MetaData(),
+        sa.Column("id", kinds.name(), primary_key=True),
+        sa.Column("app_name", kinds.name(), nullable=False),
+        sa.Column("created_at", kinds.name(), nullable=False),
+        sa.Index("stray_calls_by_time", "app_name", "created_at", "id"),
+        **kinds.TABLE_OPTIONS,
+    )
+
+
 def fn(version: int) -> dict[str, sa.Table]:
     """Fn's tables at a version: what it has added by then, with logs as text."""
     metadata = sa.MetaData()
@@ -107,6 +120,12 @@ def index_calls(connection: sa.Connection, name: str, *columns: str) -> None:
     if name in {index["name"] for index in sa.inspect(connection).get_indexes("calls")}:
         return
     connection.exec_driver_sql(f"CREATE INDEX {name} ON calls ({', '.join(columns)})")
+
+
+def drop_index_of_calls(connection: sa.Connection, name: str) -> None:
+    """Drop an index of the calls, unless an interrupted migration has."""
+    if name in {index["name"] for index in sa.inspect(connection).get_indexes("calls")}:
+        connection.exec_driver_sql(f"DROP INDEX {name}" + (" ON calls" if connection.dialect.name == "mysql" else ""))
 
 
 def note_fn_version(connection: sa.Connection, version: int) -> None:

@@ -40,7 +40,7 @@ routes = sa.Table(
     **kinds.TABLE_OPTIONS,
 )
 
-# The indexes answer each way to list calls in the order of its answer, newest first, or by their time.
+# The indexes answer each way to list calls in the order of its answer, newest first; see strays.py for bounds of time.
 calls = sa.Table(
     "calls",
     metadata,
@@ -55,7 +55,16 @@ calls = sa.Table(
     sa.Column("error", kinds.text()),
     sa.Index("calls_by_path", "app_name", "path", "id"),
     sa.Index("calls_by_app", "app_name", "id"),
-    sa.Index("calls_by_time", "app_name", "created_at", "id"),
+    **kinds.TABLE_OPTIONS,
+)
+
+stray_calls = sa.Table(
+    "stray_calls",
+    metadata,
+    sa.Column("id", kinds.name(), primary_key=True),
+    sa.Column("app_name", kinds.name(), nullable=False),
+    sa.Column("created_at", kinds.name(), nullable=False),
+    sa.Index("stray_calls_by_time", "app_name", "created_at", "id"),
     **kinds.TABLE_OPTIONS,
 )
 

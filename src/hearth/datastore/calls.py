@@ -1,0 +1,187 @@
+"""Calls and logs in SQL."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from hearth.datastore import rows
+from hearth.datastore.base import CallFilter, Datastore
+from hearth.models.call import QUEUED, Call
+from hearth.models.errors import (
+    CallLogNotFound,
+    CallNotFound,
+    DatastoreCannotSwap,
+    DatastoreCannotUpdateCall,
+    DatastoreEmptyCallID,
+)
+from hearth.models.times import format_time
+from hearth.sql import strays, upsert
+from hearth.sql.batches import batches
+from hearth.sql.tables import calls, logs, stray_calls
+from hearth.sql.transactions import Transactions, repeated
+
+
+class SqlCalls(Datastore):
+    """The part of a datastore that keeps calls and their logs.
+
+    Lists come in the order of the ids from an index. A bound on ``created_at`` becomes one on the id, which begins with
+    the time; calls whose id tells another time than their ``created_at`` are listed apart, see ``sql.strays``.
+    """
+
+    def __init__(self, db: Transactions) -> None:
+        self._db = db
+        self._batches = batches(db)
+        self._replace_call = upsert.replacing(db.dialect, calls)
+        self._add_call = upsert.adding(db.dialect, calls)
+        self._replace_stray = upsert.replacing(db.dialect, stray_calls)
+        self._add_stray = upsert.adding(db.dialect, stray_calls)
+        self._replace_log = upsert.replacing(db.dialect, logs)
+
+    async def get_call(self, app_name: str, call_id: str) -> Call:
+        """A call's record."""
+        if not call_id:
+            raise DatastoreEmptyCallID
+        query = sa.select(calls).where(calls.c.id == call_id, calls.c.app_name == app_name)
+        async with self._db.reading() as db:
+            row = (await db.execute(query)).mappings().one_or_none()
+        if row is None:
+            raise CallNotFound
+        return rows.to_call(row)
+
+    async def get_calls(self, which: CallFilter) -> list[Call]:
+        """Calls, newest first."""
+        async with self._db.reading() as db:
+            found = list((await db.execute(self.listing(which))).mappings())
+            if which.from_time is not None or which.to_time is not None:
+                found = _merged(found, list((await db.execute(_strays(which))).mappings()), which.per_page)
+        return [rows.to_call(row) for row in found]
+
+    def listing(self, which: CallFilter) -> sa.Select[Any]:
+        """The query of a list of calls, without those that are listed apart where a time bounds it."""
+        query = sa.select(calls)
+        if which.app_name:  # MariaDB would rather sort half of the table than walk it in the order of the answer
+            index = "calls_by_path" if which.path else "calls_by_app"
+            query = query.with_hint(calls, f"FORCE INDEX ({index})", "mysql")
+        for column, wanted in ((calls.c.app_name, which.app_name), (calls.c.path, which.path)):
+            if wanted:
+                query = query.where(column == wanted)
+        if which.from_time is not None:
+            query = query.where(calls.c.id >= strays.first_id(which.from_time))
+        if which.to_time is not None:
+            query = query.where(calls.c.id < strays.last_id(which.to_time))
+        return _page(_within(query, calls.c.created_at, which), calls.c.id, which)
+
+    async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> None:
+        """Store calls and their logs in one transaction."""
+        records = [rows.from_call(call) for call in _sorted([one for one, _ in ended])]
+        texts = [{"id": call.id, "app_name": call.app_name, "log": log} for call, log in ended if log is not None]
+        texts.sort(key=operator.itemgetter("id"))
+        await self._batches.write(
+            [
+                (self._replace_call, records),
+                (self._replace_stray, strays.among(records)),
+                (self._replace_log, texts),
+            ]
+        )
+
+    async def add_calls(self, accepted: Sequence[Call]) -> None:
+        """Store calls that are not stored yet."""
+        records = [rows.from_call(call) for call in _sorted(accepted)]
+        await self._batches.write([(self._add_call, records), (self._add_stray, strays.among(records))])
+
+    @repeated
+    async def start_calls(self, starting: Sequence[Call]) -> list[str]:
+        """Store the calls that have not been started before."""
+        which = calls.c.id.in_([call.id for call in starting])
+        query = sa.select(calls.c.id, calls.c.status).where(which).order_by(calls.c.id)
+        async with self._db.writing() as db:
+            before = {row.id for row in await db.execute(query)}
+            # A row that is not there cannot be held, so it is made first; then whoever comes later has to wait.
+            missing = [rows.from_call(call) | {"status": QUEUED} for call in _sorted(starting) if call.id not in before]
+            if missing:
+                await db.execute(self._add_call, missing)
+            found: dict[str, str] = {row.id: row.status for row in await db.execute(query.with_for_update())}
+            fresh = [rows.from_call(call) for call in _sorted(starting) if found[call.id] == QUEUED]
+            if fresh:
+                await db.execute(self._replace_call, fresh)
+            if astray := strays.among(fresh):
+                await db.execute(self._replace_stray, astray)
+        return ["" if call.id not in before and found[call.id] == QUEUED else found[call.id] for call in starting]
+
+    @repeated
+    async def update_call(self, before: Call, after: Call) -> None:
+        """Compare and swap."""
+        if (before.id, before.app_name) != (after.id, after.app_name):
+            raise DatastoreCannotSwap("assertion error: 'from' and 'to' calls refer to different app/ID")
+        query = sa.select(calls).where(calls.c.id == before.id, calls.c.app_name == before.app_name)
+        record = rows.from_call(after)
+        async with self._db.writing() as db:
+            row = (await db.execute(query.with_for_update())).mappings().one_or_none()
+            if row is None:
+                raise CallNotFound
+            if _compared(rows.to_call(row)) != _compared(before):
+                raise DatastoreCannotUpdateCall
+            await db.execute(sa.update(calls).where(calls.c.id == after.id).values(**record))
+            if astray := strays.among([record]):
+                await db.execute(self._replace_stray, astray)
+
+    async def get_log(self, app_name: str, call_id: str) -> bytes:
+        """A call's log."""
+        query = sa.select(logs.c.log).where(logs.c.id == call_id, logs.c.app_name == app_name)
+        async with self._db.reading() as db:
+            text: bytes | None = (await db.execute(query)).scalar_one_or_none()
+        if text is None:
+            raise CallLogNotFound
+        return text
+
+
+def _strays(which: CallFilter) -> sa.Select[Any]:
+    """Those of a list that the bounds on the id may have left out.
+
+    What can be asked of the notes is not asked of the calls, so that no database begins with the larger table.
+    """
+    query = sa.select(calls).join(stray_calls, stray_calls.c.id == calls.c.id)
+    if which.app_name:
+        query = query.where(stray_calls.c.app_name == which.app_name)
+    if which.path:
+        query = query.where(calls.c.path == which.path)
+    query = _within(_within(query, stray_calls.c.created_at, which), calls.c.created_at, which)
+    return _page(query, stray_calls.c.id, which)
+
+
+def _page(query: sa.Select[Any], call_id: sa.Column[str], which: CallFilter) -> sa.Select[Any]:
+    if which.cursor:
+        query = query.where(call_id < which.cursor)
+    query = query.order_by(call_id.desc())
+    return query.limit(which.per_page) if which.per_page > 0 else query
+
+
+def _within(query: sa.Select[Any], created_at: sa.Column[str], which: CallFilter) -> sa.Select[Any]:
+    if which.from_time is not None:
+        query = query.where(created_at > format_time(which.from_time))
+    if which.to_time is not None:
+        query = query.where(created_at < format_time(which.to_time))
+    return query
+
+
+def _merged(found: list[sa.RowMapping], more: list[sa.RowMapping], per_page: int) -> list[sa.RowMapping]:
+    if not more:
+        return found
+    both = {row["id"]: row for row in (*found, *more)}
+    newest = sorted(both.values(), key=operator.itemgetter("id"), reverse=True)
+    return newest[:per_page] if per_page > 0 else newest
+
+
+def _sorted(some: Sequence[Call]) -> list[Call]:
+    """In one order for all: two transactions that hold rows of each other would wait for ever."""
+    return sorted(some, key=operator.attrgetter("id"))
+
+
+def _compared(call: Call) -> tuple[object, ...]:
+    """What must be equal for a swap; times to the second."""
+    times = [time.replace(microsecond=0) for time in (call.created_at, call.started_at, call.completed_at)]
+    return (call.id, call.app_name, call.path, call.status, call.error, call.stats, *times)
