@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     api_cors: str = Field(
         default="", validation_alias="FN_API_CORS", description="origins of web pages that may read answers; * for all"
     )
+    extensions: str = Field(
+        default="", validation_alias="FN_EXTENSIONS", description="names of installed extensions, in their order"
+    )
     driver: Literal["auto", "docker", "process"] = Field(
         default="auto", validation_alias="FN_DRIVER", description="auto: Docker if it answers, else processes"
     )

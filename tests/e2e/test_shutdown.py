@@ -6,6 +6,7 @@ import concurrent.futures
 import random
 import signal
 import sqlite3
+import sys
 import time
 from pathlib import Path
 
@@ -100,6 +101,33 @@ def test_a_second_signal_waits_for_nobody(tmp_path: Path) -> None:
         assert node.process.wait(30) == 0
         assert running.exception() or running.result().status_code == 500
     assert _statuses(tmp_path) == ["error"]
+
+
+STOPPABLE = """
+import asyncio
+from hearth import nodes, settings
+
+def announce(node, url):
+    print("  url     " + url)
+    print("  driver  " + node.driver, flush=True)
+
+wanted = settings.load(log_level="error")
+asyncio.run(nodes.serve(wanted, announce, nodes.Options(shutdown_endpoint=True)))
+"""
+
+
+def test_code_may_let_a_request_stop_its_node(tmp_path: Path) -> None:
+    with running_node("process", tmp_path, "none:1", command=[sys.executable, "-c", STOPPABLE]) as node:
+        assert node.http.post("/shutdown").status_code == 404
+        answer = node.http.get("/shutdown")
+        assert (answer.status_code, answer.text) == (200, '"shutting down"')
+        assert node.process.wait(30) == 0
+
+
+def test_nobody_else_may(tmp_path: Path) -> None:
+    with running_node("process", tmp_path, "none:1") as node:
+        assert node.http.get("/shutdown").status_code == 404
+        assert node.http.get("/version").status_code == 200
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ class RunningNode:
 
 
 @contextlib.contextmanager
-def running_node(driver: str, data: Path, image: str, **environment: str) -> Iterator[RunningNode]:
+def running_node(
+    driver: str, data: Path, image: str, command: Sequence[Path | str] = (HEARTH, "start"), **environment: str
+) -> Iterator[RunningNode]:
     """Start a node; leaving it stops it."""
     variables = {
         **os.environ,
@@ -80,7 +82,7 @@ def running_node(driver: str, data: Path, image: str, **environment: str) -> Ite
         **environment,
     }
     log = (data / "server.log").open("w")
-    process = subprocess.Popen([HEARTH, "start"], env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
+    process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         node = RunningNode(process, _url(process), data, driver, image)
         with node.http:

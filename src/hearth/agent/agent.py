@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from hearth.access.base import DataAccess, EndedCall
@@ -25,6 +25,7 @@ from hearth.agent.gate import StartGate
 from hearth.agent.host import Host
 from hearth.agent.launcher import HotLauncher
 from hearth.agent.life import ContainerCounts
+from hearth.agent.listeners import CallListener, tell_after, tell_before
 from hearth.agent.log import DEFAULT_LIMIT_BYTES, CallLog, LineLog
 from hearth.agent.recorder import Recorder
 from hearth.agent.resources import NOTHING, Amount, NeverFits, ResourceTracker
@@ -72,6 +73,7 @@ class Agent:
         total: Memory and CPU that containers may use together.
         next_id: Makes ids of calls and containers.
         max_starts: Containers that may be in the making at once; those that take long are not counted.
+        listeners: Told of each call before it runs and after it is recorded, in this order.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Agent:
         max_starts: int = 8,
         max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB,
         log_limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        listeners: Sequence[CallListener] = (),
     ) -> None:
         self.stats = CallStats()
         self.containers = ContainerCounts()
@@ -95,6 +98,8 @@ class Agent:
         self._next_id = next_id
         self._max_memory_mib = max_memory_mib
         self._log_limit_bytes = log_limit_bytes
+        self._listeners = tuple(listeners)
+        self._telling: set[asyncio.Task[Exception | None]] = set()
         self._host = Host(
             driver=driver,
             resources=self.resources,
@@ -129,6 +134,8 @@ class Agent:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         await self._drained.wait()
+        if self._telling:
+            await asyncio.wait(self._telling)
         await self._recorder.close()
         await self._group.__aexit__(None, None, None)
         if self._abandon_timer is not None:
@@ -304,7 +311,11 @@ class Agent:
         except asyncio.CancelledError:
             if not self._aborted:
                 if self._end(call, ClientGone()):
-                    self._recorder.add(self._result(call, ClientGone()))
+                    call.ended = self._result(call, ClientGone())
+                    if self._listeners:
+                        self._tell(call)
+                    else:
+                        self._recorder.add(call.ended)
                 raise
             task.uncancel()
             error = Stopped() if call.started else ServerBusy()
@@ -312,7 +323,11 @@ class Agent:
             error = self._explain(call, exc)
         if self._end(call, error) or not isinstance(error, ServerBusy | ClientGone | NotStarted):
             call.ended = self._result(call, error)
-            call.stored = await self._recorder.record(call.ended)
+            if self._listeners:
+                late = await asyncio.shield(self._tell(call))
+                error = error or (None if call.sink.started else late)
+            else:
+                call.stored = await self._recorder.record(call.ended)
         if error is not None:
             raise error
 
@@ -327,6 +342,8 @@ class Agent:
             try:
                 await self._take_over(call)
                 self._start(call)
+                if self._listeners:
+                    await self._announce(call)
                 slot.begin(call)
                 await exchange.run()
                 return
@@ -344,6 +361,8 @@ class Agent:
                 container = await cold.acquire()
             await self._take_over(call)
             self._start(call)
+            if self._listeners:
+                await self._announce(call)
             await cold.start(container)
             await run_cold(call, container)
         finally:
@@ -360,6 +379,11 @@ class Agent:
 
     def _start(self, call: ActiveCall) -> None:
         call.start(self._clock.now(), self._clock.monotonic())
+
+    async def _announce(self, call: ActiveCall) -> None:
+        if not call.announced:  # it may need a second container
+            call.announced = True
+            await tell_before(self._listeners, call.record)
 
     # -- its end ------------------------------------------------------------------------------
 
@@ -396,6 +420,18 @@ class Agent:
             outcome = Outcome.FAILED
         self.stats.left(call.record.path, outcome)
         return started
+
+    def _tell(self, call: ActiveCall) -> asyncio.Task[Exception | None]:
+        """Record the end of a call, then tell the listeners: also if its client leaves meanwhile."""
+        task = self._group.create_task(self._record_and_tell(call))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+        return task
+
+    async def _record_and_tell(self, call: ActiveCall) -> Exception | None:
+        assert call.ended is not None
+        call.stored = await self._recorder.record(call.ended)
+        return await tell_after(self._listeners, call.record)
 
     def _result(self, call: ActiveCall, error: Exception | None) -> EndedCall:
         if call.samples:

@@ -136,6 +136,7 @@ class ActiveCall:
         first_piece: The beginning of its body, once read: another container may need it again.
         waited_s: Seconds from the request to its start (or until it gave up).
         take_over: Awaited once, when an async call holds its slot: raises :class:`NotStarted` if it may not be run.
+        announced: The call listeners were asked.
         ended: Its final record and log, once it has ended and is to be recorded.
         stored: They are in the store.
         samples: Its container's resource use during its exchange.
@@ -154,6 +155,7 @@ class ActiveCall:
     first_piece: bytes | None = None
     waited_s: float = 0.0
     take_over: Callable[[], Awaitable[None]] | None = None
+    announced: bool = False
     ended: EndedCall | None = None
     stored: bool = False
     samples: list[StatsSample] = dataclasses.field(default_factory=list)

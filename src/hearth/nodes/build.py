@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hearth.access.base import DataAccess
 from hearth.access.cached import Definitions
@@ -28,15 +28,19 @@ from hearth.models.errors import InvokeNotSupported, StartUpError
 from hearth.models.ids import IdGenerator, machine_id
 from hearth.nodes.drivers import open_driver
 from hearth.nodes.node import Node
+from hearth.nodes.options import Options
 from hearth.queues.base import Queue
 from hearth.queues.open import open_queue
 from hearth.server.api import Api
 from hearth.server.api_v1.calls import GetLog
 from hearth.server.asgi import Front
 from hearth.server.cors import allow_origins, parse_origins
+from hearth.server.extensions import Server
 from hearth.server.health import Check, Readiness
 from hearth.server.invoke import InvokeFront
 from hearth.server.limit import BodyLimit
+from hearth.server.middleware import Invoke
+from hearth.server.shutdown import ShutdownEndpoint
 from hearth.settings import API, RUNNER, Settings
 from hearth.telemetry.logs import get_logger
 
@@ -69,27 +73,28 @@ class _Stores:
         return self.logs.get_log if self.logs else None
 
 
-def open_node(settings: Settings, port: int) -> AbstractAsyncContextManager[Node]:
-    """The node that the settings describe. Leaving it drains and removes everything.
+def open_node(settings: Settings, port: int, options: Options | None = None) -> AbstractAsyncContextManager[Node]:
+    """The node that the settings and options describe. Leaving it drains and removes everything.
 
     Entering it raises :class:`~hearth.models.errors.StartUpError` where it cannot start; the text says what to do.
     """
     build = {API: api_node, RUNNER: runner_node}.get(settings.node_type, full_node)
-    return build(settings, port)
+    return build(settings, port, options or Options())
 
 
 @contextlib.asynccontextmanager
-async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
+async def full_node(settings: Settings, port: int, options: Options) -> AsyncIterator[Node]:
     """A node that serves the API and runs calls."""
     if settings.runner_api_url:
         _log.warning("FN_RUNNER_API_URL is ignored: a full node uses its own database and queue")
     clock = SystemClock()
     next_id = _ids(port, clock)
     async with AsyncExitStack() as stack:
-        stores = await _open_stores(stack, settings, clock)
+        stores = await _open_stores(stack, settings, options, clock)
+        server = await _extended(stack, settings, options, "full", stores.datastore)
         definitions = Definitions(stores.access, clock)
         stack.push_async_callback(definitions.close)
-        driver, agent = await _agent(stack, settings, clock, stores.access, next_id)
+        driver, agent = await _agent(stack, settings, options, clock, stores.access, next_id, server)
 
         async def changed(app_name: str, path: str | None) -> None:
             definitions.forget(app_name, path)
@@ -103,22 +108,26 @@ async def full_node(settings: Settings, port: int) -> AsyncIterator[Node]:
             changed=changed,
             get_log=stores.get_log,
             readiness=readiness,
+            server=server,
         )
         invoke = InvokeFront(agent, definitions, stores.access, clock, next_id)
         consumer = await stack.enter_async_context(Consumer(agent, stores.access, clock))
-        node = Node(_front(settings, invoke, api), "full", readiness, driver.name, agent, consumer)
+        node = Node(
+            _front(settings, options, server, invoke, invoke.call, api), "full", readiness, driver.name, agent, consumer
+        )
         stack.callback(node.drain)
         yield node
 
 
 @contextlib.asynccontextmanager
-async def api_node(settings: Settings, port: int) -> AsyncIterator[Node]:
+async def api_node(settings: Settings, port: int, options: Options) -> AsyncIterator[Node]:
     """A node that serves the API, to clients and to runners, and runs nothing."""
     if settings.runner_api_url:
         _log.info("shutting down agent configured for api node")
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        stores = await _open_stores(stack, settings, clock)
+        stores = await _open_stores(stack, settings, options, clock)
+        server = await _extended(stack, settings, options, "api", stores.datastore)
         readiness = Readiness(clock, stores.checks())
         api = Api(
             stores.datastore,
@@ -127,14 +136,15 @@ async def api_node(settings: Settings, port: int) -> AsyncIterator[Node]:
             get_log=stores.get_log,
             readiness=readiness,
             refused={"/r/": InvokeNotSupported},
+            server=server,
         )
-        node = Node(_front(settings, api, api), "api", readiness)
+        node = Node(_front(settings, options, server, api, _no_calls, api), "api", readiness)
         stack.callback(node.drain)
         yield node
 
 
 @contextlib.asynccontextmanager
-async def runner_node(settings: Settings, port: int) -> AsyncIterator[Node]:
+async def runner_node(settings: Settings, port: int, options: Options) -> AsyncIterator[Node]:
     """A node that runs calls, and has everything else from an API node."""
     raise StartUpError("FN_NODE_TYPE=runner: runner nodes do not exist in this release")
     yield
@@ -146,36 +156,65 @@ def stats(agent: Agent) -> dict[str, Any]:
     return {**_counts(agent.stats.total), "FunctionStatsMap": by_path}
 
 
-async def _open_stores(stack: AsyncExitStack, settings: Settings, clock: Clock) -> _Stores:
-    if not settings.database or not settings.queue:
+async def _open_stores(stack: AsyncExitStack, settings: Settings, options: Options, clock: Clock) -> _Stores:
+    if not (options.datastore or settings.database) or not (options.queue or settings.queue):
         kind = "Api" if settings.node_type == API else "Full"
         raise StartUpError(f"{kind} nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL.")
-    datastore = await open_datastore(settings.database, wait_s=settings.db_wait_s)
-    stack.push_async_callback(datastore.close)
-    logs = None
-    if settings.logstore_url:
+    if (datastore := options.datastore) is None:
+        datastore = await open_datastore(settings.database, wait_s=settings.db_wait_s)
+        stack.push_async_callback(datastore.close)
+    logs = options.logs
+    if logs is None and settings.logstore_url:
         logs = await open_logstore(settings.logstore_url, wait_s=settings.db_wait_s)
         stack.push_async_callback(logs.close)
-    queue = await open_queue(settings.queue, clock, visibility_s=settings.visibility_s)
-    stack.push_async_callback(queue.close)
+    if (queue := options.queue) is None:
+        queue = await open_queue(settings.queue, clock, visibility_s=settings.visibility_s)
+        stack.push_async_callback(queue.close)
     access = LocalAccess(datastore, queue, clock, logs)
     stack.push_async_callback(access.close)
     return _Stores(datastore, queue, logs, access)
 
 
+async def _extended(
+    stack: AsyncExitStack, settings: Settings, options: Options, node_type: str, datastore: Datastore | None
+) -> Server:
+    """What the node's extensions have added to it, in their order."""
+    server = Server(node_type, datastore, stack)
+    for extension in [*options.extensions, *settings.extensions.replace(",", " ").split()]:
+        if isinstance(extension, str):
+            await server.add_extension_by_name(extension)
+        else:
+            await server.add_extension(extension)
+    return server
+
+
 async def _agent(
-    stack: AsyncExitStack, settings: Settings, clock: Clock, access: DataAccess, next_id: Callable[[], str]
+    stack: AsyncExitStack,
+    settings: Settings,
+    options: Options,
+    clock: Clock,
+    access: DataAccess,
+    next_id: Callable[[], str],
+    server: Server,
 ) -> tuple[Driver, Agent]:
-    driver = await open_driver(settings, next_id())
-    stack.push_async_callback(driver.close)
-    agent = Agent(driver, access, clock, total=_total(settings), next_id=next_id)
+    if (driver := options.driver) is None:
+        driver = await open_driver(settings, next_id())
+        stack.push_async_callback(driver.close)
+    agent = Agent(driver, access, clock, total=_total(settings), next_id=next_id, listeners=server.call_listeners)
     return driver, await stack.enter_async_context(agent)
 
 
-def _front(settings: Settings, invoke: ASGIApp, api: ASGIApp) -> ASGIApp:
+def _front(
+    settings: Settings, options: Options, server: Server, calls: ASGIApp, invoke: Invoke, api: ASGIApp
+) -> ASGIApp:
     """All that comes before the application of a node."""
-    front = BodyLimit(Front(invoke, api), settings.max_request_size)
-    return allow_origins(front, parse_origins(settings.api_cors))
+    front = server.surround(Front(calls, server.surround_api(api)), invoke)
+    front = allow_origins(BodyLimit(front, settings.max_request_size), parse_origins(settings.api_cors))
+    return ShutdownEndpoint(front) if options.shutdown_endpoint else front
+
+
+async def _no_calls(app_name: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    raise InvokeNotSupported
 
 
 def _ids(port: int, clock: Clock) -> IdGenerator:

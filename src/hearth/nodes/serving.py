@@ -13,7 +13,9 @@ import uvicorn
 from hearth.models.errors import StartUpError
 from hearth.nodes.build import open_node
 from hearth.nodes.node import Node
+from hearth.nodes.options import Options
 from hearth.server.connection import connection
+from hearth.server.shutdown import ShutdownEndpoint
 from hearth.settings import Settings
 from hearth.telemetry.logs import get_logger
 
@@ -23,19 +25,20 @@ _AFTER_GRACE_S: Final = 15
 _log = get_logger(__name__)
 
 
-async def serve(settings: Settings, announce: Callable[[Node, str], None]) -> None:
+async def serve(settings: Settings, announce: Callable[[Node, str], None], options: Options | None = None) -> None:
     """Run a node in the foreground until SIGINT or SIGTERM; a second signal forces the end.
 
     Args:
         settings: The node's.
         announce: Called with the node and its URL when it accepts requests.
+        options: What only code can give it.
 
     Raises:
         StartUpError: It cannot start.
     """
     listener = _listen(settings.port)
     port = listener.getsockname()[1]
-    async with open_node(settings, port) as node:
+    async with open_node(settings, port, options) as node:
         config = uvicorn.Config(
             node.app,
             http=connection(settings.header_timeout_s),
@@ -49,6 +52,8 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None]) -> No
             backlog=2048,
         )
         server = _Server(config, lambda: announce(node, f"http://127.0.0.1:{port}"), node, settings)
+        if isinstance(node.app, ShutdownEndpoint):
+            node.app.stop = server.halt
         await server.serve(sockets=[listener])
     _log.info("server stopped")
 
@@ -69,7 +74,7 @@ class _Server(uvicorn.Server):
         """Take the signals while the server runs."""
         loop = asyncio.get_running_loop()
         for number in uvicorn.server.HANDLED_SIGNALS:
-            loop.add_signal_handler(number, self._halt)
+            loop.add_signal_handler(number, self.halt)
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -77,7 +82,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         self._ready()
 
-    def _halt(self) -> None:
+    def halt(self) -> None:
         """First signal: tell balancers, then drain, for as long as running calls may take. Second: break them off."""
         if self._halting:
             _log.warning("Halting at once...")

@@ -26,7 +26,10 @@ from hearth.server.api_v1.calls import Calls, GetLog
 from hearth.server.api_v1.request import ApiRequest
 from hearth.server.api_v1.routes import Routes
 from hearth.server.description import DESCRIPTION, PAGE
+from hearth.server.endpoints import Found
+from hearth.server.extensions import Server
 from hearth.server.health import Readiness
+from hearth.server.listeners import ListenedApps
 
 #: Told that an app, or one of its routes, was changed or removed.
 Changed = Callable[[str, str | None], Awaitable[None]]
@@ -43,6 +46,7 @@ class Api:
         changed: Awaited after each change of a definition, before its answer.
         get_log: Finds the log of an app's call; without it, the datastore does.
         readiness: What /readyz tells; without it, that the node is ready.
+        server: What extensions have added.
         refused: Paths that nodes of this type do not serve, by their beginning, with the error that says so.
     """
 
@@ -56,12 +60,15 @@ class Api:
         get_log: GetLog | None = None,
         readiness: Readiness | None = None,
         refused: Mapping[str, type[ApiError]] | None = None,
+        server: Server | None = None,
     ) -> None:
         self._changed = changed
         self._readiness = readiness
         self._refused = refused or {}
-        apps, calls = Apps(datastore, clock), Calls(datastore, get_log or datastore.get_log)
-        routes = Routes(datastore, clock, max_memory_mib)
+        self._endpoints = server.endpoints if server is not None else None
+        store = ListenedApps(datastore, server.app_listeners if server is not None else ())
+        apps, calls = Apps(store, clock), Calls(datastore, get_log or datastore.get_log)
+        routes = Routes(datastore, store, clock, max_memory_mib)
         self._pages: dict[str, Callable[[], Response]] = {
             "/": lambda: _json(_HOME),
             "/version": lambda: _json({"version": FN_VERSION}),
@@ -101,6 +108,9 @@ class Api:
             return page()
         if path == "/readyz" and request.method == "GET":
             return await self._ready()
+        if (added := self._added(request, path)) is not None:
+            answer = await added.handle(request, added.app, added.route)
+            return answer if isinstance(answer, Response) else _json(answer)
         if (found := self._find(request, path)) is not None:
             handler, api_request = found
             result = await handler(api_request)
@@ -114,6 +124,9 @@ class Api:
     async def _ready(self) -> Response:
         ready, told = (True, {"ready": True}) if self._readiness is None else await self._readiness.look()
         return _json(told, 200 if ready else 503)
+
+    def _added(self, request: Request, path: str) -> Found | None:
+        return self._endpoints.find(request.method, path) if self._endpoints is not None else None
 
     def _find(self, request: Request, path: str) -> tuple[Handler, ApiRequest] | None:
         match path.split("/"):
@@ -148,7 +161,9 @@ class Api:
             return False
         if request.method == "GET" and shorter in self._pages:
             return True
-        return not shorter.endswith("/") and self._find(request, shorter) is not None
+        if shorter.endswith("/"):
+            return False
+        return self._added(request, shorter) is not None or self._find(request, shorter) is not None
 
 
 def _json(value: Mapping[str, Any], status: int = 200) -> Response:

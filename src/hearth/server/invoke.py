@@ -77,9 +77,14 @@ class InvokeFront:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
+        app_name, _, rest = scope["path"][3:].partition("/")
+        await self.call(app_name, rest, scope, receive, send)
+
+    async def call(self, app_name: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request with the function of an app and a path, whatever the request's own path is."""
         answer = Answer(send, scope["method"])
         try:
-            await self._invoke(scope, receive, answer)
+            await self._invoke(app_name, path, scope, receive, answer)
         except ClientGone:
             return
         except Exception as exc:
@@ -89,13 +94,12 @@ class InvokeFront:
         else:
             await answer.finish()
 
-    async def _invoke(self, scope: Scope, receive: Receive, answer: Answer) -> None:
-        app_name, _, rest = scope["path"][3:].partition("/")
+    async def _invoke(self, app_name: str, path: str, scope: Scope, receive: Receive, answer: Answer) -> None:
         if not app_name:
             raise AppsMissingName
         if scope["method"] not in METHODS:
             raise PathNotFound.of(scope["path"])
-        path = clean_path(rest)
+        path = clean_path(path)
         pair = self._definitions.get_nowait(app_name, path)
         if pair is None:
             pair = await self._definitions.get(app_name, path)

@@ -22,17 +22,20 @@ from hearth.models.route import Route, clean_path, validate_route
 from hearth.server.api_v1 import decode
 from hearth.server.api_v1.encode import key_cursor, route_json
 from hearth.server.api_v1.request import ApiRequest
+from hearth.server.listeners import ListenedApps
 
 
 class Routes:
     """The operations on routes.
 
     Args:
+        apps: Makes the app of a route, if there is none.
         max_memory_mib: The most memory that a route may ask for.
     """
 
-    def __init__(self, datastore: Datastore, clock: Clock, max_memory_mib: int) -> None:
+    def __init__(self, datastore: Datastore, apps: ListenedApps, clock: Clock, max_memory_mib: int) -> None:
         self._datastore = datastore
+        self._apps = apps
         self._clock = clock
         self._max_memory_mib = max_memory_mib
 
@@ -104,7 +107,7 @@ class Routes:
             validate_app_name(app_name)  # a name that cannot be made comes before what is wrong with the route
             self._check(route)
             with contextlib.suppress(AppsAlreadyExists):
-                await self._datastore.insert_app(App(name=app_name, created_at=now, updated_at=now))
+                await self._apps.create(App(name=app_name, created_at=now, updated_at=now))
         self._check(route)
         return await self._datastore.insert_route(route)
 

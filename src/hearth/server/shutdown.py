@@ -1,0 +1,34 @@
+"""Stopping a node by a request (API specification 3): only where the code that embeds it asks for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hearth.server.errors import JSON_TYPE
+
+_PATH: Final = "/shutdown"
+
+
+class ShutdownEndpoint:
+    """An application with ``GET /shutdown`` before it; no middleware sees that request.
+
+    Attributes:
+        stop: Called once the request is answered.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.stop: Callable[[], None] = lambda: None
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["path"] != _PATH or scope["method"] != "GET":
+            await self._app(scope, receive, send)
+            return
+        response = Response(b'"shutting down"', headers={"Content-Type": JSON_TYPE})
+        await response(scope, receive, send)
+        self.stop()
