@@ -117,7 +117,7 @@ def validate_route(route: Route, max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB) -
     """
     if not route.app_name:
         raise RoutesMissingAppName
-    _validate_path(route.path)
+    validate_path(route.path)
     if not route.image:
         raise RoutesMissingImage
     if route.type not in TYPES:
@@ -133,7 +133,12 @@ def validate_route(route: Route, max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB) -
         raise RoutesInvalidMemory
 
 
-def _validate_path(path: str) -> None:
+def validate_path(path: str) -> None:
+    """Check a route's path.
+
+    Raises:
+        ApiError: The row of the catalogue that fits.
+    """
     if not path:
         raise RoutesMissingPath
     if any(ord(character) < 0x20 or character == "\x7f" for character in path) or _BROKEN_ESCAPE.search(path):

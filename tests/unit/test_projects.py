@@ -1,0 +1,218 @@
+"""What is read from func.yaml and app.yaml, what is refused and where, and what a bump leaves alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hearth import projects
+from hearth.projects import ProjectError
+from hearth.projects.func_file import FIELDS
+
+EVERYTHING = """\
+schema_version: 20180708
+name: team/greet
+version: 1.10
+runtime: python3.11
+type: async
+format: json
+path: /greet
+memory: 256
+cpus: 500m
+timeout: 60
+idle_timeout: 45
+config: {PORT: 080, EMPTY: , ON: yes}
+headers: {X-One: 1, X-Two: [a, b]}
+content_type: application/json
+entrypoint: python3 -u
+cmd: [func.py, "a b"]
+build: [make all]
+build_image: python:3.11
+run_image: python:3.11-slim
+expects: {config: [{name: TOKEN, required: true}, {name: PORT, required: true}, {name: MORE}]}
+"""
+
+
+def folder(where: Path, text: str, name: str = "func.yaml") -> Path:
+    """A project."""
+    where.mkdir(exist_ok=True)
+    (where / name).write_text(text)
+    return where
+
+
+def test_every_field_is_read_as_it_is_written(tmp_path: Path) -> None:
+    func = projects.load(folder(tmp_path, EVERYTHING))
+    assert func.warnings == ()
+    assert all(getattr(func, field.name) is not None for field in FIELDS)
+    assert func.image() == func.image("registry.example/me") == "team/greet:1.10"
+    assert func.config == {"PORT": "080", "EMPTY": "", "ON": "yes"}
+    assert func.command == ("python3", "-u", "func.py", "a b")
+    assert func.route() == {
+        "image": "team/greet:1.10",
+        "type": "async",
+        "format": "json",
+        "memory": 256,
+        "cpus": "500m",
+        "timeout": 60,
+        "idle_timeout": 45,
+        "config": func.config,
+        "headers": {"X-One": ["1"], "X-Two": ["a", "b"]},
+    }
+    assert func.missing_config() == ["TOKEN"]
+    assert func.missing_config({"TOKEN": "t"}) == []
+
+
+def test_a_file_may_say_nothing(tmp_path: Path) -> None:
+    func = projects.load(folder(tmp_path / "Greet", ""))
+    assert (func.name, func.image("me/"), func.route_path) == ("greet", "me/greet:latest", "/Greet")
+    assert func.route() == {"image": "greet:latest"}
+    assert func.kind == "exec"
+    (tmp_path / "Greet" / "func.py").touch()
+    assert func.kind == "python"
+    (tmp_path / "Greet" / "Dockerfile").touch()
+    assert func.kind == "docker"
+
+
+@pytest.mark.parametrize("name", ["func.yaml", "func.yml", "func.json"])
+def test_each_name_of_the_file_is_found(tmp_path: Path, name: str) -> None:
+    assert projects.load(folder(tmp_path, '{"name": "f",\n "memory": 64}', name)).memory == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name: Hello World\n", "func.yaml:1: name: 'Hello World' is no image name"),
+        ("name: ../up\n", "func.yaml:1: name: '../up' is no image name"),
+        ("name: f\n\nversion: a/b\n", "func.yaml:3: version: 'a/b' is no tag"),
+        ("runtime: cobol\n", "func.yaml:1: runtime: 'cobol' is none of"),
+        ("type: asinc\n", "func.yaml:1: type: 'asinc' is none of sync, async; perhaps async was meant"),
+        ("format: xml\n", "func.yaml:1: format: 'xml' is none of default, http, json"),
+        ("memory: much\n", "func.yaml:1: memory: 'much' is no whole number from 1"),
+        ("timeout: 0\n", "func.yaml:1: timeout: '0' is no whole number from 1 to 3600"),
+        ("timeout: 1.5\n", "func.yaml:1: timeout: '1.5' is no whole number"),
+        ("idle_timeout: [1]\n", "func.yaml:1: idle_timeout: expected a text, not a list"),
+        ("cpus: many\n", "func.yaml:1: cpus: 'many' is no amount of cores"),
+        ("path: a?b\n", "func.yaml:1: path: 'a?b': "),
+        ("config:\n  A: {b: c}\n", "func.yaml:2: config.A: expected a text, not a mapping"),
+        ("config: [A]\n", "func.yaml:1: config: expected a mapping, not a list"),
+        ("headers: {A: [[b]]}\n", "func.yaml:1: headers.A[0]: expected a text, not a list"),
+        ("build: make\n", "func.yaml:1: build: expected a list, not a text"),
+        ("cmd: 'a \"b'\n", "func.yaml:1: cmd: no closing quotation"),
+        ("expects: {config: x}\n", "func.yaml:1: expects.config: expected a list of mappings"),
+        (
+            "expects: {config: [{name: A, required: 1}]}\n",
+            "func.yaml:1: expects.config[0].required: expected true or false",
+        ),
+        ("expects: {config: [{required: true}]}\n", "func.yaml:1: expects.config: an entry has no name"),
+        ("name: f\nname: g\n", "func.yaml:2: name: given twice"),
+        ("name: [\n", "func.yaml:2: "),
+        ("just text\n", "func.yaml:1: expected fields (name: value), not a text"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ProjectError) as failed:
+        projects.load(folder(tmp_path / "f", text))
+    assert problem in str(failed.value)
+    assert str(tmp_path) in str(failed.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError) as failed:
+        projects.load(folder(tmp_path, "memory: x\ntimeout: y\n"))
+    assert [line.split(": ")[1] for line in str(failed.value).splitlines()] == ["memory", "timeout"]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match=r"func.yaml: not found; .*hearth init"):
+        projects.load(tmp_path)
+
+
+def test_unknown_fields_are_warned_of_with_what_was_perhaps_meant(tmp_path: Path) -> None:
+    text = "name: f\nmemroy: 5\nzzz: 1\ntriggers: [{name: t, type: http, source: /t}]\n"
+    warnings = projects.load(folder(tmp_path, text)).warnings
+    assert [warning.partition("func.yaml:")[2] for warning in warnings] == [
+        "2: memroy: unknown field, ignored; perhaps memory was meant",
+        "3: zzz: unknown field, ignored",
+        "4: triggers: ignored; path: /NAME says where the function is called",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("# mine\nname: f\nversion: 0.0.9 # old\n", "# mine\nname: f\nversion: 0.0.10 # old\n"),
+        ("name: f\nversion: '1'\n", "name: f\nversion: '1.0.1'\n"),
+        ('version: "2.3"\r\nname: f\r\n', 'version: "2.3.1"\r\nname: f\r\n'),
+        ("# first\nname: f\n", "# first\nversion: 0.0.1\nname: f\n"),
+        ("version:\nname: f\n", "version: 0.0.1\nname: f\n"),
+        ("", "version: 0.0.1\n"),
+        ('{"name": "f"}', '{"version": "0.0.1", "name": "f"}'),
+        ("{}", '{"version": "0.0.1"}'),
+    ],
+)
+def test_a_bump_changes_the_version_and_nothing_else(tmp_path: Path, before: str, after: str) -> None:
+    file = folder(tmp_path / "f", "") / "func.yaml"
+    file.write_bytes(before.encode())
+    file.chmod(0o640)
+    version = projects.bump(tmp_path / "f")
+    assert file.read_bytes().decode() == after
+    assert version == projects.load(tmp_path / "f").version
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in file.parent.iterdir()] == ["func.yaml"]
+
+
+def test_json_with_tabs_is_bumped_too(tmp_path: Path) -> None:
+    projects.bump(folder(tmp_path, '{\n\t"name": "f",\n\t"version": "1.0.0"\n}\n', "func.json"))
+    assert (tmp_path / "func.json").read_text() == '{\n\t"name": "f",\n\t"version": "1.0.1"\n}\n'
+
+
+def test_a_version_that_is_no_number_is_not_bumped(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="'main' cannot be raised"):
+        projects.bump(folder(tmp_path, "name: f\nversion: main\n"))
+
+
+@given(
+    st.lists(
+        st.sampled_from(["name: f", "version: 3.2.1", "# version: 1", "memory: 64", "", "config: {version: 9}"]),
+        unique=True,
+    )
+)
+def test_a_bump_is_one_more_whatever_is_around_it(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    where = folder(tmp_path_factory.mktemp("p") / "f", "\n".join(lines) + "\n")
+    before = yaml.safe_load((where / "func.yaml").read_text()) or {}
+    projects.bump(where)
+    after = yaml.safe_load((where / "func.yaml").read_text())
+    assert after.pop("version") == ("3.2.2" if "version: 3.2.1" in lines else "0.0.1")
+    before.pop("version", None)
+    assert after == before
+
+
+def test_folders_of_functions_are_found_below(tmp_path: Path) -> None:
+    for name in ("b", "a/deep", ".hidden", "none"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("b", "a/deep", ".hidden", "."):
+        folder(tmp_path / name, "name: f\n")
+    assert list(projects.find_all(tmp_path)) == [tmp_path, tmp_path / "a/deep", tmp_path / "b"]
+
+
+def test_an_app_file_is_read(tmp_path: Path) -> None:
+    assert projects.load_app(tmp_path) is None
+    app = projects.load_app(folder(tmp_path, "name: shop\nconfig: {A: 01}\nsyslog_url: x\nnmae: y\n", "app.yaml"))
+    assert app is not None
+    assert (app.name, app.config) == ("shop", {"A": "01"})
+    assert [warning.partition("app.yaml:")[2][:13] for warning in app.warnings] == ["3: syslog_url", "4: nmae: unkn"]
+
+
+def test_a_wrong_app_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match=r"app.yaml:1: name: 'a b': Invalid app name"):
+        projects.load_app(folder(tmp_path, "name: a b\n", "app.yaml"))
+
+
+def test_the_documentation_lists_the_fields() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "func-yaml.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{field.name}` | {field.metadata['form']} | {field.metadata['meaning']} |" for field in FIELDS]
