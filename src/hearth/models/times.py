@@ -21,11 +21,9 @@ _RFC3339 = re.compile(
 
 def format_time(moment: dt.datetime) -> str:
     """RFC 3339 in UTC with exactly three fractional digits, cut (not rounded), ending in ``Z``."""
-    moment = moment.astimezone(UTC) if moment is not ZERO else moment
-    return (
-        f"{moment.year:04d}-{moment.month:02d}-{moment.day:02d}"
-        f"T{moment.hour:02d}:{moment.minute:02d}:{moment.second:02d}.{moment.microsecond // 1000:03d}Z"
-    )
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def parse_time(text: str) -> dt.datetime:

@@ -25,7 +25,8 @@ from hearth.sql.transactions import Transactions, repeated
 Writes = Sequence[tuple[sa.Insert, Sequence[Mapping[str, Any]]]]
 
 _DIALECT: Final = sqlite.dialect(paramstyle="qmark")
-_LIMIT_S: Final = 30.0
+#: Rows that one statement writes: few different statements, and few of them for any number of rows.
+_SIZES: Final = (64, 16, 4, 1)
 
 
 class Batches(Protocol):
@@ -78,19 +79,15 @@ class _OneThread:
         self._database = database
         self._connection: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(1, "hearth-sqlite-writer")
-        self._texts: dict[sa.Insert, tuple[str, list[str]]] = {}
+        self._texts: dict[tuple[sa.Insert, int], tuple[str, list[str]]] = {}
 
     async def write(self, writes: Writes) -> None:
-        done = asyncio.get_running_loop().run_in_executor(self._thread, self._write, writes)
-        done.add_done_callback(_seen)  # also where nobody waits any more
+        # no limit of its own: a lock is waited for BUSY_TIMEOUT_S, and nobody can call back a thread from a disk
         try:
-            async with asyncio.timeout(_LIMIT_S):
-                await asyncio.shield(done)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._write, writes)
         except sqlite3.DatabaseError as exc:
             kind = StoreRefused if isinstance(exc, sqlite3.IntegrityError | sqlite3.DataError) else StoreUnavailable
             raise kind(f"database: {exc}") from exc
-        except TimeoutError as exc:
-            raise StoreUnavailable("database: TimeoutError") from exc
 
     async def close(self) -> None:
         """Wait for what is being written, then close the file."""
@@ -104,8 +101,7 @@ class _OneThread:
         db.execute("BEGIN IMMEDIATE")
         try:
             for statement, rows in writes:
-                text, names = self._text(statement)
-                db.executemany(text, [[row[name] for name in names] for row in rows])
+                self._insert(db, statement, rows)
             db.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):  # a disk that is full has undone it already
@@ -128,14 +124,21 @@ class _OneThread:
             self._connection.close()
             self._connection = None
 
-    def _text(self, statement: sa.Insert) -> tuple[str, list[str]]:
-        known = self._texts.get(statement)
+    def _insert(self, db: sqlite3.Connection, statement: sa.Insert, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Many rows with each statement: between two of them the thread lets the others run, and waits for its turn."""
+        start = 0
+        while start < len(rows):
+            count = next(size for size in _SIZES if size <= len(rows) - start)
+            text, names = self._text(statement, count)
+            db.execute(text, [row[name] for row in rows[start : start + count] for name in names])
+            start += count
+
+    def _text(self, statement: sa.Insert, count: int) -> tuple[str, list[str]]:
+        known = self._texts.get((statement, count))
         if known is None:
             compiled: Any = statement.compile(dialect=_DIALECT)
-            known = self._texts[statement] = (str(compiled), list(compiled.positiontup))
+            names = list(compiled.positiontup)
+            one = f"({', '.join('?' * len(names))})"
+            text = str(compiled).replace(f"VALUES {one}", f"VALUES {', '.join([one] * count)}", 1)
+            known = self._texts[statement, count] = (text, names)
         return known
-
-
-def _seen(done: asyncio.Future[None]) -> None:
-    if not done.cancelled():
-        done.exception()
