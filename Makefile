@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test storm soak lint format bench simulate docs lock engines clean
+.PHONY: help setup run test storm deaths soak lint format bench simulate docs lock engines clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: setup engines ## Run every test
 
 storm: setup engines ## 10,000 calls, 64 at once, a third of them misbehaving; minutes long
 	@HEARTH_STORM_CALLS=10000 $(BIN)/python -m pytest tests/e2e/test_storm.py -s $(ARGS)
+
+deaths: setup ## Kill a node 80 times in the midst of 5,000 calls; no answered one may lack its record; minutes long
+	@HEARTH_KILLED_CALLS=5000 $(BIN)/python -m pytest tests/e2e/test_recording.py -s $(ARGS)
 
 soak: setup engines ## An hour of load; memory and descriptors must stay flat
 	@HEARTH_SOAK_ROUNDS=400 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,10 +11,12 @@ from tests.support import servers
 from tests.support.databases import DIALECTS, folder, made
 from tests.support.servers import Server
 
+from hearth.logstores import s3
 from hearth.logstores.base import Log, LogsLost, LogStore
 from hearth.logstores.open import open_logstore
 from hearth.logstores.s3 import parse
 from hearth.models.errors import CallLogNotFound, StartUpError, StoreUnavailable
+from hearth.telemetry import metrics
 
 MIB = 1024 * 1024
 
@@ -114,3 +118,55 @@ async def test_an_outage_is_told_and_ends_with_the_outage() -> None:
         await store.put_logs([Log("app", "2", b"after")])
         assert [await store.get_log("app", call) for call in ("1", "2")] == [b"before", b"after"]
         await store.close()
+
+
+async def test_a_start_waits_for_a_store_that_is_late() -> None:
+    with folder() as place, servers.s3(place) as server:
+        server.stop()
+        opening = asyncio.ensure_future(open_logstore(s3_url(server), wait_s=60))
+        done, _ = await asyncio.wait([opening], timeout=0.6)
+        assert not done
+        await asyncio.to_thread(server.start)
+        await (await opening).close()
+
+
+async def test_a_start_gives_up_with_what_the_network_said() -> None:
+    address = f"s3://k:geheim@127.0.0.1:{servers.free_port()}/us-east-1/logs"
+    with pytest.raises(StartUpError, match=r"unexpected error creating bucket logs: .*onnect") as gave_up:
+        await open_logstore(address, wait_s=0)
+    assert "geheim" not in str(gave_up.value)
+
+
+async def test_a_bucket_that_cannot_be_is_not_waited_for(s3_server: Server) -> None:
+    with pytest.raises(StartUpError, match="error creating bucket a b: "):
+        await open_logstore(s3_url(s3_server, "a%20b").replace("%20", " "), wait_s=600)
+
+
+async def test_a_store_that_hangs_is_waited_for_once_then_only_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "_LIMIT_S", 0.3)
+    monkeypatch.setattr(s3, "_LIMIT_OF_FAILING_S", 0.1)
+    logs = [Log("app", str(number), b"x") for number in range(50)]  # more than are uploaded at once
+    with folder() as place, servers.s3(place) as server:
+        store = await open_logstore(s3_url(server), wait_s=0)
+        await store.put_logs(logs[:1])
+        server.send(signal.SIGSTOP)
+        for _ in range(2):
+            with pytest.raises(LogsLost, match=r"failed to write log, .") as lost:
+                await store.put_logs(logs)
+            assert lost.value.lost == len(logs)
+        server.send(signal.SIGCONT)
+        monkeypatch.setattr(s3, "_LIMIT_OF_FAILING_S", 10)
+        await store.put_logs(logs)
+        await store.close()
+
+
+async def test_transfers_are_measured_in_bytes_and_time(s3_server: Server) -> None:
+    store = await open_logstore(s3_url(s3_server), wait_s=0)
+    names = ("fn_s3_log_upload_size", "fn_s3_log_download_size")
+    spans = [f"fn_span_{name}_duration_seconds" for name in ("s3_insert_log", "s3_get_log")]
+    before = [metrics.histogram(name).count() for name in (*names, *spans)]
+    await store.put_logs([Log("app", "sized", b"x" * 5000)])
+    await store.get_log("app", "sized")
+    assert [metrics.histogram(name).count() for name in (*names, *spans)] == [count + 1 for count in before]
+    assert b'fn_s3_log_upload_size_bucket{fn_appname="",fn_path="",le="17179869184"}' in metrics.exposition()
+    await store.close()

@@ -1,4 +1,4 @@
-"""Sudden death at random moments: whoever had the whole answer finds the record and the log.
+"""Whoever has had the whole answer finds the record and the log, also after sudden deaths of the node.
 
 ``HEARTH_KILLED_CALLS`` sets how many calls there are; 5000 take minutes.
 """
@@ -14,6 +14,8 @@ import threading
 from pathlib import Path
 
 import httpx
+from tests.support import servers
+from tests.support.databases import folder
 from tests.support.node import RunningNode, build_multi, running_node
 
 CALLS = int(os.environ.get("HEARTH_KILLED_CALLS", "150"))
@@ -66,7 +68,7 @@ def test_every_answered_call_has_its_record_and_log_after_sudden_deaths(tmp_path
             node.process.wait(30)
         assert clients.answered
         answered |= clients.answered
-    print(f"{len(answered)} calls were answered; HEARTH_KILLED_CALLS=5000 runs the long form")
+    print(f"{len(answered)} calls were answered; make deaths runs the long form")
     check(tmp_path / "fn.db", answered)
 
 
@@ -80,3 +82,24 @@ def check(database: Path, answered: dict[str, str]) -> None:
     lost = {call_id: records.get(call_id) for call_id in answered if records.get(call_id) != "success"}
     assert lost == {}
     assert {call_id: logs[call_id].decode().strip() for call_id in answered} == answered
+
+
+def test_a_log_store_that_is_away_costs_the_log_and_nothing_else(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    with folder() as place, servers.s3(place) as server:
+        address = f"s3://key:se%2Fcr%2Bet@127.0.0.1:{server.port}/us-east-1/logs"
+        with running_node("process", tmp_path, image, FN_LOGSTORE_URL=address) as node:
+            path = node.route("talk", "json")
+            kept = node.call(path, echo="x", say="kept")
+            server.stop()
+            lost = node.call(path, echo="x", say="lost")
+            server.start()
+            after = node.call(path, echo="x", say="after")
+            assert [answer.status_code for answer in (kept, lost, after)] == [200, 200, 200]
+            assert {node.record(answer)["status"] for answer in (kept, lost, after)} == {"success"}
+            assert (node.log(kept).strip(), node.log(after).strip()) == ("kept", "after")
+            missing = node.http.get(f"/v1/apps/e2e/calls/{lost.headers['fn_call_id']}/log")
+            assert (missing.status_code, missing.json()["error"]["message"]) == (404, "Call log not found")
+            said = (tmp_path / "server.log").read_text()
+            assert "error uploading log" in said
+            assert "se/cr+et" not in said

@@ -14,6 +14,7 @@ from hearth.agent import recorder
 from hearth.agent.recorder import Recorder
 from hearth.models.call import Call
 from hearth.models.errors import StoreRefused, StoreUnavailable
+from hearth.telemetry import metrics
 
 
 class Store:
@@ -101,6 +102,21 @@ async def test_one_call_that_the_store_refuses_takes_no_other_with_it(store: Sto
     answers = await asyncio.gather(*[records.record(ended(name)) for name in ("0", "a", "bad", "b", "c", "d")])
     assert answers == [True, True, False, True, True, True]
     assert (sorted(store.stored), records.dropped) == (["0", "a", "b", "c", "d"], 1)
+
+
+async def test_what_waits_and_what_is_lost_are_metrics(store: Store, clock: FakeClock) -> None:
+    waiting, lost = metrics.gauge("hearth_records_waiting"), metrics.counter("hearth_records_lost")
+    before = (waiting.get(), lost.get())
+    store.trouble = gone
+    records = recorder_of(store, clock, retry_s=0)
+    first, second = records.add(ended("1")), records.add(ended("2"))
+    assert waiting.get() == before[0] + 2
+    assert first is not None
+    assert second is not None
+    assert await asyncio.gather(first, second) == [False, False]
+    await records.close()
+    await asyncio.sleep(0)
+    assert (waiting.get(), lost.get()) == (before[0], before[1] + 2)
 
 
 async def test_what_waits_is_bounded_in_calls_and_in_bytes(

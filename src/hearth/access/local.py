@@ -18,6 +18,7 @@ from hearth.models.call import QUEUED, RUNNING, Call
 from hearth.models.errors import HearthError
 from hearth.models.route import Route
 from hearth.queues.base import Queue, Reserved
+from hearth.telemetry import metrics
 from hearth.telemetry.logs import get_logger
 
 #: Seconds that a client waits for the record of its accepted call, if the datastore fails; 202 comes all the same.
@@ -27,6 +28,7 @@ _RECORD_AGAIN_S: Final = 0.5
 _MAX_LATE: Final = 10_000
 
 _log = get_logger(__name__)
+_lost_logs = metrics.counter("hearth_logs_lost")
 
 
 class LocalAccess(DataAccess):
@@ -77,6 +79,7 @@ class LocalAccess(DataAccess):
             await self._logs.put_logs([Log(one.call.app_name, one.call.id, one.log) for one in ended])
         except LogsLost as exc:
             self.lost_logs += exc.lost
+            _lost_logs.add(exc.lost)
             _log.error("error uploading log", lost=exc.lost, error=str(exc))
 
     @property

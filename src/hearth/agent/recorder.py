@@ -14,6 +14,7 @@ from hearth.access.base import DataAccess, EndedCall
 from hearth.batch import GroupCommit
 from hearth.clock import Clock, SystemClock, pause
 from hearth.models.errors import StoreUnavailable
+from hearth.telemetry import metrics
 from hearth.telemetry.logs import get_logger
 
 #: What may wait for the database, in calls and in bytes of their logs; beyond that, records are dropped and counted
@@ -25,6 +26,8 @@ _MAX_RETRY_S: Final = 2.0
 _FAILED: Final = "error finalizing call on datastore/mq"
 
 _log = get_logger(__name__)
+_waiting = metrics.gauge("hearth_records_waiting")
+_lost = metrics.counter("hearth_records_lost")
 
 
 class Recorder:
@@ -62,6 +65,7 @@ class Recorder:
             return None
         size = len(ended.log)
         self._waiting_bytes += size
+        _waiting.add(1)
         stored = self._commits.put(ended)
         stored.add_done_callback(lambda _: self._release(size))
         return stored
@@ -133,10 +137,12 @@ class Recorder:
 
     def _lose(self, ended: Sequence[EndedCall], reason: str, cause: Exception | None = None) -> None:
         self.dropped += len(ended)
+        _lost.add(len(ended))
         _log.error(_FAILED, calls=len(ended), call_id=ended[0].call.id, error=reason, exc_info=cause)
 
     def _release(self, size: int) -> None:
         self._waiting_bytes -= size
+        _waiting.add(-1)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

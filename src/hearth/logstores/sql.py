@@ -13,6 +13,7 @@ from hearth.sql import upsert
 from hearth.sql.engine import open_engine
 from hearth.sql.tables import logs as table
 from hearth.sql.transactions import Transactions, repeated
+from hearth.telemetry.tracing import span
 
 
 async def open_sql(url: str, *, wait_s: float) -> SqlLogStore:
@@ -39,7 +40,8 @@ class SqlLogStore(LogStore):
     async def put_logs(self, logs: Sequence[Log]) -> None:
         """Store logs, all or none."""
         try:
-            await self._put(logs)
+            with span("ds_insert_log"):
+                await self._put(logs)
         except InternalError as exc:
             raise LogsLost(len(logs), f"failed to write log, {exc}") from exc
 
@@ -52,8 +54,9 @@ class SqlLogStore(LogStore):
     async def get_log(self, app_name: str, call_id: str) -> bytes:
         """A call's log."""
         query = sa.select(table.c.log).where(table.c.id == call_id, table.c.app_name == app_name)
-        async with self._db.reading() as db:
-            text: bytes | None = (await db.execute(query)).scalar_one_or_none()
+        with span("ds_get_log"):
+            async with self._db.reading() as db:
+                text: bytes | None = (await db.execute(query)).scalar_one_or_none()
         if text is None:
             raise CallLogNotFound
         return text

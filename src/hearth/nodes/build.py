@@ -21,6 +21,7 @@ from hearth.agent.resources import Amount
 from hearth.clock import Clock, SystemClock
 from hearth.datastore.base import AppFilter, Datastore
 from hearth.datastore.sql import open_datastore
+from hearth.datastore.traced import TracedDatastore
 from hearth.drivers.base import Driver
 from hearth.logstores.base import LogStore
 from hearth.logstores.open import open_logstore
@@ -161,7 +162,7 @@ async def _open_stores(stack: AsyncExitStack, settings: Settings, options: Optio
         kind = "Api" if settings.node_type == API else "Full"
         raise StartUpError(f"{kind} nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL.")
     if (datastore := options.datastore) is None:
-        datastore = await open_datastore(settings.database, wait_s=settings.db_wait_s)
+        datastore = TracedDatastore(await open_datastore(settings.database, wait_s=settings.db_wait_s))
         stack.push_async_callback(datastore.close)
     logs = options.logs
     if logs is None and settings.logstore_url:
