@@ -7,7 +7,7 @@ import base64
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import aiohttp
@@ -35,7 +35,7 @@ _EXAMPLE: Final = "in path of s3 api url. e.g. s3://s3.com/us-east-1/my_bucket"
 #: Statuses from here on are of a store that has trouble of its own.
 _NOT_READY: Final = 500
 _OURS_ALREADY: Final = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
-_NOT_THERE: Final = (HTTPClientError, EndpointError, aiohttp.ClientError, OSError)
+_NOT_THERE: Final[tuple[type[Exception], ...]] = (HTTPClientError, EndpointError, aiohttp.ClientError, OSError)
 _FAILURES: Final = (BotoCoreError, ClientError, aiohttp.ClientError, OSError)
 #: Two tries, seconds each: who waits for an upload is a call that wants to end.
 _CONFIG: Final = {
@@ -206,7 +206,7 @@ async def _create(client: Any, place: Place) -> Exception | None:
         if _code(exc) in _OURS_ALREADY:
             return None
         if exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _NOT_READY:
-            return exc
+            return cast(Exception, exc)
         message = exc.response.get("Error", {}).get("Message") or exc
         raise StartUpError(f"failed to create bucket {place.bucket}: {message}") from exc
     except _NOT_THERE as exc:
