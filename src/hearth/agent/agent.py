@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from hearth.access.base import DataAccess, EndedCall
 from hearth.agent.call import (
     ActiveCall,
     ClientGone,
+    Draining,
     LogSink,
     NotStarted,
     RequestBody,
@@ -27,10 +27,12 @@ from hearth.agent.launcher import HotLauncher
 from hearth.agent.life import ContainerCounts
 from hearth.agent.listeners import CallListener, tell_after, tell_before
 from hearth.agent.log import DEFAULT_LIMIT_BYTES, CallLog, LineLog
+from hearth.agent.meters import Outcome
 from hearth.agent.recorder import Recorder
 from hearth.agent.resources import NOTHING, Amount, NeverFits, ResourceTracker
 from hearth.agent.sampling import thin_out
-from hearth.agent.stats import CallStats, Outcome
+from hearth.agent.slots import Slot
+from hearth.agent.stats import CallStats
 from hearth.clock import Clock
 from hearth.drivers.base import Driver, ImageError, ImageNotFound, ImageRefused, StartFailed
 from hearth.models.app import App
@@ -48,6 +50,7 @@ from hearth.models.errors import (
 )
 from hearth.models.route import HeaderMap, Route
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.tracing import Relation, span
 
 #: How often functions that nobody calls any more are looked for, seconds.
 _SWEEP_S: Final = 60.0
@@ -147,9 +150,9 @@ class Agent:
             return
         self._closing = True
         for launcher in self._hot.values():
-            launcher.close(ServerBusy())
+            launcher.close(Draining())
         for cold in list(self._cold):
-            cold.fail(ServerBusy())
+            cold.fail(Draining())
         if not self._running:
             self._drained.set()
 
@@ -295,15 +298,21 @@ class Agent:
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
+        app, path = call.record.app_name, call.record.path
         try:
-            await self._submit(call, task)
+            with (
+                span("agent_submit", app, path),
+                span("agent_submit_global", relation=Relation.ROOT, is_present=False),
+                span("agent_submit_app", app, relation=Relation.ROOT, is_present=False),
+            ):
+                await self._submit(call, task)
         finally:
             self._running.discard(task)
             if self._closing and not self._running:
                 self._drained.set()
 
     async def _submit(self, call: ActiveCall, task: asyncio.Task[Any]) -> None:
-        call.submit(functools.partial(self.stats.moved, call.record.path))
+        call.submit(self.stats.of(call.record.app_name, call.record.path).moved)
         error: Exception | None = None
         try:
             async with asyncio.timeout_at(call.exec_deadline):
@@ -318,67 +327,74 @@ class Agent:
                         self._recorder.add(call.ended)
                 raise
             task.uncancel()
-            error = Stopped() if call.started else ServerBusy()
+            error = Stopped() if call.started else Draining()
         except Exception as exc:  # every call ends exactly once, whatever went wrong
             error = self._explain(call, exc)
         if self._end(call, error) or not isinstance(error, ServerBusy | ClientGone | NotStarted):
             call.ended = self._result(call, error)
-            if self._listeners:
-                late = await asyncio.shield(self._tell(call))
-                error = error or (None if call.sink.started else late)
-            else:
-                call.stored = await self._recorder.record(call.ended)
+            with span("agent_call_end", call.record.app_name, call.record.path):
+                if self._listeners:
+                    late = await asyncio.shield(self._tell(call))
+                    error = error or (None if call.sink.started else late)
+                else:
+                    call.stored = await self._recorder.record(call.ended)
         if error is not None:
             raise error
 
     async def _execute_hot(self, call: ActiveCall) -> None:
+        app, path = call.record.app_name, call.record.path
         launcher = self._launcher(call.function)
         while True:
-            slot = launcher.queue.acquire_nowait()
-            if slot is None:
-                async with asyncio.timeout_at(call.slot_deadline):
-                    slot = await launcher.acquire()
+            slot = await self._hot_slot(call, launcher)
             exchange = Exchange(call, slot.container, fresh=slot.fresh)
             try:
-                await self._take_over(call)
-                self._start(call)
-                if self._listeners:
-                    await self._announce(call)
+                await self._start(call)
                 slot.begin(call)
-                await exchange.run()
+                with span("agent_hot_exec", app, path):
+                    await exchange.run()
                 return
             except ContainerGone:
                 call.wait_again()
             finally:
                 slot.release(clean=exchange.clean)
 
+    @staticmethod
+    async def _hot_slot(call: ActiveCall, launcher: HotLauncher) -> Slot:
+        app, path = call.record.app_name, call.record.path
+        with span("agent_get_slot", app, path), span("agent_wait_hot", app, path):
+            slot = launcher.queue.acquire_nowait()
+            if slot is None:
+                async with asyncio.timeout_at(call.slot_deadline):
+                    slot = await launcher.acquire()
+            return slot
+
     async def _execute_cold(self, call: ActiveCall) -> None:
+        app, path = call.record.app_name, call.record.path
         cold = ColdContainer(call, self._host)
         self._cold.add(cold)
         task = self._spawn(cold.run())
         try:
-            async with asyncio.timeout_at(call.slot_deadline):
-                container = await cold.acquire()
-            await self._take_over(call)
-            self._start(call)
-            if self._listeners:
-                await self._announce(call)
-            await cold.start(container)
-            await run_cold(call, container)
+            with span("agent_get_slot", app, path), span("agent_launch_cold", app, path):
+                async with asyncio.timeout_at(call.slot_deadline):
+                    container = await cold.acquire()
+            await self._start(call)
+            with span("agent_cold_exec", app, path):
+                await cold.start(container)
+                await run_cold(call, container)
         finally:
             self._cold.discard(cold)
             cold.release()
             if cold.waits:
                 task.cancel()  # its call gave up: nobody wants what is being made
 
-    @staticmethod
-    async def _take_over(call: ActiveCall) -> None:
-        if call.take_over is not None:
-            take_over, call.take_over = call.take_over, None  # also if it needs a second container
-            await take_over()
-
-    def _start(self, call: ActiveCall) -> None:
-        call.start(self._clock.now(), self._clock.monotonic())
+    async def _start(self, call: ActiveCall) -> None:
+        with span("agent_call_start", call.record.app_name, call.record.path):
+            if call.take_over is not None:
+                take_over, call.take_over = call.take_over, None  # also if it needs a second container
+                await take_over()
+            call.start(self._clock.now(), self._clock.monotonic())
+            if self._listeners:
+                await self._announce(call)
 
     async def _announce(self, call: ActiveCall) -> None:
         if not call.announced:  # it may need a second container
@@ -412,13 +428,7 @@ class Agent:
         if not started:
             call.waited_s = self._clock.monotonic() - call.begun
         call.end()
-        if error is None:
-            outcome = Outcome.COMPLETE
-        elif isinstance(error, ServerBusy | NotStarted) and not started:
-            outcome = Outcome.BUSY
-        else:
-            outcome = Outcome.FAILED
-        self.stats.left(call.record.path, outcome)
+        self.stats.of(call.record.app_name, call.record.path).left(_outcome(call, error, started=started))
         return started
 
     def _tell(self, call: ActiveCall) -> asyncio.Task[Exception | None]:
@@ -489,8 +499,19 @@ class Agent:
     def _sweep(self) -> None:
         now = self._clock.monotonic()
         for key in [key for key, launcher in self._hot.items() if launcher.is_forgettable(now)]:
-            del self._hot[key]
+            self._hot.pop(key).close(Draining())
         live = {launcher.function.key for launcher in self._hot.values()}
         for name in [name for name, function in self._functions.items() if function.key not in live]:
             del self._functions[name]
         self._sweep_timer = self._clock.call_at(now + _SWEEP_S, self._sweep)
+
+
+def _outcome(call: ActiveCall, error: Exception | None, *, started: bool) -> Outcome:
+    """By which door a call leaves."""
+    if error is None:
+        return Outcome.COMPLETE
+    if started:
+        return Outcome.TIMED_OUT if isinstance(error, CallTimeout) else Outcome.FAILED
+    if isinstance(error, NotStarted) or (isinstance(error, Draining) and call.take_over is not None):
+        return Outcome.NOT_RUN
+    return Outcome.BUSY if isinstance(error, ServerBusy) and not isinstance(error, Draining) else Outcome.FAILED

@@ -13,7 +13,7 @@ from hearth.agent.life import CallObserver, CallState, Life, call_life
 from hearth.agent.log import CallLog
 from hearth.drivers.base import StatsSample
 from hearth.models.call import RUNNING, Call
-from hearth.models.errors import HearthError
+from hearth.models.errors import HearthError, ServerBusy
 from hearth.models.times import format_time
 from hearth.protocols.base import CallInput, CallProtocol, Head
 
@@ -23,6 +23,10 @@ class ClientGone(HearthError):
 
     def __init__(self) -> None:
         super().__init__("context canceled")
+
+
+class Draining(ServerBusy):
+    """The node takes no new calls; somebody else may."""
 
 
 class NotStarted(HearthError):

@@ -9,9 +9,11 @@ from hearth.agent.call import ActiveCall, ResponseSink
 from hearth.agent.exchange import Exchange
 from hearth.agent.host import Host
 from hearth.agent.life import ContainerState, container_life
+from hearth.agent.meters import export_sample
 from hearth.agent.sampling import watch_stats
-from hearth.drivers.base import Container
+from hearth.drivers.base import Container, StatsSample
 from hearth.protocols.base import Head
+from hearth.telemetry.tracing import span
 
 #: Output up to this many bytes is held until the exit code is known, so that a failing function yields a clean error.
 _HOLD_BYTES: Final = 64 * 1024
@@ -24,7 +26,7 @@ class ColdContainer:
         loop = asyncio.get_running_loop()
         self._call = call
         self._host = host
-        self._life = container_life(host.observe)
+        self._life = container_life(host.meter(call.function))
         self._ready: asyncio.Future[Container] = loop.create_future()
         self._started = asyncio.Event()
         self._over: asyncio.Future[None] = loop.create_future()
@@ -45,7 +47,8 @@ class ColdContainer:
             try:
                 async with self._host.starts.passage():
                     self._life.enter(ContainerState.START)
-                    container = await self._host.prepare(function, call_environment(self._call))
+                    with span("agent_prep_cold", function.route.app_name, function.route.path):
+                        container = await self._host.prepare(function, call_environment(self._call))
                 try:
                     self._life.enter(ContainerState.IDLE)
                     if not self._ready.done():
@@ -69,7 +72,11 @@ class ColdContainer:
 
     async def _sample(self, container: Container) -> None:
         await self._started.wait()
-        await watch_stats(container, self._call.samples.append)
+        await watch_stats(container, self._take_sample)
+
+    def _take_sample(self, sample: StatsSample) -> None:
+        export_sample(sample, self._call.function.route)
+        self._call.samples.append(sample)
 
     async def acquire(self) -> Container:
         """The prepared container, this call's own."""

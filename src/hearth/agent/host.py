@@ -10,10 +10,12 @@ from hearth.agent.eviction import Standby
 from hearth.agent.function import Function
 from hearth.agent.gate import StartGate
 from hearth.agent.life import Observer
+from hearth.agent.meters import ContainerMeter
 from hearth.agent.resources import Reservation, ResourceTracker
 from hearth.clock import Clock, pause
 from hearth.drivers.base import Container, ContainerSpec, Driver, DriverError, OutOfTime
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.tracing import span
 
 #: A container that cannot be removed is tried again after this long, until it is gone.
 _REMOVE_AGAIN_S: Final = 1.0
@@ -42,7 +44,14 @@ class Host:
     async def reserve(self, function: Function) -> Reservation:
         """Wait for the memory and CPU of one container of this function."""
         route = function.route
-        return await self.resources.reserve(route.memory, route.cpu_milli, is_sync=function.is_sync, key=function.key)
+        with span("agent_get_resource_token", route.app_name, route.path):
+            return await self.resources.reserve(
+                route.memory, route.cpu_milli, is_sync=function.is_sync, key=function.key
+            )
+
+    def meter(self, function: Function, observe: Observer | None = None) -> Observer:
+        """Watches a container's life for the metrics, and tells ``observe``, or else the node's counts."""
+        return ContainerMeter(function.route, self.clock, observe or self.observe)
 
     async def prepare(self, function: Function, environment: Mapping[str, str]) -> Container:
         """Have the image ready and a container made, not yet started."""

@@ -11,12 +11,14 @@ from hearth.agent.function import Function
 from hearth.agent.host import Host
 from hearth.agent.life import ContainerState, Observer, container_life
 from hearth.agent.log import LineLog
+from hearth.agent.meters import export_sample
 from hearth.agent.resources import NOTHING, Amount, Reservation
 from hearth.agent.sampling import watch_stats
 from hearth.agent.slots import Slot, SlotQueue
 from hearth.drivers.base import Container, Exit, StatsSample
 from hearth.protocols.base import is_surplus
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.tracing import Relation, span
 
 _log = get_logger(__name__)
 
@@ -48,7 +50,7 @@ class HotContainer:
         self._host = host
         self._queue = queue
         self._owner = owner
-        self._life = container_life(observe)
+        self._life = container_life(host.meter(function, observe))
         self._reservation: Reservation | None = None
         self._container: Container | None = None
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -86,13 +88,15 @@ class HotContainer:
 
     async def run(self) -> None:
         """Live: from the wait for memory to its return. Only cancellation leaves it."""
+        route = self.function.route
         try:
-            self._reservation = await self._host.reserve(self.function)
-            try:
-                await self._live()
-            finally:
-                self._host.standby.gone(self)
-                self._reservation.release()
+            with span("agent_run_hot", route.app_name, route.path, relation=Relation.FOLLOWS):
+                self._reservation = await self._host.reserve(self.function)
+                try:
+                    await self._live()
+                finally:
+                    self._host.standby.gone(self)
+                    self._reservation.release()
         except Exception as exc:  # the one boundary of this task: its waiters must hear of whatever went wrong
             self._owner.start_failed(self, exc)
         finally:
@@ -229,6 +233,7 @@ class HotContainer:
             self.retire("exited")
 
     def _take_sample(self, sample: StatsSample) -> None:
+        export_sample(sample, self.function.route)
         if self._samples is not None:
             self._samples.append(sample)
 

@@ -8,14 +8,15 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
+from hearth.agent.call import Draining
 from hearth.agent.function import Function
 from hearth.agent.host import Host
 from hearth.agent.hot import HotContainer
 from hearth.agent.life import ContainerCounts, ContainerState
 from hearth.agent.slots import Slot, SlotQueue
 from hearth.drivers.base import ImageNotFound, ImageRefused, StartFailed
-from hearth.models.errors import ServerBusy
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.tracing import Relation, span
 
 #: While a call waits the launcher looks again at least this often, seconds.
 _LOOK_AGAIN_S: Final = 0.2
@@ -96,6 +97,8 @@ class HotLauncher:
         self._quiet_since = host.clock.monotonic()
         self._closed = False
         self._obsolete = False
+        route = function.route
+        self._span = span("agent_hot_launcher", route.app_name, route.path, relation=Relation.FOLLOWS).begin()
 
     def __repr__(self) -> str:
         return f"<HotLauncher {self.function!r} {self.queue!r} {self._counts.snapshot()}>"
@@ -109,7 +112,7 @@ class HotLauncher:
         if (slot := self.queue.acquire_nowait()) is not None:
             return slot
         if self._closed:
-            raise ServerBusy  # a call whose container went away before it had it: nobody starts another one
+            raise Draining  # a call whose container went away before it had it: nobody starts another one
         self._fail_fast()
         self._look_soon()
         try:
@@ -120,6 +123,8 @@ class HotLauncher:
 
     def close(self, error: Exception) -> None:
         """Take no more: waiting calls fail with ``error``, idle containers end, busy ones end after their call."""
+        if not self._closed:
+            self._span.end()
         self._closed = True
         self.queue.fail_all(error)
         for hot, task in list(self.containers.items()):

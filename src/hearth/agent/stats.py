@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 
 from hearth.agent.life import CallState
-
-
-class Outcome(enum.Enum):
-    """By which door a call leaves; exactly one."""
-
-    COMPLETE = "complete"
-    FAILED = "failed"
-    BUSY = "busy"
-    """Turned away, or not to be run here; no failure of anybody."""
+from hearth.agent.meters import CallMeter, Outcome
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,10 +33,33 @@ class CallCounts:
         """A call is over."""
         if outcome is Outcome.COMPLETE:
             self.complete += 1
-        elif outcome is Outcome.FAILED:
-            self.failed += 1
-        else:
+        elif outcome is Outcome.BUSY or outcome is Outcome.NOT_RUN:
             self.busy += 1
+        else:
+            self.failed += 1
+
+
+class FunctionStats:
+    """The calls of one function: told once, counted for the function's path, the node and the metrics."""
+
+    __slots__ = ("_counts", "_meter", "_total")
+
+    def __init__(self, total: CallCounts, counts: CallCounts, meter: CallMeter) -> None:
+        self._total = total
+        self._counts = counts
+        self._meter = meter
+
+    def moved(self, left: CallState | None, entered: CallState) -> None:
+        """A call changed its state."""
+        self._total.moved(left, entered)
+        self._counts.moved(left, entered)
+        self._meter.moved(left, entered)
+
+    def left(self, outcome: Outcome) -> None:
+        """A call is over."""
+        self._total.left(outcome)
+        self._counts.left(outcome)
+        self._meter.left(outcome)
 
 
 class CallStats:
@@ -54,6 +68,7 @@ class CallStats:
     def __init__(self) -> None:
         self.total = CallCounts()
         self._by_path: dict[str, CallCounts] = {}
+        self._functions: dict[tuple[str, str], FunctionStats] = {}
 
     def __repr__(self) -> str:
         return f"<CallStats {self.total}>"
@@ -62,18 +77,10 @@ class CallStats:
         """Counts by route path."""
         return dict(self._by_path)
 
-    def moved(self, path: str, left: CallState | None, entered: CallState) -> None:
-        """A call of this path changed its state."""
-        self.total.moved(left, entered)
-        self._of(path).moved(left, entered)
-
-    def left(self, path: str, outcome: Outcome) -> None:
-        """A call of this path is over."""
-        self.total.left(outcome)
-        self._of(path).left(outcome)
-
-    def _of(self, path: str) -> CallCounts:
-        counts = self._by_path.get(path)
-        if counts is None:
-            counts = self._by_path[path] = CallCounts()
-        return counts
+    def of(self, app: str, path: str) -> FunctionStats:
+        """Where the calls of a function are counted. Only for functions that exist: each is kept."""
+        function = self._functions.get((app, path))
+        if function is None:
+            counts = self._by_path.setdefault(path, CallCounts())
+            function = self._functions[app, path] = FunctionStats(self.total, counts, CallMeter(app, path))
+        return function

@@ -42,6 +42,7 @@ from hearth.server.invoke import InvokeFront
 from hearth.server.limit import BodyLimit
 from hearth.server.middleware import Invoke
 from hearth.server.shutdown import ShutdownEndpoint
+from hearth.server.traced import Traced
 from hearth.settings import API, RUNNER, Settings
 from hearth.telemetry.logs import get_logger
 
@@ -210,7 +211,7 @@ def _front(
 ) -> ASGIApp:
     """All that comes before the application of a node."""
     front = server.surround(Front(calls, server.surround_api(api)), invoke)
-    front = allow_origins(BodyLimit(front, settings.max_request_size), parse_origins(settings.api_cors))
+    front = Traced(allow_origins(BodyLimit(front, settings.max_request_size), parse_origins(settings.api_cors)))
     return ShutdownEndpoint(front) if options.shutdown_endpoint else front
 
 

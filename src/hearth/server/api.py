@@ -30,6 +30,8 @@ from hearth.server.endpoints import Found
 from hearth.server.extensions import Server
 from hearth.server.health import Readiness
 from hearth.server.listeners import ListenedApps
+from hearth.server.traced import label
+from hearth.telemetry import metrics
 
 #: Told that an app, or one of its routes, was changed or removed.
 Changed = Callable[[str, str | None], Awaitable[None]]
@@ -74,6 +76,7 @@ class Api:
             "/version": lambda: _json({"version": FN_VERSION}),
             "/stats": lambda: _json(stats()),
             "/healthz": lambda: _json(_ALIVE),
+            "/metrics": lambda: Response(metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE}),
             "/v1/openapi.json": lambda: _json(DESCRIPTION),
             "/docs": lambda: Response(PAGE, media_type="text/html"),
         }
@@ -114,6 +117,7 @@ class Api:
         if (found := self._find(request, path)) is not None:
             handler, api_request = found
             result = await handler(api_request)
+            label(request.scope, api_request.app, api_request.route)
             if self._changed is not None and request.method not in ("GET", "POST"):
                 await self._changed(api_request.app, api_request.route or None)
             return result if isinstance(result, Response) else _json(result)

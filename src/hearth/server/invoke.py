@@ -24,6 +24,7 @@ from hearth.protocols.base import HOP_BY_HOP, Head, canonical
 from hearth.protocols.fields import blank_controls, is_token
 from hearth.server import errors
 from hearth.server.body import AsgiBody, ClientWatch
+from hearth.server.traced import label
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "DELETE", "CONNECT", "TRACE"})
 
@@ -103,6 +104,7 @@ class InvokeFront:
         pair = self._definitions.get_nowait(app_name, path)
         if pair is None:
             pair = await self._definitions.get(app_name, path)
+        label(scope, app_name, path)
         call_id = self._next_id()
         answer.identify(call_id, pair[1].headers)
         function = self._agent.function(*pair)

@@ -15,44 +15,79 @@ from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import CollectorRegistry
 
+from hearth.telemetry.names import METRICS, TIME_BUCKETS, Kind
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-#: Seconds.
-TIME_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: The buckets of times, and powers of four of a kibibyte up to 16 GiB: names and values stay Fn's.
-BYTE_BUCKETS: Final = (*TIME_BUCKETS, *(float(4**power * 1024) for power in range(13)))
 
 Labels = tuple[str, str]
 _NO_LABELS: Final[Labels] = ("", "")
 
 
+class Series:
+    """One number of a counter or a gauge: for who counts so often that finding it again would tell."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+
 class Value:
     """A counter or a gauge."""
 
-    __slots__ = ("_kind", "_name", "_values")
+    __slots__ = ("_kind", "_name", "_series")
 
-    def __init__(self, name: str, kind: str) -> None:
+    def __init__(self, name: str, kind: Kind) -> None:
         self._name = name
         self._kind = kind
-        self._values: dict[Labels, float] = {_NO_LABELS: 0.0}
+        self._series: dict[Labels, Series] = {_NO_LABELS: Series()}
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the two."""
+        return self._kind
+
+    def series(self, app: str = "", path: str = "") -> Series:
+        """The number with these labels."""
+        found = self._series.get((app, path))
+        if found is None:
+            found = self._series[app, path] = Series()
+        return found
 
     def add(self, by: float = 1.0, app: str = "", path: str = "") -> None:
         """Count, or move the gauge."""
-        labels = (app, path)
-        self._values[labels] = self._values.get(labels, 0.0) + by
+        self.series(app, path).value += by
 
     def set(self, value: float, app: str = "", path: str = "") -> None:
         """Put the gauge somewhere."""
-        self._values[app, path] = value
+        self.series(app, path).value = value
 
     def get(self, app: str = "", path: str = "") -> float:
         """What it says."""
-        return self._values.get((app, path), 0.0)
+        found = self._series.get((app, path))
+        return found.value if found is not None else 0.0
 
     def lines(self) -> Iterator[str]:
         """The text exposition."""
         yield from _heading(self._name, self._kind, f"Metric {self._name}")
-        for labels, value in self._values.items():
-            yield f"{self._name}{{{_labels(labels)}}} {_number(value)}"
+        for labels, series in self._series.items():
+            yield f"{self._name}{{{_labels(labels)}}} {_number(series.value)}"
+
+
+class Spread:
+    """The values of a histogram with the same labels."""
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """One value."""
+        self.counts[bisect.bisect_left(self._bounds, value)] += 1
+        self.total += value
 
 
 class Histogram:
@@ -64,30 +99,33 @@ class Histogram:
         self._name = name
         self._bounds = bounds
         self._help = help_text or f"Metric {name}"
-        self._series: dict[Labels, tuple[list[int], list[float]]] = {}
+        self._series: dict[Labels, Spread] = {}
+
+    def series(self, app: str = "", path: str = "") -> Spread:
+        """The values with these labels."""
+        found = self._series.get((app, path))
+        if found is None:
+            found = self._series[app, path] = Spread(self._bounds)
+        return found
 
     def observe(self, value: float, app: str = "", path: str = "") -> None:
         """One value."""
-        series = self._series.get((app, path))
-        if series is None:
-            series = self._series[app, path] = ([0] * (len(self._bounds) + 1), [0.0])
-        series[0][bisect.bisect_left(self._bounds, value)] += 1
-        series[1][0] += value
+        self.series(app, path).observe(value)
 
     def count(self, app: str = "", path: str = "") -> int:
         """How many values there were."""
-        series = self._series.get((app, path))
-        return sum(series[0]) if series is not None else 0
+        found = self._series.get((app, path))
+        return sum(found.counts) if found is not None else 0
 
     def lines(self) -> Iterator[str]:
         """The text exposition."""
         yield from _heading(self._name, "histogram", self._help)
-        for labels, (counts, total) in self._series.items():
+        for labels, spread in self._series.items():
             text, so_far = _labels(labels), 0
-            for bound, count in zip((*self._bounds, float("inf")), counts, strict=True):
+            for bound, count in zip((*self._bounds, float("inf")), spread.counts, strict=True):
                 so_far += count
                 yield f'{self._name}_bucket{{{text},le="{_number(bound)}"}} {so_far}'
-            yield f"{self._name}_sum{{{text}}} {_number(total[0])}"
+            yield f"{self._name}_sum{{{text}}} {_number(spread.total)}"
             yield f"{self._name}_count{{{text}}} {so_far}"
 
 
@@ -104,10 +142,12 @@ def gauge(name: str) -> Value:
     return _value(name, "gauge")
 
 
-def histogram(name: str, bounds: Sequence[float] = TIME_BUCKETS, help_text: str = "") -> Histogram:
-    """The histogram of this name."""
+def histogram(name: str, bounds: Sequence[float] | None = None, help_text: str = "") -> Histogram:
+    """The histogram of this name, with the buckets of its unit unless told otherwise."""
     found = _METRICS.get(name)
     if found is None:
+        if bounds is None:
+            bounds = METRICS[name].buckets if name in METRICS else TIME_BUCKETS
         found = _METRICS[name] = Histogram(name, bounds, help_text)
     if not isinstance(found, Histogram):
         raise TypeError(f"{name} is no histogram")
@@ -116,16 +156,16 @@ def histogram(name: str, bounds: Sequence[float] = TIME_BUCKETS, help_text: str 
 
 def exposition() -> bytes:
     """Everything, as Prometheus scrapes it."""
-    own = "\n".join([line for metric in _METRICS.values() for line in metric.lines()])
+    own = "\n".join([line for metric in list(_METRICS.values()) for line in metric.lines()])
     return generate_latest(_process) + own.encode() + b"\n"
 
 
-def _value(name: str, kind: str) -> Value:
+def _value(name: str, kind: Kind) -> Value:
     found = _METRICS.get(name)
     if found is None:
         found = _METRICS[name] = Value(name, kind)
-    if not isinstance(found, Value):
-        raise TypeError(f"{name} is a histogram")
+    if not isinstance(found, Value) or found.kind != kind:
+        raise TypeError(f"{name} is no {kind}")
     return found
 
 
@@ -157,3 +197,8 @@ def _number(value: float) -> str:
 
 
 _process: Final = _of_process()
+for _metric in METRICS.values():  # what has not happened yet shows as zero, not as missing
+    if _metric.kind == "histogram":
+        histogram(_metric.name)
+    else:
+        _value(_metric.name, _metric.kind)

@@ -1,0 +1,104 @@
+"""Calls and containers as metrics (operations specification 2): they hang on changes of state, so none disagree."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from hearth.agent.life import CallState, ContainerState, Observer
+from hearth.clock import Clock
+from hearth.drivers.base import StatsSample
+from hearth.models.route import Route
+from hearth.telemetry import metrics
+
+_LEFT: Final[dict[ContainerState, metrics.Histogram]] = {
+    state: metrics.histogram(f"fn_container_{state.value}_duration_seconds")
+    for state in ContainerState
+    if state is not ContainerState.DONE
+}
+_NOW: Final[dict[ContainerState, metrics.Value]] = {
+    state: metrics.gauge(f"fn_container_{state.value}_total") for state in ContainerState
+}
+
+
+class Outcome(enum.Enum):
+    """By which door a call leaves; exactly one."""
+
+    COMPLETE = "complete"
+    TIMED_OUT = "timed out"
+    FAILED = "failed"
+    BUSY = "busy"
+    """It found no container in time; no failure of anybody."""
+    NOT_RUN = "not run"
+    """An async call that is somebody else's, or stays in the queue."""
+
+
+class CallMeter:
+    """The calls of one function."""
+
+    __slots__ = ("_busy", "_calls", "_completed", "_errors", "_failed", "_queued", "_running", "_timeouts")
+
+    def __init__(self, app: str, path: str) -> None:
+        self._calls = metrics.counter("fn_calls").series(app, path)
+        self._queued = metrics.gauge("fn_queued").series(app, path)
+        self._running = metrics.gauge("fn_running").series(app, path)
+        self._completed = metrics.counter("fn_completed").series(app, path)
+        self._failed = metrics.counter("fn_failed").series(app, path)
+        self._timeouts = metrics.counter("fn_timeouts").series(app, path)
+        self._errors = metrics.counter("fn_errors").series(app, path)
+        self._busy = metrics.counter("fn_server_busy").series(app, path)
+
+    def moved(self, left: CallState | None, entered: CallState) -> None:
+        """A call changed its state."""
+        if left is None:
+            self._calls.value += 1
+        elif left is CallState.WAIT:
+            self._queued.value -= 1
+        elif left is CallState.EXEC:
+            self._running.value -= 1
+        if entered is CallState.WAIT:
+            self._queued.value += 1
+        elif entered is CallState.EXEC:
+            self._running.value += 1
+
+    def left(self, outcome: Outcome) -> None:
+        """A call is over."""
+        if outcome is Outcome.COMPLETE:
+            self._completed.value += 1
+        elif outcome is Outcome.BUSY:
+            self._busy.value += 1
+        elif outcome is not Outcome.NOT_RUN:
+            self._failed.value += 1
+            (self._timeouts if outcome is Outcome.TIMED_OUT else self._errors).value += 1
+
+
+class ContainerMeter:
+    """Watches one container: which state it is in, and for how long it was in the one that it leaves.
+
+    Args:
+        observe: Told of every change as well.
+    """
+
+    __slots__ = ("_clock", "_labels", "_observe", "_since")
+
+    def __init__(self, route: Route, clock: Clock, observe: Observer) -> None:
+        self._labels = route.app_name, route.path
+        self._clock = clock
+        self._observe = observe
+        self._since = clock.monotonic()
+
+    def __call__(self, left: ContainerState | None, entered: ContainerState) -> None:
+        """Take one change."""
+        now = self._clock.monotonic()
+        if left is not None:
+            _NOW[left].add(-1, *self._labels)
+            _LEFT[left].observe(now - self._since, *self._labels)
+        _NOW[entered].add(1, *self._labels)
+        self._since = now
+        self._observe(left, entered)
+
+
+def export_sample(sample: StatsSample, route: Route) -> None:
+    """What a container uses, whether or not a call runs in it; unreduced."""
+    for name, value in sample.metrics.items():
+        metrics.histogram(f"fn_docker_stats_fn_{name}").observe(value, route.app_name, route.path)
