@@ -50,8 +50,8 @@ _CONFIG: Final = {
 }
 
 _log = get_logger(__name__)
-_uploaded = metrics.histogram("fn_s3_log_upload_size", metrics.BYTE_BUCKETS)
-_downloaded = metrics.histogram("fn_s3_log_download_size", metrics.BYTE_BUCKETS)
+_uploaded = metrics.histogram("fn_s3_log_upload_size")
+_downloaded = metrics.histogram("fn_s3_log_download_size")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
