@@ -18,6 +18,8 @@ from hearth.datastore.sql import SqlDatastore, open_datastore
 from hearth.models import errors, ids
 from hearth.models.app import App
 from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call, Stat
+from hearth.models.route import ASYNC, SYNC
+from hearth.models.times import ZERO
 from hearth.sql.engine import WRITES
 from hearth.sql.schema import down
 
@@ -83,9 +85,30 @@ async def test_of_many_starts_of_one_call_one_wins(store: SqlDatastore) -> None:
     await store.add_calls(stored)
     batch = [msgspec.structs.replace(running, id=name) for name in ("q2", "new", "q0", "q1")]
     found = await asyncio.gather(*[store.start_calls(batch if n % 2 else batch[::-1]) for n in range(8)])
-    won = [status for batch in found for status in batch if status in ("", QUEUED)]
-    assert sorted(won) == ["", QUEUED, QUEUED, QUEUED]
-    assert {status for batch in found for status in batch} == {"", QUEUED, RUNNING}
+    assert sorted(status for batch in found for status in batch) == [""] * 4 + [RUNNING] * 28
+
+
+@pytest.mark.parametrize("before", [None, QUEUED, RUNNING])
+async def test_of_many_ends_of_one_accepted_call_the_first_stays_with_its_log(
+    store: SqlDatastore, before: str | None
+) -> None:
+    accepted = msgspec.structs.replace(CALL, type=ASYNC)
+    if before:
+        await store.start_calls([msgspec.structs.replace(accepted, status=before, error="", completed_at=ZERO)])
+    ends = [
+        (msgspec.structs.replace(accepted, error=f"by {n}", completed_at=NOW + dt.timedelta(seconds=n)), b"log %d" % n)
+        for n in range(8)
+    ]
+    sync = msgspec.structs.replace(CALL, id="a sync one")
+    stored = await asyncio.gather(*[store.put_calls([end, (sync, None)]) for end in ends])
+    assert [ours for _, ours in stored] == [True] * 8
+    assert [ours for ours, _ in stored].count(True) == 1
+    winner = [ours for ours, _ in stored].index(True)
+    kept = (await store.get_call("app", "id"), await store.get_log("app", "id"))
+    assert kept == (msgspec.structs.replace(ends[winner][0], type=SYNC), ends[winner][1])
+    assert await store.put_calls([ends[winner]]) == [True]  # sent again after a lost answer
+    assert await store.start_calls([msgspec.structs.replace(accepted, status=RUNNING)]) == [ERROR]
+    assert (await store.get_call("app", "id")).status == ERROR
 
 
 async def test_what_is_accepted_late_replaces_nothing(store: SqlDatastore) -> None:

@@ -66,17 +66,20 @@ class Store:
 
     async def start_calls(self, starting: Sequence[Call]) -> list[str]:
         await self.faults.pass_through("start_calls")
-        found = [self.calls[call.id].status if call.id in self.calls else "" for call in starting]
+        found = ["" if self.status(call.id) in ("", QUEUED) else self.status(call.id) for call in starting]
         for call, status in zip(starting, found, strict=True):
-            if status in ("", QUEUED):
+            if not status:
                 self._put(call)
         self.faults.pass_by("start_calls stored")
         return found
 
-    async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> None:
+    async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> list[bool]:
         await self.faults.pass_through("put_calls")
-        for call, _ in ended:
-            self._put(call)
+        first = [self.status(call.id) not in FINAL for call, _ in ended]
+        for call, ours in zip([call for call, _ in ended], first, strict=True):
+            if ours:
+                self._put(call)
+        return first
 
     async def get_call(self, app_name: str, call_id: str) -> Call:
         if call_id not in self.calls:

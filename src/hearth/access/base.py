@@ -53,7 +53,10 @@ class DataAccess(abc.ABC):
 
     @abc.abstractmethod
     async def finish_many(self, ended: list[EndedCall]) -> None:
-        """Store records and logs of ended calls in one transaction; a record that is there already is replaced."""
+        """Store records and logs of ended calls in one transaction.
+
+        Storing a call again changes nothing. Where another node has recorded the end of an accepted call, that stays.
+        """
 
     @property
     @abc.abstractmethod

@@ -14,7 +14,7 @@ from hearth.clock import Clock, pause
 from hearth.datastore.base import Datastore
 from hearth.logstores.base import Log, LogsLost, LogStore
 from hearth.models.app import App
-from hearth.models.call import QUEUED, RUNNING, Call
+from hearth.models.call import RUNNING, Call
 from hearth.models.errors import HearthError
 from hearth.models.route import Route
 from hearth.queues.base import Queue, Reserved
@@ -72,11 +72,13 @@ class LocalAccess(DataAccess):
     async def finish_many(self, ended: list[EndedCall]) -> None:
         """Store records and logs: in one transaction, or the records first if the logs are kept elsewhere."""
         if self._logs is None:
-            await self._datastore.put_calls([(one.call, one.log) for one in ended])
+            _tell(ended, await self._datastore.put_calls([(one.call, one.log) for one in ended]))
             return
-        await self._datastore.put_calls([(one.call, None) for one in ended])
+        stored = await self._datastore.put_calls([(one.call, None) for one in ended])
+        _tell(ended, stored)
+        logs = [Log(one.call.app_name, one.call.id, one.log) for one, ours in zip(ended, stored, strict=True) if ours]
         try:
-            await self._logs.put_logs([Log(one.call.app_name, one.call.id, one.log) for one in ended])
+            await self._logs.put_logs(logs)
         except LogsLost as exc:
             self.lost_logs += exc.lost
             _lost_logs.add(exc.lost)
@@ -104,7 +106,7 @@ class LocalAccess(DataAccess):
     async def start(self, call: Call) -> None:
         """Compare and swap in the datastore."""
         found = await self._starting.put(call)
-        if found not in ("", QUEUED):
+        if found:
             raise AlreadyStarted(found)
 
     async def settle(self, lease: str) -> bool:
@@ -146,3 +148,14 @@ class LocalAccess(DataAccess):
             _log.error("accepted calls not recorded yet", calls=len(calls), error=str(exc))
             return False
         return True
+
+
+def _tell(ended: list[EndedCall], stored: list[bool]) -> None:
+    for one, ours in zip(ended, stored, strict=True):
+        if not ours:
+            _log.warning(
+                "the end of a call was recorded by another node before",
+                call_id=one.call.id,
+                status=one.call.status,
+                error=one.call.error,
+            )

@@ -120,8 +120,12 @@ class Datastore(abc.ABC):
         """Calls, newest first."""
 
     @abc.abstractmethod
-    async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> None:
-        """Store calls (each replaces one of the same id) and, where given, their logs, in one transaction."""
+    async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> list[bool]:
+        """Store ended calls and, where given, their logs, in one transaction.
+
+        A sync call replaces one of the same id. An async call may have ended in the eyes of another node, too: its
+        first final record stays, with its log. False where that is another one than the one given.
+        """
 
     @abc.abstractmethod
     async def add_calls(self, accepted: Sequence[Call]) -> None:
@@ -131,7 +135,7 @@ class Datastore(abc.ABC):
     async def start_calls(self, starting: Sequence[Call]) -> list[str]:
         """Compare and swap: store each call that is not stored yet, or is ``queued``, as given; leave the others.
 
-        For each the status that was found, ``""`` if there was none: ``""`` and ``queued`` mean that it was stored.
+        For each the status that kept it from being stored, ``""`` if it was stored.
         """
 
     @abc.abstractmethod

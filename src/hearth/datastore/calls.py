@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from hearth.datastore import rows
 from hearth.datastore.base import CallFilter, Datastore
-from hearth.models.call import QUEUED, Call
+from hearth.models.call import QUEUED, RUNNING, Call
 from hearth.models.errors import (
     CallLogNotFound,
     CallNotFound,
@@ -18,11 +18,15 @@ from hearth.models.errors import (
     DatastoreCannotUpdateCall,
     DatastoreEmptyCallID,
 )
+from hearth.models.route import ASYNC
 from hearth.models.times import format_time
 from hearth.sql import strays, upsert
-from hearth.sql.batches import batches
+from hearth.sql.batches import Stored, Swap, Writes, batches
 from hearth.sql.tables import calls, logs, stray_calls
 from hearth.sql.transactions import Transactions, repeated
+
+_NOT_STARTED: Final = frozenset({QUEUED})
+_NOT_ENDED: Final = frozenset({QUEUED, RUNNING})
 
 
 class SqlCalls(Datastore):
@@ -75,42 +79,36 @@ class SqlCalls(Datastore):
             query = query.where(calls.c.id < strays.last_id(which.to_time))
         return _page(_within(query, calls.c.created_at, which), calls.c.id, which)
 
-    async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> None:
+    async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> list[bool]:
         """Store calls and their logs in one transaction."""
-        records = [rows.from_call(call) for call in _sorted([one for one, _ in ended])]
-        texts = [{"id": call.id, "app_name": call.app_name, "log": log} for call, log in ended if log is not None]
-        texts.sort(key=operator.itemgetter("id"))
-        await self._batches.write(
-            [
-                (self._replace_call, records),
-                (self._replace_stray, strays.among(records)),
-                (self._replace_log, texts),
-            ]
-        )
+        others, more = self._rows([one for one in ended if one[0].type != ASYNC])
+        writes = [(self._replace_call, others), *more]
+        if len(others) == len(ended):
+            await self._batches.write(writes)
+            return [True] * len(ended)
+        records, also = self._rows([one for one in ended if one[0].type == ASYNC])
+        kept = await self._batches.swap(Swap(records, _NOT_ENDED, also), writes)
+        # one that is stored as given may have been stored by an earlier try whose answer was lost
+        lost = {row["id"] for row in records if kept.get(row["id"], _stored(row)) != _stored(row)}
+        return [call.id not in lost for call, _ in ended]
 
     async def add_calls(self, accepted: Sequence[Call]) -> None:
         """Store calls that are not stored yet."""
         records = [rows.from_call(call) for call in _sorted(accepted)]
         await self._batches.write([(self._add_call, records), (self._add_stray, strays.among(records))])
 
-    @repeated
     async def start_calls(self, starting: Sequence[Call]) -> list[str]:
         """Store the calls that have not been started before."""
-        which = calls.c.id.in_([call.id for call in starting])
-        query = sa.select(calls.c.id, calls.c.status).where(which).order_by(calls.c.id)
-        async with self._db.writing() as db:
-            before = {row.id for row in await db.execute(query)}
-            # A row that is not there cannot be held, so it is made first; then whoever comes later has to wait.
-            missing = [rows.from_call(call) | {"status": QUEUED} for call in _sorted(starting) if call.id not in before]
-            if missing:
-                await db.execute(self._add_call, missing)
-            found: dict[str, str] = {row.id: row.status for row in await db.execute(query.with_for_update())}
-            fresh = [rows.from_call(call) for call in _sorted(starting) if found[call.id] == QUEUED]
-            if fresh:
-                await db.execute(self._replace_call, fresh)
-            if astray := strays.among(fresh):
-                await db.execute(self._replace_stray, astray)
-        return ["" if call.id not in before and found[call.id] == QUEUED else found[call.id] for call in starting]
+        records, also = self._rows([(call, None) for call in starting])
+        kept = await self._batches.swap(Swap(records, _NOT_STARTED, also))
+        return [kept[call.id].status if call.id in kept else "" for call in starting]
+
+    def _rows(self, some: Sequence[tuple[Call, bytes | None]]) -> tuple[list[dict[str, Any]], Writes]:
+        """Calls as rows, and what is to be written with them."""
+        records = [rows.from_call(call) for call in _sorted([call for call, _ in some])]
+        texts = [{"id": call.id, "app_name": call.app_name, "log": log} for call, log in some if log is not None]
+        texts.sort(key=operator.itemgetter("id"))
+        return records, [(self._replace_stray, strays.among(records)), (self._replace_log, texts)]
 
     @repeated
     async def update_call(self, before: Call, after: Call) -> None:
@@ -179,6 +177,10 @@ def _merged(found: list[sa.RowMapping], more: list[sa.RowMapping], per_page: int
 def _sorted(some: Sequence[Call]) -> list[Call]:
     """In one order for all: two transactions that hold rows of each other would wait for ever."""
     return sorted(some, key=operator.attrgetter("id"))
+
+
+def _stored(row: Mapping[str, Any]) -> Stored:
+    return Stored(row["status"], row["completed_at"])
 
 
 def _compared(call: Call) -> tuple[object, ...]:

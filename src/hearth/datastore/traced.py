@@ -88,14 +88,13 @@ class TracedDatastore(Datastore):
         with span("ds_get_calls"):
             return await self._store.get_calls(which)
 
-    async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> None:
+    async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> list[bool]:
         """Store calls and their logs: where there are logs, the transaction is both spans."""
         if all(log is None for _, log in ended):
             with span("ds_insert_call"):
-                await self._store.put_calls(ended)
-            return
+                return await self._store.put_calls(ended)
         with span("ds_insert_call"), span("ds_insert_log"):
-            await self._store.put_calls(ended)
+            return await self._store.put_calls(ended)
 
     async def add_calls(self, accepted: Sequence[Call]) -> None:
         """Store calls that are not stored yet."""

@@ -9,7 +9,7 @@ import msgspec
 
 from hearth.models.call import Call, Stat
 from hearth.models.errors import HearthError, InvalidCPUs
-from hearth.models.route import DEFAULT, SYNC, HeaderMap, format_cpus, parse_cpus
+from hearth.models.route import ASYNC, DEFAULT, SYNC, HeaderMap, format_cpus, parse_cpus
 from hearth.models.times import ZERO, format_time, parse_time
 
 
@@ -117,7 +117,7 @@ def identify_call(data: bytes) -> Call | None:
         return None
     if not (found.id and found.app_name and found.path):
         return None
-    return Call(id=found.id, app_name=found.app_name, path=found.path, created_at=created_at)
+    return Call(id=found.id, app_name=found.app_name, path=found.path, type=ASYNC, created_at=created_at)
 
 
 def _to_call(message: _Message) -> Call:
