@@ -16,6 +16,7 @@ class Witness:
         address: Where functions tell.
         executions: How often each call was begun.
         twice_at_once: Calls that were begun while they ran.
+        go: While it is not set, functions that were seen go no further.
     """
 
     def __init__(self) -> None:
@@ -23,6 +24,8 @@ class Witness:
         self.executions: Counter[str] = Counter()
         self.running: Counter[str] = Counter()
         self.twice_at_once: list[str] = []
+        self.go = threading.Event()
+        self.go.set()
         self._lock = threading.Lock()
 
     def begin(self, call_id: str) -> None:
@@ -53,6 +56,7 @@ def watching() -> Iterator[Witness]:
             if not call_id:
                 return
             witness.begin(call_id)
+            witness.go.wait()
             with contextlib.suppress(OSError):  # it was killed
                 self.wfile.write(b".")
                 self.rfile.read()

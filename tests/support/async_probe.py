@@ -1,0 +1,125 @@
+"""Watches the promises on async calls while nodes, queues and functions die."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import httpx
+
+from tests.support.node import RunningNode
+from tests.support.witness import Witness
+
+LEGAL = {"queued": 0, "running": 1, "success": 2, "error": 2, "timeout": 2}
+#: Why a call may end as an error here: its server died, or its function was killed.
+EXCUSES = ("the server stopped while the call was running", "container exit code", "container out of memory")
+
+
+class Probe:
+    """Makes calls from several threads, and looks at them, whatever happens to the servers.
+
+    Args:
+        urls: Of nodes that share their stores. The last one is looked at; who cannot reach one goes to the next.
+        wanted: How many calls are to be accepted.
+    """
+
+    def __init__(self, urls: Sequence[str], path: str, wanted: int) -> None:
+        self.accepted: list[str] = []
+        self.refused = 0
+        self.violations: list[str] = []
+        self.done = threading.Event()
+        self._urls, self._path, self._wanted = urls, path, wanted
+        self._changed = threading.Condition()
+
+    def call_on(self, number: int) -> None:
+        """Make calls until there are enough."""
+        dice = random.Random(number)
+        with httpx.Client(timeout=30) as http:
+            while len(self.accepted) < self._wanted and not self.done.is_set():
+                body = f"{dice.choice((0, 0, 0.01, 0.05)):.2f}"
+                url = self._urls[number % len(self._urls)]
+                try:
+                    answer = http.post(f"{url}{self._path}", content=body)
+                    if answer.status_code == 202:
+                        with self._changed:
+                            self.accepted.append(answer.json()["call_id"])
+                            self._changed.notify_all()
+                        continue
+                except httpx.TransportError:
+                    number += 1
+                self.refused += 1
+                self.done.wait(0.02)
+
+    def wait_for(self, accepted: int) -> None:
+        """Until so many calls have been accepted."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.accepted) >= accepted, 60), len(self.accepted)
+
+    def look_on(self) -> None:
+        """Whatever was accepted is queued, running or ended at every look, and never goes back."""
+        seen: dict[str, str] = {}
+        dice = random.Random(0)
+        with httpx.Client(base_url=self._urls[-1], timeout=30) as http:
+            while not self.done.is_set():
+                if not self.accepted:
+                    self.done.wait(0.01)
+                    continue
+                call_id = dice.choice(self.accepted[-200:])
+                with contextlib.suppress(httpx.TransportError):
+                    self._check(call_id, http.get(f"/v1/apps/e2e/calls/{call_id}"), seen)
+                    continue
+                self.done.wait(0.02)
+
+    def _check(self, call_id: str, answer: httpx.Response, seen: dict[str, str]) -> None:
+        status = answer.json()["call"]["status"] if answer.status_code == 200 else f"HTTP {answer.status_code}"
+        before = seen.get(call_id, "queued")
+        if status not in LEGAL or LEGAL[status] < LEGAL[before] or (LEGAL[before] == 2 and status != before):
+            self.violations.append(f"{call_id}: {before} -> {status}")
+        else:
+            seen[call_id] = status
+
+
+def all_ended(node: RunningNode) -> dict[str, dict[str, str]]:
+    """Every record, once none of them is queued or running: also of calls whose 202 was lost on its way."""
+    deadline = time.monotonic() + 120
+    while True:
+        records = {call["id"]: call for call in _listed(node)}
+        left = [call for call in records.values() if call["status"] in ("queued", "running")]
+        if not left:
+            return records
+        assert time.monotonic() < deadline, left[:3]
+        time.sleep(0.1)
+
+
+def _listed(node: RunningNode) -> Iterator[dict[str, str]]:
+    cursor = ""
+    while True:
+        page = node.http.get("/v1/apps/e2e/calls", params={"per_page": 100, "cursor": cursor}).json()
+        yield from page["calls"]
+        cursor = page["next_cursor"]
+        if not cursor:
+            return
+
+
+def judge(probe: Probe, witness: Witness, records: dict[str, dict[str, str]]) -> None:
+    """Whether all promises were kept."""
+    print(
+        f"accepted {len(probe.accepted)}, refused {probe.refused}, recorded {len(records)}, "
+        f"{dict(collections.Counter(call['status'] for call in records.values()))}"
+    )
+    assert probe.violations == []
+    assert len(set(probe.accepted)) == len(probe.accepted)
+    assert set(probe.accepted) - set(records) == set()
+    assert witness.twice_at_once == []
+    assert {call_id: times for call_id, times in witness.executions.items() if times > 1} == {}
+    for call_id, call in records.items():
+        if call["status"] == "success":
+            assert witness.executions[call_id] == 1, call
+        else:
+            assert call["status"] == "error", call
+            assert call["error"].startswith(EXCUSES), call
+    assert any(call["status"] == "success" for call in records.values())
