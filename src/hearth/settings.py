@@ -71,6 +71,19 @@ class Settings(BaseSettings):
         default="auto", validation_alias="FN_DRIVER", description="auto: Docker if it answers, else processes"
     )
     log_level: str = Field(default="info", validation_alias="FN_LOG_LEVEL", description="debug ... panic")
+    log_dest: str = Field(
+        default="stderr", validation_alias="FN_LOG_DEST", description="stderr, file:///path, udp:// or tcp://host:port"
+    )
+    log_prefix: str = Field(default="", validation_alias="FN_LOG_PREFIX", description="tag of lines sent to syslog")
+    zipkin_url: str = Field(
+        default="", validation_alias="FN_ZIPKIN_URL", description="http://host:9411/api/v1/spans or .../api/v2/spans"
+    )
+    otlp_url: str = Field(
+        default="", validation_alias="FN_OTLP_URL", description="an OTLP/HTTP collector: http://host:4318"
+    )
+    otel_endpoint: str = Field(
+        default="", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", description="the same; FN_OTLP_URL wins"
+    )
     docker_host: str = Field(default="unix:///var/run/docker.sock", validation_alias="DOCKER_HOST")
     docker_api_version: str = Field(
         default="",

@@ -27,6 +27,7 @@ from hearth.models.errors import HearthError, InternalError, ServerBusy
 from hearth.models.message import InvalidMessage
 from hearth.queues.base import Reserved
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.tracing import span
 
 #: Calls that may be waiting here for a container. What waits in the queue instead can be taken by any node.
 _MAX_WAITING: Final = 32
@@ -121,11 +122,16 @@ class Consumer:
                 await pause(self._clock, _TRY_AGAIN_S)
 
     async def _consume(self) -> None:
-        while self._waiting() >= self._max_waiting or not self._agent.has_async_room():
-            self._changed.clear()
-            await self._changed.wait()
+        if not self._has_room():
+            with span("agent_wait_async_resource"):
+                while not self._has_room():
+                    self._changed.clear()
+                    await self._changed.wait()
         for reserved in await self._access.dequeue(self._max_waiting - self._waiting()):
             self._take(reserved)
+
+    def _has_room(self) -> bool:
+        return self._waiting() < self._max_waiting and self._agent.has_async_room()
 
     def _waiting(self) -> int:
         return sum(run.waiting for run in self._runs.values())

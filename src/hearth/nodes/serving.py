@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import uvicorn
@@ -18,6 +18,7 @@ from hearth.server.connection import connection
 from hearth.server.shutdown import ShutdownEndpoint
 from hearth.settings import Settings
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.tracing import span
 
 #: Seconds for the answers of calls that were broken off when the grace was over.
 _AFTER_GRACE_S: Final = 15
@@ -38,7 +39,8 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None], optio
     """
     listener = _listen(settings.port)
     port = listener.getsockname()[1]
-    async with open_node(settings, port, options) as node:
+    init = span("server_init")
+    async with _traced(settings, port, init), open_node(settings, port, options) as node:
         config = uvicorn.Config(
             node.app,
             http=connection(settings.header_timeout_s),
@@ -51,7 +53,12 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None], optio
             timeout_graceful_shutdown=int(settings.grace_s) + _AFTER_GRACE_S,
             backlog=2048,
         )
-        server = _Server(config, lambda: announce(node, f"http://127.0.0.1:{port}"), node, settings)
+
+        def ready() -> None:
+            init.end()
+            announce(node, f"http://127.0.0.1:{port}")
+
+        server = _Server(config, ready, node, settings)
         if isinstance(node.app, ShutdownEndpoint):
             node.app.stop = server.halt
         await server.serve(sockets=[listener])
@@ -101,6 +108,26 @@ class _Server(uvicorn.Server):
         self.should_exit = True
         self._node.drain()
         asyncio.get_running_loop().call_later(self._grace_s, self._node.abort)
+
+
+@contextlib.asynccontextmanager
+async def _traced(settings: Settings, port: int, init: span) -> AsyncIterator[None]:
+    """Spans are exported, if they are to be; what is left at the end is sent without holding up the loop."""
+    otlp_url = settings.otlp_url or settings.otel_endpoint
+    if not settings.zipkin_url and not otlp_url:
+        init.begin()
+        yield
+        return
+    from hearth.telemetry.export import exporting  # only now: it takes time and memory
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(exporting(settings.zipkin_url, otlp_url, port))
+        left = stack.pop_all()
+    try:
+        init.begin()
+        yield
+    finally:
+        await asyncio.to_thread(left.close)
 
 
 def _listen(port: int) -> socket.socket:

@@ -80,6 +80,9 @@ def _metrics() -> Iterable[Metric]:
         yield Metric(f"fn_docker_stats_fn_{name}", "histogram", unit, f"{meaning}; one value per container and second")
     yield Metric("fn_s3_log_upload_size", "histogram", "bytes", "of a log that was stored")
     yield Metric("fn_s3_log_download_size", "histogram", "bytes", "of a log that was fetched")
+    yield Metric("hearth_records_waiting", "gauge", "calls", "whose record is not stored yet")
+    yield Metric("hearth_records_lost", "counter", "calls", "whose record could not be stored")
+    yield Metric("hearth_logs_lost", "counter", "logs", "of calls that could not be stored")
     yield Metric("hearth_log_lines_dropped", "counter", "lines", "of the log that their destination did not take")
 
 
@@ -147,5 +150,6 @@ SPANS: Final = {
     "hybrid_client_enqueue": "a runner asks its API node: an async call is handed over",
     "hybrid_client_dequeue": "a runner asks its API node: async calls are taken",
     "hybrid_client_start": "a runner asks its API node: a call's start",
-    "hybrid_client_finish": "a runner asks its API node: a call's end",
+    "hybrid_client_end": "a runner asks its API node: a call's end",
+    "hybrid_client_http_do": "one HTTP request of a runner to its API node",
 }

@@ -19,6 +19,7 @@ from hearth.drivers.docker.retries import ENGINE_ERRORS
 from hearth.drivers.docker.stats import samples
 from hearth.drivers.docker.streams import Attachment
 from hearth.drivers.sampling import until_ended
+from hearth.telemetry.tracing import span
 
 #: Output that has not arrived this long after the exit will not.
 _DRAIN_S: Final = 2.0
@@ -78,7 +79,7 @@ class EngineContainer(Container):
             shown = await self._engine.call("start", self._attach_and_start, self._may_start_again)
             self._waiting = asyncio.get_running_loop().create_task(self._await_exit())
             if has_check(shown):
-                await until_healthy(lambda: self._engine.call("inspect", self._engines.show), self._ended)
+                await until_healthy(lambda: self._engine.call("inspect", self._show), self._ended)
 
     async def wait(self) -> Exit:
         """Wait until it has ended."""
@@ -95,10 +96,14 @@ class EngineContainer(Container):
 
     async def stats(self) -> AsyncIterator[StatsSample]:
         """The Engine's samples, about one a second."""
-        with contextlib.suppress(*ENGINE_ERRORS):
-            async for raw in until_ended(self._engines.stats(stream=True), self._ended):
-                for sample in samples(raw):
-                    yield sample
+        collecting = span("docker_collect_stats").begin()  # never the present one: whoever iterates may be any task
+        try:
+            with contextlib.suppress(*ENGINE_ERRORS):
+                async for raw in until_ended(self._engines.stats(stream=True), self._ended):
+                    for sample in samples(raw):
+                        yield sample
+        finally:
+            collecting.end()
 
     async def kill(self) -> None:
         """End it now."""
@@ -135,16 +140,23 @@ class EngineContainer(Container):
         self.stdin, self.stdout, self.stderr = both, both.output, errors.output
         shown: Mapping[str, Any]
         try:
-            _, _, shown = await asyncio.gather(
-                both.open(self._engine, self._engine_id, "stdin=1&stdout=1"),
-                errors.open(self._engine, self._engine_id, "stderr=1"),
-                self._engines.show(),
-            )
-            await self._start_attached()
+            with span("docker_attach_container"):
+                _, _, shown = await asyncio.gather(
+                    both.open(self._engine, self._engine_id, "stdin=1&stdout=1"),
+                    errors.open(self._engine, self._engine_id, "stderr=1"),
+                    self._show(),
+                )
+            with span("docker_start_container"):
+                await self._start_attached()
         except BaseException:
             self._break_streams()
             raise
         return shown
+
+    async def _show(self) -> Mapping[str, Any]:
+        with span("docker_inspect_container"):
+            shown: Mapping[str, Any] = await self._engines.show()
+            return shown
 
     async def _start_attached(self) -> None:
         try:
@@ -172,7 +184,8 @@ class EngineContainer(Container):
         self._end(ended)
 
     async def _ask_for_exit(self) -> Exit:
-        answer = await self._engines.wait()
+        with span("docker_wait_container"):
+            answer = await self._engines.wait()
         code, said = int(answer["StatusCode"]), (answer.get("Error") or {}).get("Message", "")
         oom = not self._killed and code == 137 and await self._was_out_of_memory()
         return Exit(code, oom=oom, error=said)
@@ -184,7 +197,7 @@ class EngineContainer(Container):
 
     async def _was_out_of_memory(self) -> bool:
         try:
-            state: Any = (await self._engines.show())["State"]
+            state: Any = (await self._show())["State"]
         except DockerError as exc:
             if gone(exc):
                 return False

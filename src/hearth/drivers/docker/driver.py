@@ -28,6 +28,7 @@ from hearth.drivers.docker.errors import CONFLICT, NOT_FOUND, phase
 from hearth.drivers.docker.images import Images
 from hearth.drivers.docker.references import InvalidReference, Reference, parse
 from hearth.drivers.docker.removal import Remover
+from hearth.telemetry.tracing import span
 
 NODE_LABEL: Final = "hearth.node"
 INSTANCE_LABEL: Final = "hearth.instance"
@@ -142,8 +143,9 @@ class DockerDriver(Driver):
             return await asyncio.shield(request)
 
         try:
-            async with phase("create", self._limits.create_s):
-                engine_id = await opened.engine.call("create", attempt)
+            with span("docker_create_container"):
+                async with phase("create", self._limits.create_s):
+                    engine_id = await opened.engine.call("create", attempt)
         except BaseException:
             opened.remover.abandon(request, spec.id, lambda: self._networks.give_back(network))
             raise

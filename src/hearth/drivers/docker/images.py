@@ -15,6 +15,7 @@ from hearth.drivers.docker.pull_errors import PullTrouble, pull_error, retry_aft
 from hearth.drivers.docker.references import Reference
 from hearth.drivers.docker.retries import ENGINE_ERRORS, delays, warn
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.tracing import span
 
 #: A registry that cannot be reached is tried again for this long only: the name is likely wrong.
 _UNREACHABLE_S: Final = 5.0
@@ -55,7 +56,8 @@ class Images:
         if pull is None:
             pull = self._pulls[reference] = asyncio.get_running_loop().create_task(self._pull(image, reference))
             pull.add_done_callback(lambda done: self._pulled(reference, done))
-        await asyncio.shield(pull)  # one who gives up does not take the image from the others
+        with span("docker_pull_image"):
+            await asyncio.shield(pull)  # one who gives up does not take the image from the others
 
     async def close(self) -> None:
         """End the fetches that still run."""
@@ -74,7 +76,8 @@ class Images:
             raise OutOfTime("pull", self._limit_s) from exc
 
     async def _try_until_settled(self, image: str, reference: Reference) -> None:
-        auth = await self._credentials.find(reference.registry)
+        with span("docker_auth"):
+            auth = await self._credentials.find(reference.registry)
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + _UNREACHABLE_S
         usual, crowded = delays(), delays(_TOO_MANY_FIRST_S, _TOO_MANY_LONGEST_S)

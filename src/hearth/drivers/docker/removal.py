@@ -14,6 +14,7 @@ from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import CONFLICT, NOT_FOUND, temporary
 from hearth.drivers.docker.retries import ENGINE_ERRORS
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.tracing import span
 
 #: After so long a container that cannot be removed needs a person.
 _GIVE_UP_S: Final = 600.0
@@ -78,8 +79,9 @@ class Remover:
 
     async def _remove(self, engine_id: str) -> None:
         try:
-            async with asyncio.timeout(_GIVE_UP_S):
-                await self._engine.call("remove", lambda: self._delete(engine_id), self._again)
+            with span("docker_remove_container"):
+                async with asyncio.timeout(_GIVE_UP_S):
+                    await self._engine.call("remove", lambda: self._delete(engine_id), self._again)
         except TimeoutError as exc:
             _log.error("container is left behind, remove it by hand", container_id=engine_id)
             raise OutOfTime("remove", _GIVE_UP_S) from exc
