@@ -24,7 +24,7 @@ _OF_CLIENTS: Final = frozenset({"FN_API_URL", "FN_REGISTRY", "FN_TOKEN"})
 class Settings(BaseSettings):
     """The settings of one node (operations specification 1). Sizes are in the unit that the name says."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
 
     node_type: str = Field(default="full", validation_alias="FN_NODE_TYPE", description="api, runner; else full")
     port: int = Field(default=8080, ge=0, le=65535, validation_alias="FN_PORT", description="0: any free port")
@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     otel_endpoint: str = Field(
         default="", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", description="the same; FN_OTLP_URL wins"
     )
-    docker_host: str = Field(default="unix:///var/run/docker.sock", validation_alias="DOCKER_HOST")
+    docker_host: str = Field(
+        default="unix:///var/run/docker.sock", pattern=r"^(unix|tcp)://.", validation_alias="DOCKER_HOST"
+    )
     docker_api_version: str = Field(
         default="",
         pattern=r"^([0-9]+\.[0-9]+)?$",

@@ -141,7 +141,8 @@ def test_a_second_start_says_who_is_there(tmp_path: Path) -> None:
         port = node.url.rpartition(":")[2]
         same_port = _start(tmp_path / "other", FN_PORT=port)
         assert same_port.returncode == 1
-        assert f"hearth: FN_PORT={port}: cannot listen: Address already in use" in same_port.stderr
+        holder = f"process {node.process.pid} (hearth)"
+        assert f"hearth: FN_PORT={port}: cannot listen: Address already in use by {holder}" in same_port.stderr
         assert node.http.get("/version").status_code == 200
         assert node.stop(signal.SIGINT) == 0
     with running_node("process", tmp_path, "none:1", FN_PORT=port) as again:  # the port and the folder are free

@@ -118,7 +118,7 @@ async def test_extensions_are_added_by_name_in_order(tmp_path: Path) -> None:
 
 
 async def test_an_unknown_extension_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(StartUpError, match=r"^Extension test/nobody not registered\.$"):
+    with pytest.raises(StartUpError, match=r"^FN_EXTENSIONS: Extension test/nobody not registered; "):
         async with extended_node(tmp_path, extensions="test/nobody"):
             pass
 

@@ -28,7 +28,7 @@ async def open_driver(settings: Settings, instance: str) -> Driver:
         except DriverUnavailable as exc:
             await docker.close()
             if settings.driver == "docker":
-                raise StartUpError(f"{exc}; start Docker, or set FN_DRIVER=process") from exc
+                raise StartUpError(f"DOCKER_HOST: {exc}; start Docker, or set FN_DRIVER=process") from exc
         else:
             return docker
     processes = ProcessDriver(settings.bundles, node)

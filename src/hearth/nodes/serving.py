@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -14,6 +16,7 @@ from hearth.models.errors import StartUpError
 from hearth.nodes.build import open_node
 from hearth.nodes.node import Node
 from hearth.nodes.options import Options
+from hearth.nodes.ports import holder_of
 from hearth.server.connection import connection
 from hearth.server.shutdown import ShutdownEndpoint
 from hearth.settings import Settings
@@ -134,4 +137,7 @@ def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server(("0.0.0.0", port), backlog=2048, reuse_port=False)
     except OSError as exc:
-        raise StartUpError(f"FN_PORT={port}: cannot listen: {exc.strerror}; choose another port") from exc
+        reason = os.strerror(exc.errno or 0)
+        if exc.errno == errno.EADDRINUSE:
+            reason = f"{reason} by {holder_of(port)}"
+        raise StartUpError(f"FN_PORT={port}: cannot listen: {reason}; choose another port") from exc
