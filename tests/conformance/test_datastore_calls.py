@@ -14,6 +14,7 @@ from tests.support import fn_databases
 from tests.support.databases import plain
 
 from hearth.datastore.base import CallFilter
+from hearth.datastore.calls import SqlCalls
 from hearth.datastore.sql import SqlDatastore, open_datastore
 from hearth.models import errors, ids
 from hearth.models.app import App
@@ -242,3 +243,9 @@ async def test_lists_come_from_an_index(database: str, which: CallFilter, index:
     await store.close()
     assert index in plan
     assert "TEMP B-TREE" not in plan
+
+
+def test_a_cursor_and_a_time_are_one_bound() -> None:
+    """SQLite walks from one bound to the other, if there are two."""
+    which = CallFilter(app_name="app", cursor=id_at(NOW), from_time=NOW - TICK, to_time=NOW + TICK)
+    assert str(SqlCalls.listing(which)).count("calls.id <") == 1

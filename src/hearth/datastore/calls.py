@@ -64,7 +64,8 @@ class SqlCalls(Datastore):
                 found = _merged(found, list((await db.execute(_strays(which))).mappings()), which.per_page)
         return [rows.to_call(row) for row in found]
 
-    def listing(self, which: CallFilter) -> sa.Select[Any]:
+    @staticmethod
+    def listing(which: CallFilter) -> sa.Select[Any]:
         """The query of a list of calls, without those that are listed apart where a time bounds it."""
         query = sa.select(calls)
         if which.app_name:  # MariaDB would rather sort half of the table than walk it in the order of the answer
@@ -75,8 +76,8 @@ class SqlCalls(Datastore):
                 query = query.where(column == wanted)
         if which.from_time is not None:
             query = query.where(calls.c.id >= strays.first_id(which.from_time))
-        if which.to_time is not None:
-            query = query.where(calls.c.id < strays.last_id(which.to_time))
+        if below := _below(which):
+            query = query.where(calls.c.id < below)
         return _page(_within(query, calls.c.created_at, which), calls.c.id, which)
 
     async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> list[bool]:
@@ -147,13 +148,21 @@ def _strays(which: CallFilter) -> sa.Select[Any]:
         query = query.where(stray_calls.c.app_name == which.app_name)
     if which.path:
         query = query.where(calls.c.path == which.path)
+    if which.cursor:
+        query = query.where(stray_calls.c.id < which.cursor)
     query = _within(_within(query, stray_calls.c.created_at, which), calls.c.created_at, which)
     return _page(query, stray_calls.c.id, which)
 
 
+def _below(which: CallFilter) -> str:
+    """One bound above the ids: of two, SQLite would begin at the one and skip rows down to the other."""
+    bounds = [which.cursor] if which.cursor else []
+    if which.to_time is not None:
+        bounds.append(strays.last_id(which.to_time))
+    return min(bounds, default="")
+
+
 def _page(query: sa.Select[Any], call_id: sa.Column[str], which: CallFilter) -> sa.Select[Any]:
-    if which.cursor:
-        query = query.where(call_id < which.cursor)
     query = query.order_by(call_id.desc())
     return query.limit(which.per_page) if which.per_page > 0 else query
 
