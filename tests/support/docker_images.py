@@ -31,25 +31,27 @@ def python_image(script: Path) -> str:
     interpreter = _PREFIX / "bin" / _VERSION
     digest = hashlib.sha256(script.read_bytes() + str(interpreter).encode()).hexdigest()[:12]
     name = f"hearth-test/{script.stem}:{digest}"
-    if not _exists(name):
-        _import(name, [str(interpreter), "/function.py"], _python_files(script))
+    if not exists(name):
+        import_image(name, [str(interpreter), "/function.py"], python_files(script))
     return name
 
 
 def broken_image(entrypoint: str, mode: int) -> str:
     """An image whose entrypoint is a file with this mode (0: there is none)."""
     name = f"hearth-test/broken:{mode:o}"
-    if not _exists(name):
+    if not exists(name):
         files = [("program", b"not a program", mode)] if mode else [("other", b"", 0o644)]
-        _import(name, [entrypoint], [_member(*file) for file in files])
+        import_image(name, [entrypoint], [member(*file) for file in files])
     return name
 
 
-def _exists(name: str) -> bool:
+def exists(name: str) -> bool:
+    """Whether the Engine has it."""
     return subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode == 0
 
 
-def _import(name: str, entrypoint: list[str], members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> None:
+def import_image(name: str, entrypoint: list[str], members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> None:
+    """Make an image of files."""
     change = f"ENTRYPOINT {json.dumps(entrypoint)}"
     command = ["docker", "import", "--change", change, "--change", "ENV PYTHONUNBUFFERED=1", "-", name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
@@ -60,21 +62,22 @@ def _import(name: str, entrypoint: list[str], members: Iterable[tuple[tarfile.Ta
     assert process.returncode == 0
 
 
-def _python_files(script: Path) -> Iterable[tuple[tarfile.TarInfo, bytes]]:
-    yield _member("function.py", script.read_bytes(), 0o644)
-    yield _folder("tmp", 0o1777)
+def python_files(script: Path) -> Iterable[tuple[tarfile.TarInfo, bytes]]:
+    """A script, this Python, its library, and what those are linked to."""
+    yield member("function.py", script.read_bytes(), 0o644)
+    yield folder("tmp", 0o1777)
     interpreter = _PREFIX / "bin" / _VERSION
-    yield _member(str(interpreter)[1:], interpreter.resolve().read_bytes(), 0o755)
+    yield member(str(interpreter)[1:], interpreter.resolve().read_bytes(), 0o755)
     library = _PREFIX / "lib" / _VERSION
     for path in sorted(library.rglob("*")):
         if path.is_file() and not _LEFT_OUT & set(path.relative_to(library).parts):
-            yield _member(str(path)[1:], path.read_bytes(), 0o755 if path.suffix == ".so" else 0o644)
+            yield member(str(path)[1:], path.read_bytes(), 0o755 if path.suffix == ".so" else 0o644)
     seen: set[str] = set()
     for binary in [interpreter, *(library / "lib-dynload").glob("*.so")]:
         for shared in _shared_libraries(binary):
             if shared not in seen:
                 seen.add(shared)
-                yield _member(shared[1:], Path(shared).read_bytes(), 0o755)
+                yield member(shared[1:], Path(shared).read_bytes(), 0o755)
 
 
 def _shared_libraries(binary: Path) -> list[str]:
@@ -83,13 +86,15 @@ def _shared_libraries(binary: Path) -> list[str]:
     return [word for word in words if Path(word).exists()]
 
 
-def _member(name: str, data: bytes, mode: int) -> tuple[tarfile.TarInfo, bytes]:
+def member(name: str, data: bytes, mode: int) -> tuple[tarfile.TarInfo, bytes]:
+    """A file."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(data), mode
     return info, data
 
 
-def _folder(name: str, mode: int) -> tuple[tarfile.TarInfo, bytes]:
+def folder(name: str, mode: int) -> tuple[tarfile.TarInfo, bytes]:
+    """A folder."""
     info = tarfile.TarInfo(name)
     info.type, info.mode = tarfile.DIRTYPE, mode
     return info, b""

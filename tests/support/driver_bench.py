@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+from hearth import projects
 from hearth.clock import SystemClock
 from hearth.drivers.base import Container, ContainerSpec, Driver, Exit
 from hearth.drivers.docker.driver import DockerDriver
@@ -140,7 +141,9 @@ class ProcessBench(Bench):
         source.mkdir(exist_ok=True)
         (source / "func.py").write_bytes(PROBE.read_bytes())
         (source / "func.yaml").write_text(f"name: {source.name}\n{recipe}\n")
-        return bundle.build(source, self._bundles)[0]
+        func = projects.load(source)
+        bundle.build(func, self._bundles)
+        return func.image()
 
     def another(self, node: str, instance: str) -> Driver:
         return ProcessDriver(self._bundles, node, sandboxed=self._sandboxed)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hearth import projects
 from hearth.drivers.process import bundle
-from hearth.drivers.process.bundle import BundleError
+from hearth.projects import ProjectError
 
 HEARTH = Path(sys.executable).with_name("hearth")
 
@@ -25,25 +26,29 @@ def function(folder: Path, recipe: str | None, **files: str) -> Path:
     return folder
 
 
+def build(source: Path, bundles: Path) -> tuple[str, bundle.Bundle]:
+    """The reference and the bundle of a folder."""
+    func = projects.load(source)
+    return func.image(), bundle.build(func, bundles)
+
+
 @pytest.mark.parametrize(
     ("recipe", "sentence"),
     [
-        (None, "func.yaml: not found; a function's folder holds a func.yaml with name and version"),
-        ("name: Hello World\ncmd: [cat]\n", "name and version: 'Hello World:latest' is no image reference"),
-        ("name: ../up\ncmd: [cat]\n", "name and version: '../up:latest' is no image reference"),
-        ("name: f\nversion: a/b\ncmd: [cat]\n", "a version has no /"),
+        (None, "func.yaml: not found; a function's folder holds a func.yaml (hearth init)"),
+        ("name: Hello World\ncmd: [cat]\n", "func.yaml:1: name: 'Hello World' is no image name"),
+        ("name: ../up\ncmd: [cat]\n", "func.yaml:1: name: '../up' is no image name"),
+        ("name: f\nversion: a/b\ncmd: [cat]\n", "func.yaml:2: version: 'a/b' is no tag"),
         ("name: f\n", "cmd: missing; runtime exec needs cmd"),
-        ("version: '1'\n", "missing required field `name`"),
-        ("name: f\nruntime: cobol\n", "Invalid enum value 'cobol'"),
-        ("name: f\ncmd: cat\n", "Expected `array`, got `str`"),
-        ("name: [", "func.yaml: while parsing"),
-        ("just text", "Expected `object`"),
+        ("name: f\nruntime: cobol\n", "runtime: 'cobol' is none of"),
+        ("name: [", "func.yaml:1: expected the node content"),
+        ("just text", "expected fields (name: value), not a text"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, recipe: str | None, sentence: str) -> None:
     source = function(tmp_path / "f", recipe)
-    with pytest.raises(BundleError) as failed:
-        bundle.build(source, tmp_path / "bundles")
+    with pytest.raises(ProjectError) as failed:
+        build(source, tmp_path / "bundles")
     assert sentence in str(failed.value)
     assert str(source) in str(failed.value)
     assert [path for path in (tmp_path / "bundles").rglob("*") if path.is_file()] == []
@@ -55,30 +60,30 @@ def test_the_command_says_it_in_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == (
-        f"hearth: {tmp_path}/func.yaml: not found; a function's folder holds a func.yaml with name and version\n"
+        f"hearth: {tmp_path}/func.yaml: not found; a function's folder holds a func.yaml (hearth init)\n"
     )
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     source = function(tmp_path / "f", "name: f\ncmd: [cat]\n")
     (tmp_path / "bundles").write_text("a file")
-    with pytest.raises(BundleError, match=r"bundles/f/latest: .*; the bundle was not built"):
-        bundle.build(source, tmp_path / "bundles")
+    with pytest.raises(ProjectError, match=r"bundles/f/latest: .*; the bundle was not built"):
+        build(source, tmp_path / "bundles")
 
 
 def test_requirements_that_fail_are_said_and_leave_nothing(tmp_path: Path) -> None:
     source = function(tmp_path / "f", "name: f\nruntime: python\n", requirements_txt="./nowhere\n")
-    with pytest.raises(BundleError, match=r"requirements.txt: cannot be installed: ERROR: .*nowhere"):
-        bundle.build(source, tmp_path / "bundles")
+    with pytest.raises(ProjectError, match=r"requirements.txt: cannot be installed: ERROR: .*nowhere"):
+        build(source, tmp_path / "bundles")
     assert list((tmp_path / "bundles" / "f").iterdir()) == []
 
 
 def test_a_rebuild_replaces_the_whole_bundle(tmp_path: Path) -> None:
     source = function(tmp_path / "f", "name: team/f\nversion: '2'\ncmd: [cat]\n", old_txt="old")
-    reference, first = bundle.build(source, tmp_path / "bundles")
+    reference, first = build(source, tmp_path / "bundles")
     (source / "old.txt").unlink()
     (source / "new.txt").write_text("new")
-    again, second = bundle.build(source, tmp_path / "bundles")
+    again, second = build(source, tmp_path / "bundles")
     assert reference == again == "team/f:2"
     assert first.folder == second.folder == bundle.locate(tmp_path / "bundles", reference)
     assert {path.name for path in second.files.iterdir()} == {"func.yaml", "new.txt"}
@@ -94,15 +99,15 @@ def test_builds_of_one_name_at_once_leave_one_whole_bundle(tmp_path: Path) -> No
     failures: list[BaseException] = []
     together = threading.Barrier(count)
 
-    def build(number: int) -> None:
+    def work(number: int) -> None:
         try:
             together.wait()
             for _ in range(5):
-                bundle.build(tmp_path / f"f{number}", tmp_path / "bundles")
+                build(tmp_path / f"f{number}", tmp_path / "bundles")
         except BaseException as exc:
             failures.append(exc)
 
-    threads = [threading.Thread(target=build, args=(number,)) for number in range(count)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -124,3 +129,45 @@ def test_a_reference_never_leaves_the_store(tmp_path: Path, image: str) -> None:
 def test_a_folder_with_a_bad_manifest_is_no_bundle(tmp_path: Path, text: str) -> None:
     (tmp_path / bundle.MANIFEST).write_text(text)
     assert bundle.load(tmp_path) is None
+
+
+def test_the_content_tells_whether_a_rebuild_changed_anything(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "name: f\ncmd: [cat]\n", part_txt="one")
+    _, first = build(source, tmp_path / "bundles")
+    _, same = build(source, tmp_path / "bundles")
+    (source / "part.txt").write_text("two")
+    _, other = build(source, tmp_path / "bundles")
+    assert first.manifest.content == same.manifest.content != other.manifest.content
+
+
+def test_build_commands_run_first_and_a_failed_one_keeps_the_former_bundle(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "name: f\ncmd: [cat]\nbuild: [echo made >made.txt]\n")
+    reference, made = build(source, tmp_path / "bundles")
+    assert (made.files / "made.txt").read_text() == "made\n"
+    (source / "func.yaml").write_text("name: f\ncmd: [cat]\nbuild: [rm made.txt, 'exit 3']\n")
+    with pytest.raises(ProjectError, match="build: 'exit 3' ended with status 3"):
+        build(source, tmp_path / "bundles")
+    folder = bundle.locate(tmp_path / "bundles", reference)
+    assert folder is not None
+    assert (folder / "function" / "made.txt").exists()
+
+
+def test_a_function_with_a_dockerfile_is_no_bundle(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "name: f\nruntime: docker\n")
+    with pytest.raises(ProjectError, match="becomes an image"):
+        build(source, tmp_path / "bundles")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "command"),
+    [
+        ("runtime: python\n", ["-m", "hearth_fdk", "func.py"]),
+        ("runtime: python3\ncmd: main.py --fast\n", ["-m", "hearth_fdk", "main.py", "--fast"]),
+        ("runtime: python\nentrypoint: python3 func.py\n", ["func.py"]),
+    ],
+)
+def test_a_python_function_runs_with_the_python_that_built_it(tmp_path: Path, recipe: str, command: list[str]) -> None:
+    _, made = build(function(tmp_path / "f", recipe), tmp_path / "bundles")
+    assert made.manifest.cmd[1:] == command
+    assert Path(made.manifest.cmd[0]).exists()
+    assert (made.folder / "packages" / "hearth_fdk" / "__init__.py").exists()

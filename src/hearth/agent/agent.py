@@ -197,15 +197,17 @@ class Agent:
     async def refresh(self, app_name: str, path: str | None = None) -> None:
         """Look at the definition of a route, or of all routes of an app, again.
 
-        Where it is no more, or shapes its containers in another way, idle containers end now, busy ones after their
-        call.
+        Where it is no more, or shapes its containers in another way, or its image was built anew under the same name,
+        idle containers end now, busy ones after their call.
         """
         for key in [key for key in self._functions if key[0] == app_name and path in (None, key[1])]:
             try:
-                self.function(await self._access.get_app(app_name), await self._access.get_route(*key))
+                function = self.function(await self._access.get_app(app_name), await self._access.get_route(*key))
+                if (launcher := self._hot.get(function.key)) is not None:
+                    await launcher.retire_stale()
             except (AppsNotFound, RoutesNotFound):
-                if (function := self._functions.pop(key, None)) is not None:
-                    self._drain_function(function)
+                if (gone := self._functions.pop(key, None)) is not None:
+                    self._drain_function(gone)
             except HearthError as exc:
                 _log.warning("definition not looked at again", app_name=app_name, path=key[1], error=str(exc))
 

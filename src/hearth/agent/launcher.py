@@ -142,6 +142,12 @@ class HotLauncher:
             if hot.state is ContainerState.IDLE:
                 hot.retire("function changed")
 
+    async def retire_stale(self) -> None:
+        """End containers whose image was built anew under the same name: idle ones now, busy ones after their call."""
+        for hot in [hot for hot in self.containers if hot.state in (ContainerState.IDLE, ContainerState.BUSY)]:
+            if await self._host.driver.is_stale(hot.container):
+                hot.retire("image built anew")
+
     def revive(self) -> None:
         """The function is the current one again."""
         self._obsolete = False

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from hearth import settings
+from hearth import projects, settings
+from hearth.drivers.docker.build import build_image
 from hearth.drivers.process import bundle
 
+Driver = Annotated[
+    Literal["process", "docker"] | None,
+    typer.Option("--driver", help="A bundle (process) or an image (docker); FN_DRIVER if missing.", show_default=False),
+]
 
-def build(folder: Annotated[Path, typer.Argument(help="A folder with a func.yaml.")] = Path()) -> None:
-    """Make a bundle of a folder; a route whose image is the printed reference runs it."""
-    reference, made = bundle.build(folder, settings.load().bundles)
-    typer.echo(f"built {reference} in {made.folder}")
+
+def build(
+    folder: Annotated[Path, typer.Argument(help="A folder with a func.yaml.")] = Path(),
+    driver: Driver = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="An image: run every step again.")] = False,
+    build_arg: Annotated[list[str] | None, typer.Option("--build-arg", help="NAME=VALUE for a Dockerfile.")] = None,
+) -> None:
+    """Make a bundle or an image of a folder; a route whose image is the printed reference runs it."""
+    func = load(folder)
+    if (driver or settings.load().driver) == "docker" or (driver is None and func.kind == "docker"):
+        typer.echo(f"built image {build_image(func, no_cache=no_cache, build_args=tuple(build_arg or ()))}")
+    else:
+        made = bundle.build(func, settings.load().bundles)
+        typer.echo(f"built {func.image()} in {made.folder}")
+
+
+def load(folder: Path) -> projects.FuncFile:
+    """The function of a folder; what is odd in its file is said on stderr."""
+    func = projects.load(folder)
+    for warning in func.warnings:
+        typer.echo(f"hearth: {warning}", err=True)
+    return func

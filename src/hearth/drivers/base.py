@@ -261,6 +261,10 @@ class Driver(abc.ABC):
             DriverUnavailable: It does not.
         """
 
+    async def is_stale(self, container: Container) -> bool:
+        """Whether its image was built anew since it was made; false where that cannot be told."""
+        return False
+
     @abc.abstractmethod
     async def close(self) -> None:
         """Release connections and background work. Every container has been removed before."""

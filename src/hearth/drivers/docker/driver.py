@@ -28,6 +28,7 @@ from hearth.drivers.docker.errors import CONFLICT, NOT_FOUND, phase
 from hearth.drivers.docker.images import Images
 from hearth.drivers.docker.references import InvalidReference, Reference, parse
 from hearth.drivers.docker.removal import Remover
+from hearth.drivers.docker.retries import ENGINE_ERRORS
 from hearth.telemetry.tracing import span
 
 NODE_LABEL: Final = "hearth.node"
@@ -131,6 +132,16 @@ class DockerDriver(Driver):
         if made is None:
             raise ImageError(spec.image, "the image vanished after it was pulled")
         return made
+
+    async def is_stale(self, container: Container) -> bool:
+        """Compare the image that it was made of with the one that has its name now."""
+        docker = self._opened().engine.docker
+        try:
+            made = await docker.containers.get(container.id)
+            now = await docker.images.inspect(made["Config"]["Image"])
+        except ENGINE_ERRORS:
+            return False
+        return bool(now["Id"] != made["Image"])
 
     async def _make(self, opened: _Open, spec: ContainerSpec, reference: Reference) -> Container | None:
         """A container, or ``None`` if its image is not here."""

@@ -6,16 +6,14 @@ import contextlib
 import fcntl
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
-import yaml
 
-from hearth.models.errors import HearthError
+from hearth.projects import FuncFile, ProjectError, staging
 
 MANIFEST: Final = "bundle.json"
 #: Where a bundle's own files are, and where its installed requirements are.
@@ -24,33 +22,17 @@ _PACKAGES: Final = "packages"
 _REFERENCE: Final = re.compile(r"([a-z0-9][a-z0-9._/-]*?)(?::([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?", re.ASCII)
 
 
-class BundleError(HearthError):
-    """A folder cannot become a bundle; the text names the file, the field and what to do."""
-
-
-class Recipe(msgspec.Struct, forbid_unknown_fields=False):
-    """What ``func.yaml`` says. ``memory`` is MiB, ``timeout`` and ``idle_timeout`` are seconds."""
-
-    name: str
-    version: str = "latest"
-    runtime: Literal["python", "exec"] = "exec"
-    cmd: list[str] = msgspec.field(default_factory=list)
-    format: Literal["default", "http", "json"] = "default"
-    memory: int = 128
-    timeout: int = 30
-    idle_timeout: int = 30
-
-
 class Manifest(msgspec.Struct, kw_only=True):
-    """How a bundle is run. ``roots``: folders outside the system's that the command needs to see."""
+    """How a bundle is run.
+
+    ``roots``: folders outside the system's that the command needs to see. ``content``: a digest of all the files;
+    another text once the bundle was built from something else.
+    """
 
     cmd: list[str]
     env: dict[str, str] = msgspec.field(default_factory=dict)
     roots: list[str] = msgspec.field(default_factory=list)
-    format: str = "default"
-    memory: int = 128
-    timeout: int = 30
-    idle_timeout: int = 30
+    content: str = ""
 
 
 class Bundle:
@@ -83,33 +65,33 @@ def load(folder: Path) -> Bundle | None:
     return Bundle(folder.resolve(), manifest)
 
 
-def build(source: Path, bundles: Path) -> tuple[str, Bundle]:
-    """Make the bundle of a folder, replacing one of the same name and version; its reference, and the bundle.
+def build(func: FuncFile, bundles: Path) -> Bundle:
+    """Make the bundle of a function, replacing the one of its name and version only when it is whole.
+
+    Its requirements are installed with this Python's pip; a folder ``wheels`` in the function's is taken instead of
+    an index.
 
     Raises:
-        BundleError: What is wrong with the folder.
+        ProjectError: What is wrong with the folder.
     """
-    recipe = read_recipe(source)
-    reference = f"{recipe.name}:{recipe.version}"
-    target = locate(bundles, reference)
+    target = locate(bundles, func.image())
     if target is None:
-        raise BundleError(
-            f"{source / 'func.yaml'}: name and version: {reference!r} is no image reference; "
-            "a name has small letters, digits and . _ - /, a version has no /"
-        )
+        raise ProjectError(f"{func.file}: {func.image()!r} is no name of a bundle")
+    staging.run_build_commands(func)
     try:
-        return reference, _build(recipe, source, target)
+        return _build(func, target)
     except OSError as exc:
-        raise BundleError(f"{target}: {exc.strerror or exc}; the bundle was not built") from exc
+        raise ProjectError(f"{target}: {exc.strerror or exc}; the bundle was not built") from exc
 
 
-def _build(recipe: Recipe, source: Path, target: Path) -> Bundle:
+def _build(func: FuncFile, target: Path) -> Bundle:
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
     try:
         made.chmod(0o755)
-        shutil.copytree(source, made / _FILES, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-        manifest = _manifest(recipe, source, made)
+        staging.copy_files(func.folder, made / _FILES)
+        manifest = _manifest(func, made)
+        manifest.content = staging.digest(made, msgspec.json.encode(manifest))
         (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         _swap_in(made, target)
     except BaseException:
@@ -118,54 +100,23 @@ def _build(recipe: Recipe, source: Path, target: Path) -> Bundle:
     return Bundle(target, manifest)
 
 
-def read_recipe(source: Path) -> Recipe:
-    """The ``func.yaml`` of a folder.
-
-    Raises:
-        BundleError: It is missing or wrong.
-    """
-    file = source / "func.yaml"
-    try:
-        return msgspec.convert(yaml.safe_load(file.read_text()), Recipe)
-    except FileNotFoundError:
-        raise BundleError(f"{file}: not found; a function's folder holds a func.yaml with name and version") from None
-    except (OSError, yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as exc:
-        raise BundleError(f"{file}: {exc}") from exc
-
-
-def _manifest(recipe: Recipe, source: Path, made: Path) -> Manifest:
-    manifest = Manifest(
-        cmd=recipe.cmd,
-        format=recipe.format,
-        memory=recipe.memory,
-        timeout=recipe.timeout,
-        idle_timeout=recipe.idle_timeout,
+def _manifest(func: FuncFile, made: Path) -> Manifest:
+    if func.kind == "docker":
+        raise ProjectError(
+            f"{func.file}: runtime: a function with a Dockerfile becomes an image (hearth build --driver docker)"
+        )
+    if func.kind != "python":
+        if not func.command:
+            raise ProjectError(f"{func.file}: cmd: missing; runtime exec needs cmd: [program, argument, ...]")
+        return Manifest(cmd=list(func.command))
+    interpreter = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    staging.copy_kit(made / _PACKAGES)
+    staging.install_requirements(func, made / _PACKAGES)
+    return Manifest(
+        cmd=staging.python_command(func, str(interpreter)),
+        env={"PYTHONPATH": f"../{_PACKAGES}", **staging.PYTHON_ENVIRONMENT},
+        roots=[sys.base_prefix],
     )
-    if recipe.runtime == "python":
-        interpreter = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
-        manifest.cmd = [str(interpreter), *(recipe.cmd or ["func.py"])]
-        manifest.env = {"PYTHONPATH": f"../{_PACKAGES}", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-        manifest.roots = [sys.base_prefix]
-        _install_requirements(source / "requirements.txt", made / _PACKAGES)
-    elif not recipe.cmd:
-        raise BundleError(f"{source / 'func.yaml'}: cmd: missing; runtime exec needs cmd: [program, argument, ...]")
-    return manifest
-
-
-def _install_requirements(requirements: Path, packages: Path) -> None:
-    packages.mkdir()
-    if not requirements.exists():
-        return
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    done = subprocess.run(
-        [*command, "--target", str(packages.resolve()), "--requirement", requirements.name],
-        capture_output=True,
-        text=True,
-        cwd=requirements.parent,  # a path in it, ./wheels/own.whl, is meant from where it is written
-    )
-    if done.returncode:
-        said = [line for line in done.stderr.strip().splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
-        raise BundleError(f"{requirements}: cannot be installed: {' '.join(said)}")
 
 
 def _swap_in(made: Path, target: Path) -> None:

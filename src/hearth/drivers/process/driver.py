@@ -78,6 +78,7 @@ class ProcessDriver(Driver):
         self._groups: cgroups.Groups | None = None
         self._inherited: list[int] = []
         self._alive: set[ProcessContainer] = set()
+        self._contents: dict[str, tuple[str, str]] = {}
         self.capabilities = self._capabilities()
 
     def __repr__(self) -> str:
@@ -113,6 +114,7 @@ class ProcessDriver(Driver):
             raise ImageNotFound(spec.image, "no such bundle")
         group = self._group(spec)
         command = self._command(plan, spec, group)
+        self._contents[spec.id] = spec.image, plan.found.manifest.content
         container = ProcessContainer(
             spec.id,
             command,
@@ -121,10 +123,23 @@ class ProcessDriver(Driver):
             spec.memory_mib,
             self._clock,
             self._limits,
-            self._alive.discard,
+            self._forget,
         )
         self._alive.add(container)
         return container
+
+    async def is_stale(self, container: Container) -> bool:
+        """Compare the digest of what it runs with that of what lies there now."""
+        if container.id not in self._contents:
+            return False
+        image, content = self._contents[container.id]
+        folder = bundle.locate(self._bundles, image)
+        found = None if folder is None else await asyncio.to_thread(bundle.load, folder)
+        return found is not None and found.manifest.content != content
+
+    def _forget(self, container: ProcessContainer) -> None:
+        self._alive.discard(container)
+        self._contents.pop(container.id, None)
 
     async def _remove_leftovers(self) -> None:
         left = [] if self._groups is None else await asyncio.to_thread(self._groups.leftovers)

@@ -1,0 +1,31 @@
+"""``python -m hearth_fdk func.py``: run a program, and serve the handler that it marked with ``@function``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+
+from hearth_fdk import registry
+from hearth_fdk.serving import run
+
+
+def main() -> None:
+    """Run the program of the command line; a program that serves calls by itself just runs."""
+    if len(sys.argv) < 2:
+        sys.exit("usage: python -m hearth_fdk func.py [argument ...]")
+    del sys.argv[0]
+    program = sys.argv[0]
+    module = types.ModuleType("__main__")
+    module.__file__ = program
+    sys.path[0] = os.path.dirname(os.path.abspath(program))
+    sys.modules["__main__"] = module
+    with open(program, "rb") as file:
+        code = compile(file.read(), program, "exec")
+    exec(code, module.__dict__)
+    handler = registry.take()
+    if handler is not None:
+        run(handler)
+
+
+main()
