@@ -8,13 +8,19 @@ import typer
 
 from hearth import FN_VERSION, __version__
 from hearth.cli.build import build
+from hearth.cli.check import check
+from hearth.cli.dev import dev
 from hearth.cli.migrate import migrate
+from hearth.cli.run import run
 from hearth.cli.start import start
 from hearth.models.errors import HearthError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(start)
 app.command()(build)
+app.command()(run)
+app.command()(dev)
+app.command("test")(check)
 app.add_typer(migrate, name="migrate")
 
 

@@ -41,6 +41,18 @@ def copy_files(source: Path, target: Path) -> None:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_OUT))
 
 
+def digest_of_sources(folder: Path) -> str:
+    """A digest of what a build would copy: of a build's own traces only those that are files of the function."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
+            for piece in ("/".join(parts).encode(), path.read_bytes()):
+                found.update(len(piece).to_bytes(8, "big"))
+                found.update(piece)
+    return found.hexdigest()
+
+
 def copy_kit(packages: Path) -> None:
     """Put ``hearth_fdk`` among the function's packages."""
     kit = Path(hearth_fdk.__file__).parent

@@ -1,0 +1,227 @@
+"""hearth run, hearth test and hearth dev: the platform's own behaviour for one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+
+import httpx
+import pytest
+from tests.support.base_image import base_image
+from tests.support.node import HEARTH
+
+FUNCTION = """
+import sys
+from hearth_fdk import Answer, Context, function
+
+WORD = "one"
+
+@function
+def handle(ctx: Context, body: dict) -> object:
+    print("body has", len(body), "fields")
+    if body.get("fail"):
+        raise RuntimeError("on purpose")
+    if body.get("teapot"):
+        return Answer("tea", 418, {"X-Pot": "yes"})
+    return {"word": WORD, "colour": ctx.config.get("COLOUR", ""), "path": ctx.path, "method": ctx.method,
+            "type": ctx.headers["content-type"], "one": ctx.headers.get("x-one", ""), "format": ctx.config["FN_FORMAT"]}
+"""
+
+CASES = """
+tests:
+  - name: greets
+    json: {a: 1}
+    config: {COLOUR: blue}
+    expect:
+      json: {word: one, colour: blue, path: /f, method: POST, type: application/json, one: "", format: json}
+      headers: {content-type: application/json}
+      log: body has 1 fields
+  - name: has its own colour again
+    expect:
+      json: {word: one, colour: red, path: /f, method: POST, type: application/json, one: "", format: json}
+  - name: is a teapot
+    body: '{"teapot": true}'
+    expect: {status: 418, body: tea, headers: {X-Pot: "yes"}}
+"""
+
+
+def hearth(*arguments: object, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "DOCKER_BUILDKIT": "0", **environment}
+    return subprocess.run(
+        [HEARTH, *map(str, arguments)], input=stdin, capture_output=True, text=True, env=variables, timeout=120
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "f"
+    made.mkdir()
+    (made / "func.py").write_text(FUNCTION)
+    (made / "func.yaml").write_text("runtime: python\nformat: json\nconfig: {COLOUR: red}\n")
+    (made / "test.yaml").write_text(CASES)
+    return made
+
+
+def test_run_prints_the_answer_and_the_log_apart(folder: Path) -> None:
+    done = hearth("run", folder, "-e", "COLOUR=green", "-H", "X-One: 1", "--method", "PUT", stdin='{"a": 1}')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "word": "one",
+        "colour": "green",
+        "path": "/f",
+        "method": "PUT",
+        "type": "application/json",
+        "one": "1",
+        "format": "json",
+    }
+    assert done.stderr == "body has 1 fields\n"
+    assert not (folder / "data").exists()
+
+
+def test_run_fails_with_the_traceback_where_the_function_does(folder: Path) -> None:
+    done = hearth("run", folder, stdin='{"fail": true}')
+    assert done.returncode == 1
+    assert "RuntimeError: on purpose" in done.stderr
+    assert done.stderr.endswith("hearth: status 500\n")
+
+
+def test_run_runs_any_program(tmp_path: Path) -> None:
+    (tmp_path / "func.yaml").write_text("name: shout\ncmd: tr a-z A-Z\n")
+    assert hearth("run", tmp_path, stdin="hello").stdout == "HELLO"
+
+
+def test_run_says_what_is_wrong_in_one_line(folder: Path) -> None:
+    assert hearth("run", folder, "-e", "COLOUR").stderr == "hearth: --env 'COLOUR': expected NAME=VALUE\n"
+    (folder / "func.yaml").write_text("memory: x\n")
+    assert "func.yaml:1: memory: 'x' is no whole number" in hearth("run", folder).stderr
+
+
+def test_run_and_test_with_docker(docker: None, folder: Path) -> None:
+    (folder / "func.yaml").write_text(
+        f"name: kit-run\npath: f\nruntime: python\nformat: json\nrun_image: {base_image()}\nconfig: {{COLOUR: red}}\n"
+    )
+    done = hearth("test", "--driver", "docker", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("3 passed, 0 failed, 0 skipped\n")
+
+
+def test_cases_pass(folder: Path) -> None:
+    done = hearth("test", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split(" (")[0] for line in done.stdout.splitlines()] == [
+        "ok    greets",
+        "ok    has its own colour again",
+        "ok    is a teapot",
+        "3 passed, 0 failed, 0 skipped",
+    ]
+
+
+def test_cases_fail_with_what_was_not_as_expected(folder: Path) -> None:
+    (folder / "test.yaml").write_text(
+        "tests:\n- {body: '{\"teapot\": 1}', expect: {body: coffee, headers: {X-Pot: no}, log: nothing, json: 1}}\n"
+        "- {}\n"
+    )
+    done = hearth("test", folder)
+    assert done.returncode == 1
+    for text in (
+        "FAIL  case 1",
+        "expected 200, got 418",
+        "'coffee', got 'tea'",
+        "X-Pot: expected 'no'",
+        "json: expected 1",
+    ):
+        assert text in done.stdout
+    assert "log: expected 'nothing' in it, got 'body has 1 fields\\n'" in done.stdout
+    assert "ok    case 2" in done.stdout
+    told = json.loads(hearth("test", "--output", "json", folder).stdout)["tests"]
+    assert [bool(test["wrong"]) for test in told] == [True, False]
+
+
+def test_cases_of_fn_are_understood(folder: Path) -> None:
+    (folder / "test.yaml").unlink()
+    cases = [
+        {"name": "tea", "input": {"body": {"a": 1}}, "output": {"body": {"word": "two"}}, "env": {"COLOUR": "blue"}},
+        {"name": "fails", "input": {"body": '{"fail": true}'}, "err": "on purpose"},
+        {"name": "does not fail", "input": {"body": ""}, "err": "on purpose"},
+    ]
+    (folder / "test.json").write_text(json.dumps({"tests": cases}, indent="\t"))
+    told = json.loads(hearth("test", "--output", "json", folder).stdout)["tests"]
+    assert [bool(test["wrong"]) for test in told] == [True, False, True]
+    assert told[0]["wrong"][0].startswith('json: expected {"word": "two"}, got')
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "test.yaml: not found; it lists the cases under tests:"),
+        ("tests: []\n", "tests: there are none"),
+        ("tests:\n- {expect: {status: ok}}\n", "test.yaml:2: tests[0].expect.status: 'ok' is no whole number"),
+        ("tests:\n- {expekt: {}}\n", "unknown field, ignored; perhaps expect was meant"),
+    ],
+)
+def test_what_is_wrong_with_cases_is_said(folder: Path, text: str | None, message: str) -> None:
+    (folder / "test.yaml").unlink() if text is None else (folder / "test.yaml").write_text(text)
+    assert message in hearth("test", folder).stderr
+
+
+class Dev:
+    """A running hearth dev, and what it says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [HEARTH, "dev", folder, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.said: dict[str, Queue[str]] = {}
+        self.threads: list[threading.Thread] = []
+        for name in ("stdout", "stderr"):
+            self.said[name] = Queue()
+            self.threads.append(threading.Thread(target=self._listen, args=(name,)))
+            self.threads[-1].start()
+        self.url = self.next("stdout").removeprefix("serving ")
+
+    def _listen(self, name: str) -> None:
+        with getattr(self.process, name) as stream:
+            for line in stream:
+                self.said[name].put(line.rstrip("\n"))
+
+    def next(self, name: str) -> str:
+        return self.said[name].get(timeout=30)
+
+    def until(self, text: str) -> str:
+        while text not in (line := self.next("stderr")):
+            pass
+        return line
+
+
+@pytest.fixture
+def dev(folder: Path) -> Iterator[Dev]:
+    running = Dev(folder)
+    yield running
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(30) == 0
+    for thread in running.threads:
+        thread.join()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(running.url)
+
+
+def test_dev_serves_what_was_saved_last_and_shows_logs_and_faults(dev: Dev, folder: Path) -> None:
+    assert httpx.post(dev.url, json={}).json()["word"] == "one"
+    dev.until("body has 0 fields")
+    (folder / "func.py").write_text(FUNCTION.replace('"one"', '"two"'))
+    assert dev.next("stdout") == f"serving {dev.url}"
+    assert httpx.post(dev.url, json={}).json()["word"] == "two"
+    assert httpx.post(dev.url, json={"fail": 1}).status_code == 500
+    dev.until("RuntimeError: on purpose")
+    (folder / "func.yaml").write_text("memory: x\n")
+    dev.until("func.yaml:1: memory: 'x'")
+    assert httpx.post(dev.url, json={}).json()["word"] == "two"  # what was there goes on serving
+    (folder / "func.yaml").write_text("name: f\nruntime: python\nformat: http\n")
+    assert dev.next("stdout") == f"serving {dev.url}"
+    assert httpx.post(dev.url, json={}).json()["format"] == "http"
