@@ -10,6 +10,7 @@ from hearth import FN_VERSION, __version__
 from hearth.cli.build import build
 from hearth.cli.check import check
 from hearth.cli.dev import dev
+from hearth.cli.doctor import doctor
 from hearth.cli.migrate import migrate
 from hearth.cli.run import run
 from hearth.cli.start import start
@@ -21,6 +22,7 @@ app.command()(build)
 app.command()(run)
 app.command()(dev)
 app.command("test")(check)
+app.command()(doctor)
 app.add_typer(migrate, name="migrate")
 
 

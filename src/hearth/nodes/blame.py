@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Final
 
 from hearth.models.errors import StartUpError, StoreUnavailable
+
+#: Variable and advice of each store.
+DATABASE: Final = ("FN_DB_URL", "start the database, or name another one: sqlite3://, postgres:// or mysql://")
+QUEUE: Final = ("FN_MQ_URL", "start the queue, or name another one: bolt://, redis:// or memory://")
+LOG_STORE: Final = ("FN_LOGSTORE_URL", "start the log store, or name another one: s3:// or a database")
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from hearth.logstores.base import LogStore
 from hearth.logstores.open import open_logstore
 from hearth.models.errors import InvokeNotSupported, StartUpError
 from hearth.models.ids import IdGenerator, machine_id
-from hearth.nodes.blame import blamed
+from hearth.nodes.blame import DATABASE, LOG_STORE, QUEUE, blamed
 from hearth.nodes.drivers import open_driver
 from hearth.nodes.node import Node
 from hearth.nodes.options import Options
@@ -164,16 +164,16 @@ async def _open_stores(stack: AsyncExitStack, settings: Settings, options: Optio
         kind = "Api" if settings.node_type == API else "Full"
         raise StartUpError(f"{kind} nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL.")
     if (datastore := options.datastore) is None:
-        with blamed("FN_DB_URL", "start the database, or name another one: sqlite3://, postgres:// or mysql://"):
+        with blamed(*DATABASE):
             datastore = TracedDatastore(await open_datastore(settings.database, wait_s=settings.db_wait_s))
         stack.push_async_callback(datastore.close)
     logs = options.logs
     if logs is None and settings.logstore_url:
-        with blamed("FN_LOGSTORE_URL", "start the log store, or name another one: s3:// or a database"):
+        with blamed(*LOG_STORE):
             logs = await open_logstore(settings.logstore_url, wait_s=settings.db_wait_s)
         stack.push_async_callback(logs.close)
     if (queue := options.queue) is None:
-        with blamed("FN_MQ_URL", "start the queue, or name another one: bolt://, redis:// or memory://"):
+        with blamed(*QUEUE):
             queue = await open_queue(settings.queue, clock, visibility_s=settings.visibility_s)
         stack.push_async_callback(queue.close)
     access = LocalAccess(datastore, queue, clock, logs)

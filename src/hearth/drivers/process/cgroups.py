@@ -106,6 +106,11 @@ class Groups:
         self._version = version
 
     @property
+    def version(self) -> int:
+        """Of the control groups: 1 or 2."""
+        return self._version
+
+    @property
     def limits_pids(self) -> bool:
         """How many processes a group has can be limited."""
         return "pids" in self._roots
