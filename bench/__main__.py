@@ -1,132 +1,95 @@
-"""Warm calls against the function's own process, and cold starts of each driver, in one run.
+"""One run of all that is measured: ``make bench`` (quick) and ``make bench-full``.
 
-``make bench`` prints a table. Rounds of the compared things are interleaved, so that a busy machine is busy for all.
+Prints a table of ratios; ``--json`` and ``--plots`` keep the figures. Rounds of what is compared are interleaved, so
+that a busy machine is busy for all. ``BENCH_REFERENCE_URL``, the URL of a route of another platform with the same
+function, puts that beside it.
 """
 
 from __future__ import annotations
 
-import http.client
+import argparse
 import json
-import statistics
+import os
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from tests.support.docker_images import python_image
-from tests.support.node import MULTI, RunningNode, build_multi, running_node
+from tests.support.node import MULTI
 
-ROUNDS, CALLS, STARTS = 5, 300, 7
-BODY = json.dumps({"echo": "x"}).encode()
+from bench.cold import cold
+from bench.figures import Figures
+from bench.limits import Direct
+from bench.node import api, start
+from bench.scale import scale
+from bench.warm import warm
 
-
-class Direct:
-    """The function's process, called over its own pipes: the limit of what a platform can reach."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, MULTI], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"FN_FORMAT": "http"}
-        )
-
-    def __call__(self) -> None:
-        """One call."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(b"POST / HTTP/1.1\r\nFn_call_id: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
-        stdin.flush()
-        length = 0
-        while (line := stdout.readline().strip()) != b"":
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.split(b":")[1])
-        stdout.read(length)
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.communicate()
-
-
-class Through:
-    """The same function behind a node, over one kept connection."""
-
-    def __init__(self, node: RunningNode, path: str) -> None:
-        address = urlsplit(node.url)
-        assert address.hostname is not None
-        self.connection = http.client.HTTPConnection(address.hostname, address.port)
-        self.path = path
-
-    def __call__(self) -> None:
-        """One call."""
-        self.connection.request("POST", self.path, BODY)
-        answer = self.connection.getresponse()
-        answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"{self.path}: {answer.status}")
-
-
-def per_call_ms(call: Callable[[], None]) -> float:
-    """Milliseconds of one call in a round."""
-    begun = time.perf_counter()
-    for _ in range(CALLS):
-        call()
-    return (time.perf_counter() - begun) * 1000 / CALLS
-
-
-def cold_ms(node: RunningNode) -> list[float]:
-    """Milliseconds of calls that each need a new container."""
-    path = node.route("cold", "default")
-    taken = []
-    for _ in range(STARTS):
-        begun = time.perf_counter()
-        if node.call(path, echo="x").status_code != 200:
-            raise RuntimeError("the cold call failed")
-        taken.append((time.perf_counter() - begun) * 1000)
-    return taken
-
-
-def own_start_ms() -> list[float]:
-    """Milliseconds of the function's process alone, from start to its answer."""
-    taken = []
-    for _ in range(STARTS):
-        begun = time.perf_counter()
-        subprocess.run([sys.executable, MULTI], input=BODY, stdout=subprocess.DEVNULL, env={}, check=True)
-        taken.append((time.perf_counter() - begun) * 1000)
-    return taken
-
-
-def measure(driver: str, image: str, data: Path) -> None:
-    """Print one driver's figures."""
-    direct = Direct()
-    with running_node(driver, data, image) as node:
-        calls = {name: Through(node, node.route(name, name)) for name in ("http", "json")}
-        for call in (direct, *calls.values()):
-            call()
-        rounds = [
-            {"direct": per_call_ms(direct), **{n: per_call_ms(c) for n, c in calls.items()}} for _ in range(ROUNDS)
-        ]
-        cold, own = cold_ms(node), own_start_ms()
-    direct.close()
-    for name in calls:
-        ratios = [one[name] / one["direct"] for one in rounds]
-        spread = f"{min(ratios):.1f} to {max(ratios):.1f}"
-        print(f"| {driver} | warm {name} call / direct call | {statistics.median(ratios):.1f} | {spread} |")
-    base = statistics.median(own)
-    ratio, spread = statistics.median(cold) / base, f"{min(cold) / base:.1f} to {max(cold) / base:.1f}"
-    print(f"| {driver} | cold call / own start of the function | {ratio:.1f} | {spread} |", flush=True)
+PARTS = ("direct", "warm", "cold", "api", "start", "scale")
+QUICK = {"connections": (1, 8, 32), "rounds": 3, "seconds": 2.0}
+FULL = {"connections": (1, 8, 32, 128, 512), "rounds": 5, "seconds": 4.0}
 
 
 def main() -> None:
-    """Measure every driver that is here."""
-    print("| driver | what | median | spread |\n|---|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder)
-        measure("process", build_multi(data, data / "source"), data)
-        if subprocess.run(["docker", "version"], capture_output=True).returncode == 0:
-            measure("docker", python_image(MULTI), data)
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="all loads, more rounds; about half an hour")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given again")
+    parser.add_argument("--json", type=Path, help="keep the figures in this file")
+    parser.add_argument("--plots", type=Path, help="draw them into this folder")
+    given = parser.parse_args()
+    size = FULL if given.full else QUICK
+    parts = given.only or [part for part in PARTS if part != "scale" or given.full]
+    figures = Figures()
+    for part in parts:
+        _run(part, figures, size)
+    print(figures.table())
+    if given.json:
+        given.json.write_text(json.dumps(figures.as_json(), indent=1))
+    if given.plots:
+        from bench.plots import draw  # takes a second to import
+
+        draw(figures, given.plots)
+
+
+def _run(part: str, figures: Figures, size: dict[str, object]) -> None:
+    rounds, seconds = int(str(size["rounds"])), float(str(size["seconds"]))
+    drivers = ["process", *(["docker"] if _has_docker() else [])]
+    if part == "direct":
+        _direct(figures, rounds)
+    elif part == "warm":
+        warm(
+            figures,
+            connections=size["connections"],  # type: ignore[arg-type]  # a tuple of numbers
+            rounds=rounds,
+            seconds=seconds,
+            drivers=drivers,
+            reference=os.environ.get("BENCH_REFERENCE_URL", ""),
+        )
+    elif part == "cold":
+        for driver in drivers:
+            cold(figures, driver, rounds=rounds * 3)
+    elif part == "api":
+        api(figures, rounds=rounds, seconds=seconds)
+    elif part == "start":
+        start(figures, rounds=rounds)
+    else:
+        scale(figures, seconds=seconds, rounds=rounds)
+
+
+def _direct(figures: Figures, rounds: int) -> None:
+    import time
+
+    calls = {name: Direct(str(MULTI), name) for name in ("http", "json")}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            for _ in range(500):
+                call()
+            figures.add("direct", f"function {name}", "ms", (time.perf_counter() - begun) * 1000 / 500)
+    for call in calls.values():
+        call.close()
+
+
+def _has_docker() -> bool:
+    return subprocess.run(["docker", "version"], capture_output=True).returncode == 0
 
 
 if __name__ == "__main__":

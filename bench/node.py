@@ -1,0 +1,77 @@
+"""A node by itself: its start, its memory, its API."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.support.node import HEARTH, build_multi, running_node
+
+from bench.figures import Figures
+from bench.load import load, memory_mib
+
+_ROUTE = '{"route":{"image":"multi:1","format":"http","timeout":%d}}'
+
+
+def start(figures: Figures, *, rounds: int) -> None:
+    """Seconds from the command to the first 200, and the memory of a node that does nothing."""
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, memory = _start(Path(folder))
+        figures.add("start", "to the first 200", "s", seconds)
+        figures.add("start", "idle memory", "MiB", memory)
+
+
+def api(figures: Figures, *, rounds: int, seconds: float) -> None:
+    """Reads and writes of a route in a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        with running_node("process", data, build_multi(data, data / "source")) as node:
+            node.route("api", "http")
+            url, pid = f"{node.url}/v1/apps/e2e/routes/api", node.process.pid
+            for _ in range(rounds):
+                read = load(url, pid, connections=32, seconds=seconds, method="GET", body="")
+                write = load(url, pid, connections=32, seconds=seconds, method="PATCH", body=_ROUTE % 30)
+                figures.add("API", "reads", "requests/s", read.rate, at=32)
+                figures.add("API", "writes", "requests/s", write.rate, at=32)
+                figures.add("API", "reads", "us CPU each", read.cpu_us, at=32)
+                if read.errors or write.errors:
+                    raise SystemExit(f"bench: {read.errors} reads and {write.errors} writes failed")
+
+
+def _start(data: Path) -> tuple[float, float]:
+    port = _free_port()
+    variables = {**os.environ, "FN_DRIVER": "process", "FN_DATA_DIR": str(data), "FN_PORT": str(port)}
+    begun = time.perf_counter()
+    process = subprocess.Popen([HEARTH, "start"], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not _answers(f"http://127.0.0.1:{port}/version"):
+            if process.poll() is not None:
+                raise SystemExit("bench: the node did not start")
+            time.sleep(0.002)
+        return time.perf_counter() - begun, memory_mib(process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    address = urlsplit(url)
+    try:
+        with socket.create_connection((str(address.hostname), address.port or 80), 5) as connection:
+            connection.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % address.path.encode())
+            return connection.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,35 @@
+"""Draws the figures of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+
+from bench.figures import Figure, Figures
+
+mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "hearth"  # the same figures give the same file
+
+from matplotlib import pyplot as plt  # noqa: E402 - after the choice of what draws
+
+
+def draw(figures: Figures, folder: Path) -> None:
+    """Throughput over connections, as a share of what the proxy reaches, and the processor time of a call."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chart, (rates, costs) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name in dict.fromkeys(one.subject for one in figures.all if one.group == "warm"):
+        points = [one for one in figures.all if one.group == "warm" and one.subject == name]
+        _line(rates, [one for one in points if one.unit == "requests/s"], figures)
+        _line(costs, [one for one in points if one.unit == "us CPU each"], None)
+    for axes, title in ((rates, "requests per second / those of the proxy"), (costs, "CPU of the server, us per call")):
+        axes.set(title=title, xlabel="connections", xscale="log", ylim=(0, None))
+        axes.legend()
+    chart.savefig(folder / "warm.svg", metadata={"Date": None})
+
+
+def _line(axes: plt.Axes, points: list[Figure], figures: Figures | None) -> None:
+    if not points:
+        return
+    values = [sorted(figures.ratios(one))[len(one.samples) // 2] if figures else one.median for one in points]
+    axes.plot([one.at for one in points], values, marker="o", label=points[0].subject)

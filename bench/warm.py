@@ -1,0 +1,85 @@
+"""Warm calls: how many, how long, at which cost, from 1 to 512 connections."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+from tests.support.docker_images import python_image
+from tests.support.node import MULTI, RunningNode, build_multi, running_node
+
+from bench.figures import Figures
+from bench.limits import limit
+from bench.load import load, memory_mib
+
+#: The loop and the pipes with nothing around them: as many processes of the function as are of use.
+_PROXY = ("proxy", "8", str(MULTI))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A server under load."""
+
+    name: str
+    url: str
+    pid: int | None
+    node: RunningNode | None = None
+
+
+def warm(figures: Figures, *, connections: Sequence[int], rounds: int, seconds: float, drivers: Sequence[str],
+         reference: str) -> None:  # fmt: skip
+    """Load each target in turn, round after round."""
+    with contextlib.ExitStack() as stack:
+        targets = list(_targets(stack, drivers, reference))
+        for target in targets:
+            load(target.url, target.pid, connections=8, seconds=1)
+        for _ in range(rounds):
+            for count in connections:
+                for target in targets:
+                    _measure(figures, target, count, seconds)
+        for target in targets:
+            if target.pid is not None:
+                figures.add("after the load", target.name, "MiB", memory_mib(target.pid))
+
+
+def _targets(stack: contextlib.ExitStack, drivers: Sequence[str], reference: str) -> Iterator[Target]:
+    yield Target("raw ASGI", *stack.enter_context(limit("raw")))
+    yield Target("proxy", *stack.enter_context(limit(*_PROXY)))
+    for driver in drivers:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        image = python_image(MULTI) if driver == "docker" else build_multi(data, data / "source")
+        node = stack.enter_context(running_node(driver, data, image))
+        for name in ("http", "json"):
+            url = node.url + node.route(name, name, memory=64)
+            yield Target(f"{driver} {name}", url, node.process.pid, node)
+    if reference:
+        yield Target("reference", reference, None)
+
+
+def _measure(figures: Figures, target: Target, count: int, seconds: float) -> None:
+    before = _starts(target)
+    done = load(target.url, target.pid, connections=count, seconds=seconds)
+    if done.errors:
+        raise SystemExit(f"bench: {target.name}: {done.errors} of {done.requests} requests failed")
+    figures.add("warm", target.name, "requests/s", done.rate, at=count, against="proxy")
+    figures.add("warm", target.name, "ms p50", done.p50_ms, at=count)
+    figures.add("warm", target.name, "ms p99", done.p99_ms, at=count)
+    if target.pid is not None:
+        figures.add("warm", target.name, "us CPU each", done.cpu_us, at=count)
+    if target.node is not None:
+        started = (_starts(target) - before) * 1000 / done.requests
+        figures.add("warm", target.name, "starts per 1,000", started, at=count)
+
+
+def _starts(target: Target) -> float:
+    """Containers started so far."""
+    if target.node is None:
+        return 0.0
+    text = httpx.get(f"{target.node.url}/metrics").text
+    found = re.findall(r"^fn_container_start_duration_seconds_count\{[^}]*\} (\S+)$", text, re.MULTILINE)
+    return sum(map(float, found))
