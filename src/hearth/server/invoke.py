@@ -83,7 +83,7 @@ class InvokeFront:
 
     async def call(self, app_name: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with the function of an app and a path, whatever the request's own path is."""
-        answer = Answer(send, scope["method"])
+        answer = Answer(send, scope["method"], self._clock)
         try:
             await self._invoke(app_name, path, scope, receive, answer)
         except ClientGone:
@@ -145,10 +145,11 @@ class Answer:
     error can still be told while nothing was sent, and a client that has its answer finds the record.
     """
 
-    __slots__ = ("_base", "_bodiless", "_head", "_remaining", "_send", "_status", "_tail", "call", "started")
+    __slots__ = ("_base", "_bodiless", "_clock", "_head", "_remaining", "_send", "_status", "_tail", "call", "started")
 
-    def __init__(self, send: Send, method: str) -> None:
+    def __init__(self, send: Send, method: str, clock: Clock) -> None:
         self.started = False
+        self._clock = clock
         self.call: ActiveCall | None = None
         self._send = send
         self._bodiless = method == "HEAD"
@@ -242,8 +243,13 @@ class Answer:
         self.started = True
         lines = [(name.encode(), value) for name, value in headers]
         if not any(name == "Date" for name, _ in headers):
-            lines.append((b"Date", email.utils.formatdate(usegmt=True).encode()))
+            lines.append((b"Date", _date(self._clock.now_ms() // 1000)))
         await self._send({"type": "http.response.start", "status": self._status, "headers": lines})
+
+
+@functools.lru_cache(maxsize=2)  # once a second, not once a call
+def _date(second: int) -> bytes:
+    return email.utils.formatdate(second, usegmt=True).encode()
 
 
 async def _payload(body: AsgiBody) -> bytes:
