@@ -70,7 +70,11 @@ class LocalAccess(DataAccess):
         return await self._datastore.get_route(app_name, path)
 
     async def finish_many(self, ended: list[EndedCall]) -> None:
-        """Store records and logs: in one transaction, or the records first if the logs are kept elsewhere."""
+        """Store records and logs: in one transaction, or the records first if the logs are kept elsewhere.
+
+        Of a call that has ended twice, because more of its log came, the last is stored.
+        """
+        ended = list({one.call.id: one for one in ended}.values())
         if self._logs is None:
             _tell(ended, await self._datastore.put_calls([(one.call, one.log) for one in ended]))
             return

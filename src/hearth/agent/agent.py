@@ -19,10 +19,11 @@ from hearth.agent.call import (
     deadline_text,
 )
 from hearth.agent.cold import ColdContainer, run_cold
-from hearth.agent.exchange import ContainerGone, Exchange
+from hearth.agent.exchange import ContainerGone, Exchange, catch_up
 from hearth.agent.function import Function
 from hearth.agent.gate import StartGate
 from hearth.agent.host import Host
+from hearth.agent.late import LateLogs
 from hearth.agent.launcher import HotLauncher
 from hearth.agent.life import ContainerCounts
 from hearth.agent.listeners import CallListener, tell_after, tell_before
@@ -111,7 +112,8 @@ class Agent:
             next_id=next_id,
             observe=self.containers.observe,
         )
-        self._recorder = Recorder(access)
+        self._recorder = Recorder(access, clock=clock)
+        self._late = LateLogs(self._recorder, clock, lags=driver.capabilities.stderr_lags)
         self._functions: dict[tuple[str, str], Function] = {}
         self._hot: dict[bytes, HotLauncher] = {}
         self._cold: set[ColdContainer] = set()
@@ -139,6 +141,7 @@ class Agent:
         await self._drained.wait()
         if self._telling:
             await asyncio.wait(self._telling)
+        self._late.close()
         await self._recorder.close()
         await self._group.__aexit__(None, None, None)
         if self._abandon_timer is not None:
@@ -351,6 +354,7 @@ class Agent:
             exchange = Exchange(call, slot.container, fresh=slot.fresh)
             try:
                 await self._start(call)
+                await catch_up(slot.container.stderr)  # what comes by now is not this call's
                 slot.begin(call)
                 with span("agent_hot_exec", app, path):
                     await exchange.run()
@@ -448,7 +452,7 @@ class Agent:
     def _result(self, call: ActiveCall, error: Exception | None) -> EndedCall:
         if call.samples:
             call.record.stats = thin_out(call.samples)
-        return self._ended(call.record, call.log.take(), error)
+        return self._ended(call.record, self._late.take(call.record, call.log), error)
 
     def _ended(self, record: Call, log: bytes, error: Exception | None) -> EndedCall:
         record.completed_at = self._clock.now()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hearth.agent.call import ActiveCall, ResponseSink
-from hearth.drivers.base import Container, Exit, StreamClosed
+from hearth.drivers.base import ByteReader, Container, Exit, StreamClosed
 from hearth.models.errors import ContainerExited, FunctionFailed, HearthError, InvalidResponse, OutOfMemory
 from hearth.protocols.base import Body, Encoder, End, Event, Head, InvalidOutput, is_surplus
 from hearth.telemetry.logs import get_logger
@@ -22,6 +22,8 @@ _INLINE_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 64 * 1024
 #: How long a container that ended its output may take to exit before its answer is judged without an exit code.
 _EXIT_GRACE_S: Final = 1.0
+#: Turns of the loop that stderr is given to come in; a function that writes without a pause is not waited for.
+_TURNS: Final = 64
 
 _log = get_logger(__name__)
 
@@ -77,13 +79,21 @@ class Exchange:
         return self._complete and self._input_written and self._container.stdin.pending == 0 and self._output_is_spent()
 
     async def run(self) -> None:
-        """Run it to the end of the answer.
+        """Run it to the end of the answer; what the function wrote to stderr before that is delivered by then.
 
         Raises:
             ContainerGone: Take another container.
             FunctionFailed: The function exited, or its output is no answer.
             ClientGone: The client left before the end of its body.
         """
+        try:
+            await self._run()
+        except FunctionFailed:
+            await catch_up(self._container.stderr)
+            raise
+        await catch_up(self._container.stderr)
+
+    async def _run(self) -> None:
         # The first piece of the client's body, or its end, comes before the first input byte: a client that never
         # sends its body leaves the container untouched.
         first = self._call.first_piece
@@ -248,6 +258,19 @@ class Exchange:
 
     def _invalid(self, exc: InvalidOutput) -> InvalidResponse:
         return InvalidResponse(self._call.function.protocol.name, str(exc))
+
+
+async def catch_up(stderr: ByteReader) -> None:
+    """Let the loop deliver what has come of a stream that is watched."""
+    for _ in range(_TURNS):
+        if not stderr.unseen():
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        handle = asyncio.get_running_loop().call_soon(turn.set_result, None)
+        try:
+            await turn
+        finally:
+            handle.cancel()
 
 
 def exit_error(ended: Exit) -> FunctionFailed:

@@ -9,6 +9,7 @@ from typing import Protocol
 from hearth.agent.call import ActiveCall
 from hearth.agent.function import Function
 from hearth.agent.host import Host
+from hearth.agent.late import WINDOW_S
 from hearth.agent.life import ContainerState, Observer, container_life
 from hearth.agent.log import LineLog
 from hearth.agent.meters import export_sample
@@ -58,6 +59,7 @@ class HotContainer:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stderr: Callable[[bytes], None] = lambda data: None
         self._between: LineLog | None = None
+        self._late_until = 0.0
         self._samples: list[StatsSample] | None = None
 
     def __repr__(self) -> str:
@@ -148,13 +150,16 @@ class HotContainer:
 
     def attend(self, call: ActiveCall) -> None:
         """What it writes to stderr, and what it uses, belongs to this call now."""
+        self._late_until = 0.0
         self._stderr = call.log.write
         self._samples = call.samples
 
     def give_back(self, *, clean: bool) -> None:
         """The lease ends: idle again, or retired."""
         self._samples = None
-        if self._between is not None:
+        if self._host.driver.capabilities.stderr_lags:
+            self._late_until = self._host.clock.monotonic() + WINDOW_S
+        elif self._between is not None:
             self._stderr = self._between.write
         if not clean or self._doomed is not None:
             self._end(self._doom("exchange was not clean"))
@@ -238,8 +243,12 @@ class HotContainer:
             self._samples.append(sample)
 
     def _take_stderr(self, data: bytes) -> None:
-        if data:
-            self._stderr(data)
+        if not data:
+            return
+        if self._late_until and self._host.clock.monotonic() > self._late_until and self._between is not None:
+            self._late_until = 0.0
+            self._stderr = self._between.write
+        self._stderr(data)
 
     def _take_idle_stdout(self, data: bytes) -> None:
         if not data:

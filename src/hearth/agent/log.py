@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from hearth.telemetry.logs import get_logger
@@ -53,7 +54,7 @@ class CallLog:
         limit: Bytes to keep.
     """
 
-    __slots__ = ("_chunks", "_closed", "_cut", "_limit", "_lines", "_size")
+    __slots__ = ("_chunks", "_cut", "_late", "_limit", "_lines", "_open", "_size")
 
     def __init__(self, lines: LineLog, limit: int = DEFAULT_LIMIT_BYTES) -> None:
         self._lines = lines
@@ -61,12 +62,13 @@ class CallLog:
         self._chunks: list[bytes] = []
         self._size = 0
         self._cut = False
-        self._closed = False
+        self._open = True
+        self._late: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
         """Take some bytes of output."""
         self._lines.write(data)
-        if self._cut or self._closed:
+        if self._cut or not self._open:
             return
         room = self._limit - self._size
         if len(data) > room:
@@ -75,15 +77,30 @@ class CallLog:
         if data:
             self._chunks.append(data)
             self._size += len(data)
+        if self._late is not None:
+            late, self._late = self._late, None
+            late()
 
-    def take(self) -> bytes:
-        """End the log: its bytes, with the marker if it was cut. Later bytes are not kept."""
-        self._closed = True
+    def take(self, late: Callable[[], None] | None = None) -> bytes:
+        """End the log: its bytes, with the marker if it was cut.
+
+        Args:
+            late: Called when more comes: then it is worth while to take it all once more. Without it, or once the log
+                was cut, later bytes are not kept.
+        """
         self._lines.close()
+        self._late = None if self._cut else late
+        self._open = self._late is not None
         if self._cut:
             self._chunks.append(
                 b"\n-----max log size %d bytes exceeded, truncating log-----\n" % self._limit,
             )
         text = b"".join(self._chunks)
-        self._chunks.clear()
+        self._chunks = [text] if self._open else []
         return text
+
+    def forget(self) -> None:
+        """Nothing is kept any more; of no effect while late bytes are to be taken."""
+        if self._late is not None:
+            self._late, self._open = None, False
+            self._chunks.clear()

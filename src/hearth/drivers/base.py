@@ -68,6 +68,7 @@ class Capabilities:
     isolates_network: bool
     stats: bool
     freeze: bool = False
+    stderr_lags: bool = False  # it may come after an answer that was written later
     images: bool  # container images; otherwise bundles
 
 
@@ -160,6 +161,9 @@ class ByteReader(Protocol):
         Asks the kernel (about a microsecond), so it is true of this very moment: what the container wrote before is
         not overlooked because the event loop has not turned since.
         """
+
+    def unseen(self) -> bool:
+        """Whether bytes, or the end, wait in the kernel: a turn of the event loop delivers them."""
 
     def watch(self, sink: Callable[[bytes], None] | None) -> None:
         """Hand every byte to ``sink`` as it arrives (``b""`` once at the end), what is buffered first; ``None`` stops.

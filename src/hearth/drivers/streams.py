@@ -98,6 +98,10 @@ class StreamBuffer:
         """Nothing waits to be read, neither here nor in the kernel, and the stream has not ended."""
         return not self._chunks and not self._ended and not self._unseen()
 
+    def unseen(self) -> bool:
+        """Something waits in the kernel."""
+        return not self._ended and self._unseen()
+
     def read_nowait(self, max_bytes: int = 65536) -> bytes | None:
         """Take what has arrived; ``None`` if nothing has, ``b""`` at the end."""
         if not self._chunks:

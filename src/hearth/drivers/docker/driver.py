@@ -62,7 +62,9 @@ class DockerDriver(Driver):
     """
 
     name = "docker"
-    capabilities = Capabilities(limits_memory=True, limits_cpu=True, isolates_network=True, stats=True, images=True)
+    capabilities = Capabilities(
+        limits_memory=True, limits_cpu=True, isolates_network=True, stats=True, stderr_lags=True, images=True
+    )
 
     def __init__(
         self,
