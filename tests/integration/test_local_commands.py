@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
+from typing import Any, BinaryIO
 
 import httpx
 import pytest
@@ -173,9 +175,9 @@ def test_what_is_wrong_with_cases_is_said(folder: Path, text: str | None, messag
 class Dev:
     """A running hearth dev, and what it says."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.process = subprocess.Popen(
-            [HEARTH, "dev", folder, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [HEARTH, "dev", folder, "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self.said: dict[str, Queue[str]] = {}
         self.threads: list[threading.Thread] = []
@@ -193,6 +195,15 @@ class Dev:
     def next(self, name: str) -> str:
         return self.said[name].get(timeout=30)
 
+    def stop(self) -> None:
+        """As Ctrl-C does: everything ends, and the port is free."""
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(30) == 0
+        for thread in self.threads:
+            thread.join()
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(self.url)
+
     def until(self, text: str) -> str:
         while text not in (line := self.next("stderr")):
             pass
@@ -203,12 +214,7 @@ class Dev:
 def dev(folder: Path) -> Iterator[Dev]:
     running = Dev(folder)
     yield running
-    running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(30) == 0
-    for thread in running.threads:
-        thread.join()
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(running.url)
+    running.stop()
 
 
 def test_dev_serves_what_was_saved_last_and_shows_logs_and_faults(dev: Dev, folder: Path) -> None:
@@ -225,3 +231,31 @@ def test_dev_serves_what_was_saved_last_and_shows_logs_and_faults(dev: Dev, fold
     (folder / "func.yaml").write_text("name: f\nruntime: python\nformat: http\n")
     assert dev.next("stdout") == f"serving {dev.url}"
     assert httpx.post(dev.url, json={}).json()["format"] == "http"
+
+
+def test_a_debugger_can_attach(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    dev = Dev(folder, "--debug", "--debug-port", str(port))
+    try:
+        assert httpx.post(dev.url, json={}, timeout=60).json()["word"] == "one"
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as debugger, debugger.makefile("rb") as answers:
+            order = json.dumps(
+                {"seq": 1, "type": "request", "command": "initialize", "arguments": {"adapterID": "test"}}
+            ).encode()
+            debugger.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(order), order))
+            while (told := _message(answers)).get("command") != "initialize":
+                pass
+        assert told["success"]
+    finally:
+        dev.stop()
+
+
+def _message(stream: BinaryIO) -> dict[str, Any]:
+    """One message of the debug adapter protocol."""
+    length = 0
+    while line := stream.readline().strip():
+        name, _, value = line.partition(b":")
+        length = int(value) if name == b"Content-Length" else length
+    told: dict[str, Any] = json.loads(stream.read(length))
+    return told

@@ -13,6 +13,7 @@ import watchfiles
 from hearth import nodes, settings
 from hearth.cli import local
 from hearth.cli.build import load
+from hearth.cli.debugger import Debugger
 from hearth.models.errors import HearthError
 from hearth.projects import staging
 
@@ -28,21 +29,27 @@ def dev(
         local.DriverName | None, typer.Option("--driver", help="As processes or as images.", show_default=False)
     ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Where to listen; 0: any free port.")] = 8080,
+    debug: Annotated[bool, typer.Option("--debug", help="Let a Python function listen for a debugger.")] = False,
+    debug_port: Annotated[int, typer.Option("--debug-port", min=1, max=65535, help="Where it listens.")] = 5678,
 ) -> None:
     """Serve one folder, and build it again whenever a file in it is saved. Ctrl-C stops everything."""
     chosen = local.driver_for(load(folder), driver)
     local.log_functions_only()
+    debugger = Debugger(debug_port) if debug else None
     with local.temporary_settings(chosen, port=port, grace_s=_GRACE_S) as wanted:
-        asyncio.run(_Session(folder, chosen, wanted).run())
+        asyncio.run(_Session(folder, chosen, wanted, debugger).run())
 
 
 class _Session:
     """A node, and the folder that it serves."""
 
-    def __init__(self, folder: Path, driver: local.DriverName, wanted: settings.Settings) -> None:
+    def __init__(
+        self, folder: Path, driver: local.DriverName, wanted: settings.Settings, debugger: Debugger | None
+    ) -> None:
         self._folder = folder
         self._driver = driver
         self._wanted = wanted
+        self._debugger = debugger
         self._url: asyncio.Future[str] | None = None
         self._stopped = asyncio.Event()
         self._built = ""
@@ -77,7 +84,10 @@ class _Session:
         """Build and deploy; what is wrong is said, and what was there before goes on serving."""
         try:
             func = await asyncio.to_thread(load, self._folder)
-            await asyncio.to_thread(local.build, func, self._wanted, self._driver)
+            packages: list[Path] = []
+            if self._debugger is not None:
+                func, packages = self._debugger.wrap(func, self._driver), self._debugger.packages
+            await asyncio.to_thread(local.build, func, self._wanted, self._driver, packages)
             await client.deploy(func)
             typer.echo(f"serving {url}/r/{local.APP}{func.route_path}")
         except HearthError as exc:

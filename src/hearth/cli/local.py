@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -71,12 +71,12 @@ class Client:
         return Called(answer.status_code, answer.headers, answer.content, log)
 
 
-def build(func: FuncFile, wanted: settings.Settings, driver: DriverName) -> None:
+def build(func: FuncFile, wanted: settings.Settings, driver: DriverName, packages: Sequence[Path] = ()) -> None:
     """Make what the driver runs. Blocks."""
     if driver == "docker":
         build_image(func)
     else:
-        bundle.build(func, wanted.bundles)
+        bundle.build(func, wanted.bundles, packages)
 
 
 def driver_for(func: FuncFile, given: DriverName | None) -> DriverName:

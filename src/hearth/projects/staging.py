@@ -55,8 +55,12 @@ def digest_of_sources(folder: Path) -> str:
 
 def copy_kit(packages: Path) -> None:
     """Put ``hearth_fdk`` among the function's packages."""
-    kit = Path(hearth_fdk.__file__).parent
-    shutil.copytree(kit, packages / kit.name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_package(Path(hearth_fdk.__file__).parent, packages)
+
+
+def copy_package(package: Path, packages: Path) -> None:
+    """Put a folder of Python modules among the function's packages."""
+    shutil.copytree(package, packages / package.name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def python_command(func: FuncFile, interpreter: str) -> list[str]:

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -65,11 +66,16 @@ def load(folder: Path) -> Bundle | None:
     return Bundle(folder.resolve(), manifest)
 
 
-def build(func: FuncFile, bundles: Path) -> Bundle:
+def build(func: FuncFile, bundles: Path, packages: Sequence[Path] = ()) -> Bundle:
     """Make the bundle of a function, replacing the one of its name and version only when it is whole.
 
     Its requirements are installed with this Python's pip; a folder ``wheels`` in the function's is taken instead of
     an index.
+
+    Args:
+        func: What is built.
+        bundles: The folder of bundles.
+        packages: Folders that a Python function can import besides.
 
     Raises:
         ProjectError: What is wrong with the folder.
@@ -79,18 +85,20 @@ def build(func: FuncFile, bundles: Path) -> Bundle:
         raise ProjectError(f"{func.file}: {func.image()!r} is no name of a bundle")
     staging.run_build_commands(func)
     try:
-        return _build(func, target)
+        return _build(func, target, packages)
     except OSError as exc:
         raise ProjectError(f"{target}: {exc.strerror or exc}; the bundle was not built") from exc
 
 
-def _build(func: FuncFile, target: Path) -> Bundle:
+def _build(func: FuncFile, target: Path, packages: Sequence[Path]) -> Bundle:
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
     try:
         made.chmod(0o755)
         staging.copy_files(func.folder, made / _FILES)
         manifest = _manifest(func, made)
+        for package in packages:
+            staging.copy_package(package, made / _PACKAGES)
         manifest.content = staging.digest(made, msgspec.json.encode(manifest))
         (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         _swap_in(made, target)

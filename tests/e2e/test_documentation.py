@@ -1,0 +1,52 @@
+"""The tutorial is followed to the letter; the examples pass their own tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.support.node import HEARTH
+
+ROOT = Path(__file__).parents[2]
+PROMISED = ['{"message": "Hello Ada"}', "1 passed, 0 failed, 0 skipped"]
+
+
+def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text()
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    with socket.create_server(("", 0)) as free:
+        port = str(free.getsockname()[1])
+    assert "localhost:8080" in script
+    environment = {**os.environ, "PATH": f"{HEARTH.parent}:{os.environ['PATH']}", "FN_PORT": port}
+    done = subprocess.run(
+        [
+            "bash",
+            "-e",
+            "-u",
+            "-o",
+            "pipefail",
+            "-c",
+            "set -m\n" + script.replace("localhost:8080", f"localhost:{port}"),
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for text in PROMISED:
+        assert text in page
+        assert text in done.stdout
+    assert done.stdout.count('{"message": "Hello Ada"}') == 2
+    assert '"status":"success"' in done.stdout
+
+
+@pytest.mark.parametrize("name", ["hello", "shout", "stdio"])
+def test_an_example_passes_its_tests(name: str) -> None:
+    done = subprocess.run([HEARTH, "test", ROOT / "examples" / name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
