@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import difflib
 import os
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import unquote
 
+import msgspec
 import pydantic
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,16 +34,20 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535, validation_alias="FN_PORT", description="0: any free port")
     data_dir: Path = Field(default=Path("data"), validation_alias="FN_DATA_DIR", description="where all data lives")
     db_url: str | None = Field(
-        default=None, validation_alias="FN_DB_URL", description="sqlite3://, postgres:// or mysql://"
+        default=None, repr=False, validation_alias="FN_DB_URL", description="sqlite3://, postgres:// or mysql://"
     )
     db_wait_s: float = Field(
         default=30.0, ge=0, validation_alias="FN_DB_WAIT_S", description="seconds a start waits for the database"
     )
     logstore_url: str = Field(
-        default="", validation_alias="FN_LOGSTORE_URL", description="s3:// or a database; empty: the datastore"
+        default="",
+        repr=False,
+        validation_alias="FN_LOGSTORE_URL",
+        description="s3:// or a database; empty: the datastore",
     )
     mq_url: str | None = Field(
         default=None,
+        repr=False,
         validation_alias="FN_MQ_URL",
         description="bolt:///absolute/fn.mq, redis://host:port/ or memory://",
     )
@@ -72,17 +80,23 @@ class Settings(BaseSettings):
     )
     log_level: str = Field(default="info", validation_alias="FN_LOG_LEVEL", description="debug ... panic")
     log_dest: str = Field(
-        default="stderr", validation_alias="FN_LOG_DEST", description="stderr, file:///path, udp:// or tcp://host:port"
+        default="stderr",
+        repr=False,
+        validation_alias="FN_LOG_DEST",
+        description="stderr, file:///path, udp:// or tcp://host:port",
     )
     log_prefix: str = Field(default="", validation_alias="FN_LOG_PREFIX", description="tag of lines sent to syslog")
     zipkin_url: str = Field(
-        default="", validation_alias="FN_ZIPKIN_URL", description="http://host:9411/api/v1/spans or .../api/v2/spans"
+        default="",
+        repr=False,
+        validation_alias="FN_ZIPKIN_URL",
+        description="http://host:9411/api/v1/spans or .../api/v2/spans",
     )
     otlp_url: str = Field(
-        default="", validation_alias="FN_OTLP_URL", description="an OTLP/HTTP collector: http://host:4318"
+        default="", repr=False, validation_alias="FN_OTLP_URL", description="an OTLP/HTTP collector: http://host:4318"
     )
     otel_endpoint: str = Field(
-        default="", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", description="the same; FN_OTLP_URL wins"
+        default="", repr=False, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", description="the same; FN_OTLP_URL wins"
     )
     docker_host: str = Field(
         default="unix:///var/run/docker.sock", pattern=r"^(unix|tcp)://.", validation_alias="DOCKER_HOST"
@@ -129,7 +143,10 @@ class Settings(BaseSettings):
         description="seconds for which a node that is to stop says so, and still serves",
     )
     runner_api_url: str = Field(
-        default="", validation_alias="FN_RUNNER_API_URL", description="the API node of a runner: [http://]host[:port]"
+        default="",
+        repr=False,
+        validation_alias="FN_RUNNER_API_URL",
+        description="the API node of a runner: [http://]host[:port]",
     )
     runner_token: SecretStr = Field(
         default=SecretStr(""), validation_alias="FN_RUNNER_TOKEN", description="the secret that nodes share"
@@ -177,7 +194,42 @@ def load(**given: Any) -> Settings:
     except pydantic.ValidationError as exc:
         first = exc.errors()[0]
         name = first["loc"][0] if first["loc"] else "settings"
-        raise StartUpError(f"{name}={first.get('input')!r}: {first['msg']}") from exc
+        is_secret = any(
+            field.validation_alias == name and field.annotation is SecretStr for field in Settings.model_fields.values()
+        )
+        shown = "'***'" if is_secret else repr(first.get("input"))
+        raise StartUpError(f"{name}={shown}: {first['msg']}") from exc
+
+
+def secrets(settings: Settings) -> set[str]:
+    """What no log may show: secret values, and the passwords within URLs."""
+    found: set[str] = set()
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            found |= _credentials(value.get_secret_value())
+        elif isinstance(value, str) and "@" in value:
+            password = value.rpartition("@")[0].partition("://")[2].partition(":")[2]
+            found |= {password, unquote(password)}
+    return found - {""}
+
+
+def _credentials(text: str) -> set[str]:
+    """A secret, and those within it, where it is a docker config."""
+    found = {text}
+    try:
+        registries = msgspec.json.decode(text, type=_DockerConfig).auths.values()
+    except msgspec.DecodeError:
+        return found
+    for entry in registries:
+        found |= {value for value in entry.values() if isinstance(value, str)} - {entry.get("username")}
+        with contextlib.suppress(ValueError):
+            found.add(base64.b64decode(str(entry.get("auth", ""))).decode().partition(":")[2])
+    return found
+
+
+class _DockerConfig(msgspec.Struct):
+    auths: dict[str, dict[str, Any]] = {}
 
 
 def unknown_variables() -> dict[str, str]:

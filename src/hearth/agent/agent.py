@@ -50,7 +50,7 @@ from hearth.models.errors import (
     ServerBusy,
 )
 from hearth.models.route import HeaderMap, Route
-from hearth.telemetry.logs import get_logger
+from hearth.telemetry.logs import get_logger, is_debug
 from hearth.telemetry.tracing import Relation, span
 
 #: How often functions that nobody calls any more are looked for, seconds.
@@ -317,6 +317,7 @@ class Agent:
                 self._drained.set()
 
     async def _submit(self, call: ActiveCall, task: asyncio.Task[Any]) -> None:
+        _trail(call, "call submitted")
         call.submit(self.stats.of(call.record.app_name, call.record.path).moved)
         error: Exception | None = None
         try:
@@ -343,6 +344,7 @@ class Agent:
                     error = error or (None if call.sink.started else late)
                 else:
                     call.stored = await self._recorder.record(call.ended)
+        _trail(call, "call ended", status=call.record.status, stored=call.stored, error=str(error) if error else None)
         if error is not None:
             raise error
 
@@ -351,6 +353,7 @@ class Agent:
         launcher = self._launcher(call.function)
         while True:
             slot = await self._hot_slot(call, launcher)
+            _trail(call, "slot obtained", container_id=slot.container.id)
             exchange = Exchange(call, slot.container, fresh=slot.fresh)
             try:
                 await self._start(call)
@@ -383,6 +386,7 @@ class Agent:
             with span("agent_get_slot", app, path), span("agent_launch_cold", app, path):
                 async with asyncio.timeout_at(call.slot_deadline):
                     container = await cold.acquire()
+            _trail(call, "container obtained", container_id=container.id)
             await self._start(call)
             with span("agent_cold_exec", app, path):
                 await cold.start(container)
@@ -399,6 +403,7 @@ class Agent:
                 take_over, call.take_over = call.take_over, None  # also if it needs a second container
                 await take_over()
             call.start(self._clock.now(), self._clock.monotonic())
+            _trail(call, "call started", waited_s=round(call.waited_s, 6))
             if self._listeners:
                 await self._announce(call)
 
@@ -510,6 +515,14 @@ class Agent:
         for name in [name for name, function in self._functions.items() if function.key not in live]:
             del self._functions[name]
         self._sweep_timer = self._clock.call_at(now + _SWEEP_S, self._sweep)
+
+
+def _trail(call: ActiveCall, event: str, **fields: Any) -> None:
+    """One step of a call, for whoever looks for its id in the log at debug."""
+    if is_debug():
+        record = call.record
+        told = {name: value for name, value in fields.items() if value is not None}
+        _log.debug(event, id=record.id, call_id=record.id, app=record.app_name, route=record.path, **told)
 
 
 def _outcome(call: ActiveCall, error: Exception | None, *, started: bool) -> Outcome:

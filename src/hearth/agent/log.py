@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from hearth.telemetry.logs import get_logger
+from hearth.telemetry.logs import get_logger, is_debug
 
 DEFAULT_LIMIT_BYTES: Final = 1024 * 1024
 _LINE_LIMIT: Final = 16 * 1024
@@ -28,7 +28,7 @@ class LineLog:
 
     def write(self, data: bytes) -> None:
         """Take some bytes; whole lines are logged at once, an unfinished one when it is finished or too long."""
-        if not _log.is_enabled_for(10):
+        if not is_debug():
             return
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:

@@ -15,7 +15,7 @@ from hearth.batch import GroupCommit
 from hearth.clock import Clock, SystemClock, pause
 from hearth.models.errors import StoreUnavailable
 from hearth.telemetry import metrics
-from hearth.telemetry.logs import get_logger
+from hearth.telemetry.logs import get_logger, is_debug
 
 #: What may wait for the database, in calls and in bytes of their logs; beyond that, records are dropped and counted
 #: rather than memory filled.
@@ -131,6 +131,9 @@ class Recorder:
                 _log.warning("records not stored yet, trying again", calls=len(ended), error=str(exc))
             else:
                 self._failing = False
+                if is_debug():
+                    for one in ended:
+                        _log.debug("call recorded", call_id=one.call.id, status=one.call.status)
                 return
             await pause(self._clock, delay_s)
             delay_s = min(2 * delay_s, _MAX_RETRY_S)

@@ -15,6 +15,7 @@ from hearth.cli.migrate import migrate
 from hearth.cli.run import run
 from hearth.cli.start import start
 from hearth.models.errors import HearthError
+from hearth.telemetry import logs, redaction
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(start)
@@ -39,10 +40,12 @@ def hearth() -> None:
 
 def main() -> None:
     """Run the command; a known error is one line on stderr and exit status 1."""
+    logs.configure()  # first of all, so that every line has the same form
     try:
         app()
     except HearthError as exc:
-        typer.echo(f"hearth: {exc}", err=True)
+        logs.close()  # what led to it comes before it
+        typer.echo(redaction.redact(f"hearth: {exc}"), err=True)
         sys.exit(1)
     except KeyboardInterrupt:  # before the node takes the signals itself
         sys.exit(130)

@@ -7,7 +7,7 @@ import uvloop
 
 from hearth import FN_VERSION, __version__, nodes, settings
 from hearth.cli.data_lock import data_lock
-from hearth.telemetry import logs
+from hearth.telemetry import logs, redaction
 
 _log = logs.get_logger(__name__)
 
@@ -15,7 +15,8 @@ _log = logs.get_logger(__name__)
 def start() -> None:
     """Run a node in the foreground, configured by the FN_* variables; Ctrl-C stops it."""
     wanted = settings.load()
-    logs.configure(wanted.log_level)
+    redaction.hide(settings.secrets(wanted))
+    logs.configure(wanted.log_level, wanted.log_dest, wanted.log_prefix)
     for name, similar in settings.unknown_variables().items():
         _log.warning("unknown variable, ignored", variable=name, **({"perhaps": similar} if similar else {}))
     with data_lock(wanted.data) as note:

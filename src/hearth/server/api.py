@@ -14,6 +14,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from hearth import FN_VERSION
 from hearth.clock import Clock
@@ -32,6 +33,9 @@ from hearth.server.health import Readiness
 from hearth.server.listeners import ListenedApps
 from hearth.server.traced import label
 from hearth.telemetry import metrics
+from hearth.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
 
 #: Told that an app, or one of its routes, was changed or removed.
 Changed = Callable[[str, str | None], Awaitable[None]]
@@ -116,7 +120,10 @@ class Api:
             return answer if isinstance(answer, Response) else _json(answer)
         if (found := self._find(request, path)) is not None:
             handler, api_request = found
+            # Nothing is unbound: what is logged of this request later, its error too, is to say whose it is.
+            bind_contextvars(action=handler.__name__, **api_request.names())
             result = await handler(api_request)
+            _log.debug("request answered")
             label(request.scope, api_request.app, api_request.route)
             if self._changed is not None and request.method not in ("GET", "POST"):
                 await self._changed(api_request.app, api_request.route or None)

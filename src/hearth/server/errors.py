@@ -29,8 +29,9 @@ def answer(exc: Exception) -> ErrorAnswer:
     if not isinstance(exc, ApiError):
         _log.error("internal server error", error=str(exc), exc_info=exc)
         return ErrorAnswer(500, {"Content-Type": JSON_TYPE}, _body("internal server error"))
-    if exc.code >= 500:
-        _log.error("api error", code=exc.code, error=exc.message)
+    if exc.code >= 500:  # back-pressure, deadlines and functions at fault are nobody's alarm
+        tell = _log.error if exc.code == 500 else _log.info
+        tell("api error", code=exc.code, error=exc.message)
     return ErrorAnswer(exc.code, {"Content-Type": JSON_TYPE, **exc.headers}, _body(exc.message))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 from hearth.access.base import DataAccess
 from hearth.access.cached import Definitions
@@ -91,7 +92,9 @@ class InvokeFront:
         except Exception as exc:
             if answer.started:
                 return  # unfinished: the server closes the connection, and the client sees the truncation
-            await answer.fail(exc)
+            named = {"id": answer.call_id, "call_id": answer.call_id} if answer.call_id else {}
+            with bound_contextvars(action="invoke", app=app_name, route=clean_path(path), **named):
+                await answer.fail(exc)
         else:
             await answer.finish()
 
@@ -145,11 +148,24 @@ class Answer:
     error can still be told while nothing was sent, and a client that has its answer finds the record.
     """
 
-    __slots__ = ("_base", "_bodiless", "_clock", "_head", "_remaining", "_send", "_status", "_tail", "call", "started")
+    __slots__ = (
+        "_base",
+        "_bodiless",
+        "_clock",
+        "_head",
+        "_remaining",
+        "_send",
+        "_status",
+        "_tail",
+        "call",
+        "call_id",
+        "started",
+    )
 
     def __init__(self, send: Send, method: str, clock: Clock) -> None:
         self.started = False
         self._clock = clock
+        self.call_id = ""
         self.call: ActiveCall | None = None
         self._send = send
         self._bodiless = method == "HEAD"
@@ -161,6 +177,7 @@ class Answer:
 
     def identify(self, call_id: str, route_headers: HeaderMap) -> None:
         """The call has an id: from here on errors, too, carry it and the route's headers."""
+        self.call_id = call_id
         self._base = [("Fn_call_id", call_id.encode())]
         for spelled, values in route_headers.items():
             name = _canonical(spelled)

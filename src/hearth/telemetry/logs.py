@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import re
-import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 import structlog
+
+from hearth.telemetry import sinks
+from hearth.telemetry.redaction import redact
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -27,15 +31,44 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._/@^+]+", re.ASCII)
 _FIRST: Final = ("time", "level", "msg")
 
 
+_COLOURS: Final = {"debug": 37, "warning": 33, "error": 31, "fatal": 31}
+_INFO_COLOUR: Final = 36
+
+_writer: sinks.Writer | None = None
+_debug = True
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of a module; cheap when its level is off."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(logger_name=name)
     return logger
 
 
-def configure(level: str) -> None:
-    """Set up logging to stderr. An unknown level becomes ``info``, with a warning."""
+def is_debug() -> bool:
+    """Whether lines of the level debug are wanted: to ask is cheaper than to log in vain."""
+    return _debug
+
+
+def configure(level: str = "info", destination: str = "stderr", prefix: str = "") -> None:
+    """Set up logging; never fails. What cannot be had becomes ``info`` and stderr, with a word on it.
+
+    Args:
+        level: One of ``LEVELS``, in any case; empty: ``info``.
+        destination: ``stderr``, ``file:///path``, ``udp://host:port`` or ``tcp://host:port``.
+        prefix: The tag of lines for syslog.
+    """
+    global _writer, _debug
+    trouble = ""
+    try:
+        sink, warning = sinks.open_sink(destination, prefix)
+    except sinks.Unusable as exc:
+        sink, warning, trouble = sinks.stderr(), "", str(exc)
+    close()
+    _writer = sinks.Writer(sink)
     known = level.lower() or "info"
+    number = LEVELS.get(known, logging.INFO)
+    _debug = number <= logging.DEBUG
+    is_coloured = isinstance(sink, sinks.File) and destination in ("", "stderr") and sinks.is_terminal()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -43,23 +76,83 @@ def configure(level: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
-            render_logfmt,
+            render_for_people if is_coloured else render_logfmt,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(known, logging.INFO)),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *args: _Lines(_writer),
         cache_logger_on_first_use=False,
     )
+    _take_over_stdlib()
+    log = get_logger(__name__)
+    if trouble:
+        log.error(trouble, destination=destination)
+    elif warning:
+        log.warning(warning, destination=destination)
     if known not in LEVELS:
-        get_logger(__name__).warning("Could not parse log level, setting to INFO", level=level)
+        log.warning("Could not parse log level, setting to INFO", level=level)
+
+
+def close() -> None:
+    """Write what is left. Later lines are lost, until :meth:`configure`."""
+    global _writer
+    if _writer is not None:
+        _writer.close()
+        _writer = None
+
+
+class _Lines:
+    """What structlog hands finished lines to: one method for each level."""
+
+    def __init__(self, writer: sinks.Writer | None) -> None:
+        self._writer = writer
+
+    def __getattr__(self, level: str) -> Callable[[str], None]:
+        return functools.partial(self._put, level)
+
+    def _put(self, level: str, text: str) -> None:
+        if self._writer is not None:
+            self._writer.put(level, redact(text))
+
+
+class _FromStdlib(logging.Handler):
+    """What libraries log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "critical" if record.levelno >= logging.CRITICAL else record.levelname.lower()
+        log = getattr(get_logger(record.name), level, None)
+        if log is not None:
+            log(record.getMessage(), logger=record.name, exc_info=record.exc_info or None)
+
+
+def _take_over_stdlib() -> None:
+    root = logging.getLogger()
+    if not any(isinstance(handler, _FromStdlib) for handler in root.handlers):
+        root.addHandler(_FromStdlib(logging.WARNING))
 
 
 def render_logfmt(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
     """One line: time, level, msg, then the other fields sorted by name."""
+    _name(event)
+    return " ".join([f"{key}={_value(event[key])}" for key in (*_FIRST, *_rest(event)) if key in event])
+
+
+def render_for_people(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    """One line for a terminal: level and time in front, the other fields behind the message."""
+    _name(event)
+    colour = _COLOURS.get(event["level"], _INFO_COLOUR)
+    fields = "".join([f" \x1b[{colour}m{key}\x1b[0m={_value(event[key])}" for key in _rest(event)])
+    level = event["level"].upper()[:4]
+    return f"\x1b[{colour}m{level}\x1b[0m[{event['time']}] {_escaped(str(event['msg'])):<44}{fields}"
+
+
+def _name(event: MutableMapping[str, Any]) -> None:
     event["msg"] = event.pop("event", "")
     event["level"] = _NAMES.get(event.get("level", ""), event.get("level", ""))
     event.pop("logger_name", None)
-    rest = sorted(key for key in event if key not in _FIRST)
-    return " ".join([f"{key}={_value(event[key])}" for key in (*_FIRST, *rest) if key in event])
+
+
+def _rest(event: MutableMapping[str, Any]) -> list[str]:
+    return sorted(key for key in event if key not in _FIRST)
 
 
 def _value(value: Any) -> str:
@@ -68,7 +161,12 @@ def _value(value: Any) -> str:
     text = str(value)
     if _PLAIN.fullmatch(text):
         return text
-    escaped = (
-        text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-    )
-    return '"' + "".join([c if c.isprintable() else f"\\x{ord(c):02x}" for c in escaped]) + '"'
+    return '"' + _escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _escaped(text: str) -> str:
+    escaped = text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+    return "".join([c if c.isprintable() else f"\\x{ord(c):02x}" for c in escaped])
+
+
+atexit.register(close)

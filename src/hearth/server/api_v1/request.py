@@ -19,6 +19,11 @@ class ApiRequest:
     route: str = ""
     call: str = ""
 
+    def names(self) -> dict[str, str]:
+        """Whom it concerns, as the log names them."""
+        named = {"app": self.app, "route": self.route, "call": self.call, "call_id": self.call}
+        return {key: value for key, value in named.items() if value}
+
     def query(self, name: str) -> str:
         """The first value of a query parameter; empty if there is none."""
         for pair in self.http.scope["query_string"].replace(b"+", b" ").split(b"&"):

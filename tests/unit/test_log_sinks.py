@@ -1,0 +1,185 @@
+"""Where log lines go: every destination, every way in which one cannot be had; that none ever holds anybody up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from tests.support.waiting import until
+
+from hearth.telemetry import logs, metrics, redaction, sinks
+
+LINE = re.compile(r'time="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3,6}Z" level=(\w+) msg=(".*?"|\S+)( [a-z_]+=(".*?"|\S+))*')
+
+
+@pytest.fixture(autouse=True)
+def unconfigured() -> Iterator[None]:
+    """Logging as it was."""
+    yield
+    logs.close()
+    structlog.reset_defaults()
+
+
+Stderr = pytest.CaptureFixture[str]
+
+
+def told(where: Path | Stderr) -> str:
+    """What was written to a file, or to stderr."""
+    logs.close()
+    return where.read_text() if isinstance(where, Path) else where.readouterr().err
+
+
+def test_stderr_gets_logfmt(capfd: Stderr) -> None:
+    logs.configure("debug")
+    logs.get_logger("x").info("container started", image="a b", call_id="01", ok=True)
+    line = told(capfd)
+    assert LINE.fullmatch(line.strip())
+    assert line.endswith('level=info msg="container started" call_id=01 image="a b" ok=true\n')
+
+
+def test_a_file_is_appended_to_and_anybody_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    logs.configure("info", f"file://{path}")
+    logs.get_logger("x").info("one")
+    assert re.fullmatch(r"before\n.*msg=one\n", told(path))
+    made = tmp_path / "made"
+    logs.configure("info", f"file://{made}")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize(
+    ("destination", "message"),
+    [
+        ("udp://host/path", "invalid logging location, defaulting to stderr"),
+        ("file://host/path", "invalid logging location, defaulting to stderr"),
+        ("udp://", "invalid logging location, defaulting to stderr"),
+        ("http://host", "unknown logging location scheme, defaulting to stderr"),
+        ("/var/log/x", "unknown logging location scheme, defaulting to stderr"),
+        ("tcp://127.0.0.1:1", "unable to connect to syslog, defaulting to stderr"),
+        ("udp://no.such.host.invalid:514", "unable to connect to syslog, defaulting to stderr"),
+        ("file:///no/such/folder/log", "cannot open file, defaulting to stderr"),
+        ("udp://[::1", "could not parse logging URI, defaulting to stderr"),
+        ("udp://host:port", "could not parse logging URI, defaulting to stderr"),
+    ],
+)
+def test_a_destination_of_no_use_is_told_of_and_stderr_taken(capfd: Stderr, destination: str, message: str) -> None:
+    logs.configure("info", destination)
+    logs.get_logger("x").info("afterwards")
+    first, second = told(capfd).splitlines()
+    assert f'level=error msg="{message}"' in first
+    assert "msg=afterwards" in second
+
+
+def test_an_unknown_level_is_info(capfd: Stderr) -> None:
+    logs.configure("loud")
+    logs.get_logger("x").debug("no")
+    assert re.fullmatch(r'.* level=warning msg="Could not parse log level, setting to INFO".*\n', told(capfd))
+
+
+@pytest.mark.parametrize("scheme", ["udp://", ""])
+def test_datagrams_to_syslog(capfd: Stderr, scheme: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(20)
+        logs.configure("debug", f"{scheme}localhost:{server.getsockname()[1]}", "tag")
+        if not scheme:
+            assert "No scheme on logging url, adding udp://" in server.recv(4096).decode()
+        log = logs.get_logger("x")
+        for level, severity in {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}.items():
+            getattr(log, level)("hello", n=1)
+            text = server.recv(4096).decode()
+            assert re.fullmatch(rf"<{8 + severity}>\S+ \S+ tag\[{os.getpid()}\]: time=.* msg=hello n=1", text)
+    assert told(capfd) == ""
+
+
+def test_a_syslog_server_that_goes_and_comes_back() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        logs.configure("info", f"tcp://127.0.0.1:{address[1]}")
+        log = logs.get_logger("x")
+        connection, _ = server.accept()
+        with connection, connection.makefile() as lines:
+            log.info("first")
+            assert "msg=first" in lines.readline()
+    dropped = metrics.counter("hearth_log_lines_dropped")
+    before = dropped.get()
+    log.info("lost")
+    assert until(lambda: dropped.get() > before, 20)
+    with socket.create_server(address) as server:
+        server.settimeout(0.05)
+
+        def is_back() -> bool:
+            log.info("again")
+            with contextlib.suppress(TimeoutError):
+                connection, _ = server.accept()
+                with connection, connection.makefile() as lines:
+                    return "msg=again" in lines.readline()
+            return False
+
+        assert until(is_back, 20)
+
+
+def test_a_destination_that_takes_nothing_holds_nobody_up() -> None:
+    class Stuck:
+        def __init__(self) -> None:
+            self.free = threading.Event()
+
+        def write(self, lines: list[sinks.Line]) -> int:
+            self.free.wait()
+            return 0
+
+        def close(self) -> None: ...
+
+    stuck = Stuck()
+    writer = sinks.Writer(stuck)
+    dropped = metrics.counter("hearth_log_lines_dropped")
+    before = dropped.get()
+    for _ in range(12_000):
+        writer.put("info", "x")
+    assert 1_500 < dropped.get() - before <= 2_000
+    stuck.free.set()
+    writer.close()
+
+
+def test_what_libraries_log_has_the_same_form(capfd: Stderr) -> None:
+    logs.configure()
+    import logging
+
+    logging.getLogger("some.library").warning("odd %s", "thing")
+    assert re.fullmatch(r'.* level=warning msg="odd thing" logger=some.library\n', told(capfd))
+
+
+def test_people_get_colours() -> None:
+    line = logs.render_for_people(None, "info", {"event": "hello", "level": "info", "time": "T", "b": 1, "a": "x y"})
+    assert re.fullmatch(r'\x1b\[36mINFO\x1b\[0m\[T\] hello +\x1b\[36ma\x1b\[0m="x y" \x1b\[36mb\x1b\[0m=1', line)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("to postgres://me:pw1@host/db now", "to postgres://me:***@host/db now"),
+        ("http://host:80/a@b", "http://host:80/a@b"),
+        ("redis://:pw2@host", "redis://:***@host"),
+        ("nothing", "nothing"),
+    ],
+)
+def test_passwords_in_urls_are_hidden(text: str, expected: str) -> None:
+    assert redaction.redact(text) == expected
+
+
+def test_what_is_known_to_be_secret_is_hidden_even_escaped(capfd: Stderr) -> None:
+    redaction.hide(['se"cr\\et'])
+    logs.configure()
+    logs.get_logger("x").info("oh", value='a se"cr\\et b')
+    assert told(capfd).endswith('msg=oh value="a *** b"\n')
