@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 from tests.support.node import RunningNode, build_multi, running_node
@@ -17,10 +18,13 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """A node with a short head timeout and a small body limit; its log must hold no traceback."""
     data = tmp_path_factory.mktemp("front")
     image = build_multi(data, data / "source")
-    limits = {"FN_HEADER_TIMEOUT_S": str(HEAD_TIMEOUT_S), "FN_MAX_REQUEST_SIZE": str(LIMIT)}
+    limits = {"FN_HEADER_TIMEOUT_S": str(HEAD_TIMEOUT_S), "FN_MAX_REQUEST_SIZE": str(LIMIT), "FN_LOG_LEVEL": "debug"}
     with running_node("process", data, image, **limits) as node:
         yield node
-    assert "Traceback" not in (data / "server.log").read_text()
+    log = (data / "server.log").read_text()
+    assert "Traceback" not in log
+    assert "forged" in log
+    assert [line for line in log.splitlines() if not line.startswith("time=")] == []
 
 
 @pytest.fixture
@@ -100,7 +104,7 @@ def test_bodies_and_answers_are_not_timed(front: RunningNode, raw: RawClient) ->
     answer = raw.answer()
     assert answer
     assert (answer.status, answer.body) == (200, b"at last")
-    raw.send("sion HTTP/1.1\r\n\r\n")
+    raw.send("sion HTTP/1.1\r\nHost: h\r\n\r\n")
     assert raw.answer()
 
 
@@ -197,22 +201,50 @@ CHUNKED = "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
         "GET {path}\x01 HTTP/1.1\r\n\r\n",
         "GET h\xe4 HTTP/1.1\r\n\r\n",
         "CONNECT host:443 HTTP/1.1\r\n\r\n",
-        "CONNECT {path} HTTP/1.1\r\nContent-Length: 5\r\n\r\nGET /",
-        "POST {path} HTTP/1.1\r\nContent-Length: -5\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nContent-Length: +5\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nContent-Length: 5_0\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nContent-Length: five\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nContent-Length: 5, 6\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\nhello",
+        "CONNECT {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nGET /",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: -5\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: +5\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 5_0\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: five\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999999999999999\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 5, 6\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 0x5\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        CHUNKED + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        CHUNKED + "\r\n5\nhello\n0\n\n",
+        CHUNKED + "\r\n5;a\nb\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + "\r\n0x5\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + "\r\nffffffffffffffffff\r\nhello",
+        "GET {path} HTTP/1.1\r\nHost: h\r\nX-Folded: a\r\n b\r\n\r\n",
+        "GET {path} HTTP/1.1\r\n Host: h\r\n\r\n",
+        "GET {path} HTTP/1.1\nHost: h\n\n",
+        "GET {path} HTTP/1.1\r\nHost: h\nX: y\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: h\rX: y\r\n\r\n",
+        "GET {path}\x00 HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET {path} /other HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET {path}\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nX: y\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        "GET {path}?" + "y" * 70_000 + " HTTP/1.1\r\nHost: h\r\n\r\n",
         CHUNKED + "Content-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         CHUNKED + "\r\nzz\r\nhello\r\n0\r\n\r\n",
         CHUNKED + "\r\n-5\r\nhello\r\n0\r\n\r\n",
         CHUNKED + "\r\n5\r\nhello and more\r\n0\r\n\r\n",
-        "GET {path} HTTP/1.1\r\nno colon\r\n\r\n",
-        "GET {path} HTTP/1.1\r\nX : y\r\n\r\n",
-        "GET {path} HTTP/1.1\r\nX: a\x00b\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: h\r\nX: a\x00b\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_refused(front: RunningNode, raw: RawClient, path: str, request_text: str) -> None:
@@ -226,7 +258,7 @@ def test_what_is_no_http_is_refused(front: RunningNode, raw: RawClient, path: st
 
 
 def test_a_head_without_end_is_refused(raw: RawClient) -> None:
-    raw.send("GET /version HTTP/1.1\r\n")
+    raw.send("GET /version HTTP/1.1\r\nHost: h\r\n")
     line = "X-Many: " + "y" * 1000 + "\r\n"
     with pytest.raises(OSError, match=r"Broken pipe|reset"):
         send_for_ever(raw, line)
@@ -238,6 +270,45 @@ def test_garbage_behind_a_request_does_not_enter_its_answer(front: RunningNode, 
     answer = raw.answer()
     assert answer is None or answer.body == b"mine"
     assert raw.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "says"),
+    [
+        ("http://other/version", 200, '{"version":"0.3.316"}'),  # the form that proxies are sent
+        ("http://other/r/e2e/none", 404, "Route not found"),
+        ("/r/e2e/../../v1/apps", 404, "Route not found"),  # dots stay within the app
+        ("/r/%2e%2e/v1/apps", 404, "App not found"),
+        ("//v1/apps", 404, "Path not found: //v1/apps"),
+        ("/v1/apps/a%00b", 404, "App not found"),
+        ("/v1/none%0d%0aSet-Cookie:x", 404, "Path not found"),
+        ("/v1/apps/%ff%fe", 404, "App not found"),
+        ("/v1/apps/%zz", 404, "App not found"),
+        ("*", 404, "Path not found: *"),
+    ],
+)
+def test_strange_targets_mean_one_thing(raw: RawClient, target: str, status: int, says: str) -> None:
+    raw.send(get(target))
+    answer = raw.answer()
+    assert answer
+    assert answer.status == status
+    assert says.encode() in answer.body
+    assert "set-cookie" not in answer.headers
+
+
+def test_a_redirect_cannot_carry_a_header(raw: RawClient) -> None:
+    raw.send(get("/v1/apps/a%0d%0aSet-Cookie:x/"))
+    answer = raw.answer()
+    assert answer
+    assert (answer.status, answer.headers["location"]) == (301, "/v1/apps/a%0D%0ASet-Cookie%3Ax")
+    assert "set-cookie" not in answer.headers
+
+
+def test_a_body_hides_no_request(raw: RawClient) -> None:
+    hidden = get("/stats") + "and more"
+    raw.send(get("/version", f"Content-Length: {len(hidden)}") + hidden + get("/healthz"))
+    answers = [raw.answer(), raw.answer()]
+    assert [answer and answer.body for answer in answers] == [b'{"version":"0.3.316"}', b'{"status":"ok"}']
 
 
 # -- the body's size ----------------------------------------------------------------------------------------------
@@ -298,6 +369,23 @@ def test_the_payloads_of_async_calls_are_limited(front: RunningNode, raw: RawCli
         assert (answer.status, answer.message) == (400, "Invalid payload")
     else:
         assert answer.status == 413
+
+
+# -- the log ------------------------------------------------------------------------------------------------------
+
+FORGED = "\ntime=2026 level=fatal msg=forged\r\x1b[2J\u2028\x85forged"
+
+
+@pytest.mark.parametrize("format_name", ["default", "http", "json"])
+def test_nobody_writes_lines_into_the_server_s_log(front: RunningNode, format_name: str) -> None:
+    """The node's fixture looks at its log, line by line."""
+    path = front.route(f"forging-{format_name}", format_name)
+    front.call(path, echo="x", say=FORGED)
+    front.http.get(f"/v1/none{quote(FORGED)}")
+    front.http.post(path, content=FORGED.encode(), headers={"X-Forged": "forged"})
+    route = {"image": f"none{FORGED}", "format": format_name}
+    front.http.put("/v1/apps/e2e/routes/forged", json={"route": route})
+    assert front.call("/r/e2e/forged", echo="x").status_code >= 400
 
 
 # -- what functions and routes say --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import ClassVar, Final
 
 import httptools
@@ -15,6 +16,9 @@ from hearth.server.errors import JSON_TYPE
 #: Bytes of a request line with all its headers.
 MAX_HEAD_BYTES: Final = 1 << 20
 
+_VERSIONS: Final = ("1.0", "1.1")
+#: A name or an address with a port, or nothing: the characters of RFC 3986, 3.2.2.
+_HOST: Final = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:%\[\]]*")
 _BODY_HEADERS: Final = (b"content-length", b"transfer-encoding")
 
 # uvicorn knows the statuses up to 599; a function may answer with any of three digits.
@@ -80,6 +84,7 @@ class Connection(HttpToolsProtocol):
         """The end of its head."""
         self._stop_waiting()
         self._begun = False
+        self._check_head()
         if self.parser.should_upgrade():
             if self.parser.get_method() != b"CONNECT":
                 self._is_offered_upgrade = True
@@ -95,6 +100,26 @@ class Connection(HttpToolsProtocol):
             return
         self._in_body = False
         super().on_message_complete()
+
+    def _check_head(self) -> None:
+        """Refuse what the parser lets pass, but another program before or behind us might read otherwise.
+
+        Raises:
+            ValueError: The request is answered 400 (RFC 9112, 3.2 and 6.1).
+        """
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            raise ValueError("neither HTTP/1.0 nor HTTP/1.1")
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+                if _HOST.fullmatch(value) is None:
+                    raise ValueError("no host")
+            elif name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
+                raise ValueError("the end of the body is not certain")
+        if hosts != 1 and (hosts or version == "1.1"):
+            raise ValueError("HTTP/1.1 needs one Host")
 
     # -- the head --------------------------------------------------------------------------------------------------
 
