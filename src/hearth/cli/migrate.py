@@ -15,7 +15,7 @@ from hearth.sql import schema, shapes
 from hearth.sql.address import Address, parse
 from hearth.sql.engine import WRITES, connect
 from hearth.sql.engine import migrate as bring_up
-from hearth.sql.failures import FAILURES, told
+from hearth.sql.failures import failures, told
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ async def _run(db_url: str, wait_s: float, act: Callable[[sa.Connection, str], T
     try:
         async with engine.execution_options(**WRITES).begin() as connection:
             return await connection.run_sync(act, address.shown)
-    except FAILURES as exc:
+    except failures() as exc:
         raise StoreUnavailable(f"{address.shown}: {told(exc)}") from exc
     finally:
         await engine.dispose()

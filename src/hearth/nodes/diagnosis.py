@@ -30,7 +30,7 @@ from hearth.settings import API, RUNNER, Settings
 from hearth.sql import schema
 from hearth.sql.address import parse
 from hearth.sql.engine import connect
-from hearth.sql.failures import FAILURES, told
+from hearth.sql.failures import failures, told
 
 Status = Literal["ok", "warn", "fail"]
 _GIB: Final = 1 << 30
@@ -122,7 +122,7 @@ async def _database(settings: Settings) -> list[Finding]:
         async with engine.connect() as connection:
             version = await connection.run_sync(schema.look, address.shown)
             skew = await _skew(connection, address.dialect)
-    except FAILURES as exc:
+    except failures() as exc:
         return [Finding("database", "fail", f"{address.shown}: {told(exc)}", DATABASE[1])]
     finally:
         await engine.dispose()

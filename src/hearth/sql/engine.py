@@ -12,7 +12,7 @@ from hearth.clock import Clock, SystemClock, pause
 from hearth.models.errors import StartUpError, StoreUnavailable
 from hearth.sql import schema
 from hearth.sql.address import Address, parse
-from hearth.sql.failures import FAILURES, is_hopeless, told
+from hearth.sql.failures import failures, is_hopeless, told
 from hearth.telemetry.logs import get_logger
 
 #: Seconds that a start waits for a server that does not answer yet.
@@ -90,7 +90,7 @@ async def migrate(engine: AsyncEngine, address: Address) -> None:
         if not version.current:
             async with engine.execution_options(**WRITES).begin() as connection:
                 await connection.run_sync(schema.up, address.shown)
-    except FAILURES as exc:
+    except failures() as exc:
         raise StoreUnavailable(f"{address.shown}: cannot migrate the database: {told(exc)}") from exc
 
 
@@ -118,7 +118,7 @@ async def _until_it_answers(engine: AsyncEngine, address: Address, wait_s: float
         try:
             async with engine.connect() as connection:
                 await connection.execute(sa.select(1))
-        except FAILURES as exc:
+        except failures() as exc:
             waited = clock.monotonic() - begun
             if is_hopeless(exc):
                 raise StartUpError(f"{address.shown}: {told(exc)}") from exc

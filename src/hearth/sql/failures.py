@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Final
 
-import asyncpg
 import sqlalchemy as sa
 
 from hearth.models.errors import StoreRefused, StoreUnavailable
-
-#: asyncpg and the network raise some of theirs past SQLAlchemy, while a connection is made.
-FAILURES: Final = (sa.exc.SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 #: SQLSTATEs and MySQL's numbers of a transaction that was undone because of another one.
 _CONFLICTS: Final = ("40001", "40P01", 1205, 1213)
@@ -24,12 +21,22 @@ class Conflict(StoreUnavailable):
     """The transaction was undone because it met another one; to repeat it is safe."""
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """What a database may raise: for an ``except``, which asks only when something was raised.
+
+    asyncpg and the network raise some of theirs past SQLAlchemy, while a connection is made.
+    """
+    if (asyncpg := sys.modules.get("asyncpg")) is None:  # not loaded, so nothing of it was raised
+        return sa.exc.SQLAlchemyError, OSError
+    return sa.exc.SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Raise what the database raises as a ``StoreUnavailable``, or as ``StoreRefused`` if it does not like the data."""
     try:
         yield
-    except FAILURES as exc:
+    except failures() as exc:
         kind = StoreRefused if _is_refused(exc) else Conflict if code(exc) in _CONFLICTS else StoreUnavailable
         raise kind(f"database: {told(exc)}") from exc
 

@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from hearth.models.errors import StartUpError, StoreUnavailable
 from hearth.sql import shapes
@@ -60,11 +56,14 @@ class Version:
         return f"Hearth schema {self.hearth}, {by_fn}" if self.hearth else f"{by_fn}, made by Fn"
 
 
+def revisions() -> list[str]:
+    """The revisions that this release knows, oldest first: each file of a migration begins with its own."""
+    return sorted(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
 def head() -> str:
     """The revision of this release."""
-    revision = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
-    assert revision is not None
-    return revision
+    return revisions()[-1]
 
 
 def look(connection: sa.Connection, shown: str) -> Version:
@@ -78,8 +77,8 @@ def look(connection: sa.Connection, shown: str) -> Version:
         StartUpError: It is neither Hearth's nor Fn's, or newer than this release, or half migrated.
     """
     tables = set(sa.inspect(connection).get_table_names())
-    revision = MigrationContext.configure(connection).get_current_revision() or ""
-    if revision and revision not in {script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}:
+    revision = _revision(connection) if "alembic_version" in tables else ""
+    if revision and revision not in revisions():
         raise StartUpError(f"{shown}: schema {revision} is newer than this Hearth; use the release that made it")
     if tables and not revision and not _is_fns(connection, tables):
         raise StartUpError(f"{shown}: this database was not made by Hearth or Fn; name another one")
@@ -98,11 +97,7 @@ def up(connection: sa.Connection, shown: str) -> None:
         if version.current:
             return
         _log.info("migrating the database", datastore=shown, found=str(version))
-        if not version.hearth and not version.empty:
-            reshape(connection, shapes.first())
-            shapes.index_calls(connection, "calls_by_path", "app_name", "path", "id")
-            command.stamp(_config(connection), "0001")
-        command.upgrade(_config(connection), "head")
+        _migrate(connection, version)
         _log.info("migrated the database", datastore=shown)
 
 
@@ -119,6 +114,23 @@ def down(connection: sa.Connection, shown: str, fn_version: int = shapes.FN_VERS
         shapes.note_fn_version(connection, fn_version)
         connection.exec_driver_sql("DROP TABLE IF EXISTS stray_calls")
         connection.exec_driver_sql("DROP TABLE alembic_version")
+
+
+def _migrate(connection: sa.Connection, version: Version) -> None:
+    from alembic import command  # a tenth of a second, on the few starts that need it
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    if not version.hearth and not version.empty:
+        reshape(connection, shapes.first())
+        shapes.index_calls(connection, "calls_by_path", "app_name", "path", "id")
+        command.stamp(config, "0001")
+    command.upgrade(config, "head")
+
+
+def _revision(connection: sa.Connection) -> str:
+    return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() or "")
 
 
 def _is_fns(connection: sa.Connection, tables: set[str]) -> bool:
@@ -160,9 +172,3 @@ def _locked(connection: sa.Connection, shown: str) -> Iterator[None]:
         yield
     finally:
         connection.execute(sa.select(sa.func.release_lock(_LOCK_NAME)))
-
-
-def _config(connection: sa.Connection) -> Config:
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    return config

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 
 def replacing(
@@ -19,20 +21,29 @@ def replacing(
     """
     keys = [column.name for column in table.primary_key]
     names = [column.name for column in table.columns if column.name not in (*keys, *keep)]
+    insert = _insert(dialect, table)
+    statement: sa.Insert
     if dialect == "mysql":
-        insert = mysql.insert(table)
-        return insert.on_duplicate_key_update({name: insert.inserted[name] for name in names})
-    other = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
-    return other.on_conflict_do_update(
-        index_elements=keys, set_={name: other.excluded[name] for name in names}, where=where
-    )
+        statement = insert.on_duplicate_key_update({name: insert.inserted[name] for name in names})
+    else:
+        new = {name: insert.excluded[name] for name in names}
+        statement = insert.on_conflict_do_update(index_elements=keys, set_=new, where=where)
+    return statement
 
 
 def adding(dialect: str, table: sa.Table) -> sa.Insert:
     """Insert a row, unless there is one with its key."""
     keys = [column.name for column in table.primary_key]
+    insert = _insert(dialect, table)
+    statement: sa.Insert
     if dialect == "mysql":
         # INSERT IGNORE would also swallow what is wrong with the data
-        return mysql.insert(table).on_duplicate_key_update({keys[0]: table.c[keys[0]]})
-    other = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
-    return other.on_conflict_do_nothing(index_elements=keys)
+        statement = insert.on_duplicate_key_update({keys[0]: table.c[keys[0]]})
+    else:
+        statement = insert.on_conflict_do_nothing(index_elements=keys)
+    return statement
+
+
+def _insert(dialect: str, table: sa.Table) -> Any:
+    """Each dialect has a statement of its own; only that of the database in use is loaded."""
+    return importlib.import_module(f"sqlalchemy.dialects.{dialect}").insert(table)

@@ -8,12 +8,9 @@ samples are kept here; what the process itself uses is told by the Prometheus cl
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
-
-from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import CollectorRegistry
 
 from hearth.telemetry.names import METRICS, TIME_BUCKETS, Kind
 
@@ -157,7 +154,7 @@ def histogram(name: str, bounds: Sequence[float] | None = None, help_text: str =
 def exposition() -> bytes:
     """Everything, as Prometheus scrapes it."""
     own = "\n".join([line for metric in list(_METRICS.values()) for line in metric.lines()])
-    return generate_latest(_process) + own.encode() + b"\n"
+    return _collectors()() + own.encode() + b"\n"
 
 
 def _value(name: str, kind: Kind) -> Value:
@@ -169,12 +166,16 @@ def _value(name: str, kind: Kind) -> Value:
     return found
 
 
-def _of_process() -> CollectorRegistry:
+@functools.cache
+def _collectors() -> Callable[[], bytes]:
+    from prometheus_client import GCCollector, PlatformCollector, ProcessCollector  # not before somebody asks
+    from prometheus_client.exposition import generate_latest
+    from prometheus_client.registry import CollectorRegistry
+
     registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    return registry
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return functools.partial(generate_latest, registry)
 
 
 def _heading(name: str, kind: str, help_text: str) -> Iterator[str]:
@@ -196,7 +197,6 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(value)
 
 
-_process: Final = _of_process()
 for _metric in METRICS.values():  # what has not happened yet shows as zero, not as missing
     if _metric.kind == "histogram":
         histogram(_metric.name)
