@@ -22,7 +22,7 @@ API: Final = "api"
 RUNNER: Final = "runner"
 _GRACE_S: Final = 150.0
 #: Read by clients, not by servers.
-_OF_CLIENTS: Final = frozenset({"FN_API_URL", "FN_REGISTRY", "FN_TOKEN"})
+_OF_CLIENTS: Final = frozenset({"FN_API_URL", "FN_CONTEXT", "FN_REGISTRY", "FN_TOKEN"})
 
 
 class Settings(BaseSettings):

@@ -1,0 +1,99 @@
+"""hearth contexts: which server and registry the command means."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hearth.cli import fn_home
+from hearth.cli.fn_home import FnHome
+from hearth.cli.output import CommandError, Format, Output, say, show_json, show_property, show_table
+from hearth.cli.session import session
+
+contexts = typer.Typer(no_args_is_help=True, help="Servers and registries by name, kept in ~/.fn as the fn CLI does.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The context's name.")]
+
+
+@contexts.command()
+def create(
+    name: Name,
+    api_url: Annotated[str, typer.Option("--api-url", help="The server's URL.")] = fn_home.DEFAULT_API_URL,
+    registry: Annotated[str, typer.Option("--registry", help="What goes before the names of images.")] = "",
+    provider: Annotated[str, typer.Option("--provider", help="Of the fn CLI; only default is of use.")] = "default",
+) -> None:
+    """Make a context."""
+    values = {fn_home.API_URL: api_url, fn_home.PROVIDER: provider, fn_home.REGISTRY: registry}
+    FnHome().create(name, values)
+    say(f"Successfully created context: {name}")
+
+
+@contexts.command("list")
+@contexts.command("ls", hidden=True)
+def list_contexts(ctx: typer.Context, output: Output = Format.TABLE) -> None:
+    """List the contexts; * marks the one in use."""
+    home = FnHome()
+    current = session(ctx).context or home.current()
+    found = [{"name": name, "current": name == current, **home.get(name)} for name in home.names()]
+    if output is Format.JSON:
+        show_json(found)
+        return
+    keys = (fn_home.PROVIDER, fn_home.API_URL, fn_home.REGISTRY)
+    rows = (
+        ["*" if one["current"] else "", str(one["name"]), *(str(one.get(key) or "") for key in keys)] for one in found
+    )
+    show_table(["CURRENT", "NAME", "PROVIDER", "API URL", "REGISTRY"], rows)
+
+
+@contexts.command()
+def use(name: Name) -> None:
+    """Make a context the one in use."""
+    FnHome().use(name)
+    say(f"Now using context: {name}")
+
+
+@contexts.command()
+def unset() -> None:
+    """Use no context: the server is http://localhost:8080 unless named."""
+    FnHome().use("")
+    say("No context is in use")
+
+
+@contexts.command()
+def update(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="api-url, registry or provider.")],
+    value: Annotated[str, typer.Argument(metavar="[VALUE]")] = "",
+    delete: Annotated[bool, typer.Option("--delete", help="Take the value away.")] = False,
+) -> None:
+    """Change a value of the context in use."""
+    if not value and not delete:
+        raise typer.BadParameter("give a value, or --delete", param_hint="VALUE")
+    name = _in_use(ctx)
+    FnHome().update(name, key, None if delete else value)
+    say(f"Context {name}: {key} {'removed' if delete else f'set to {value}'}")
+
+
+@contexts.command()
+def delete(name: Name) -> None:
+    """Delete a context that is not in use."""
+    FnHome().delete(name)
+    say(f"Successfully deleted context {name}")
+
+
+@contexts.command()
+@contexts.command("get", hidden=True)
+def inspect(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The one in use, unless given.")] = "",
+    property: Annotated[str, typer.Argument(metavar="[PROPERTY]", help="Only this one, as api-url.")] = "",
+) -> None:
+    """Show a context as JSON."""
+    show_property(FnHome().get(name or _in_use(ctx)), property)
+
+
+def _in_use(ctx: typer.Context) -> str:
+    if not (name := session(ctx).context or FnHome().current()):
+        raise CommandError("no context is in use; hearth use context NAME chooses one")
+    return name
