@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -33,7 +32,7 @@ class ServerError(CommandError):
 
 
 class Client:
-    """Speaks to one server; close it, or leave it as a context manager.
+    """Speaks to one server; to be closed by its user.
 
     Args:
         url: Of the server; a path in it goes before those of the API.
@@ -47,12 +46,8 @@ class Client:
             headers["Authorization"] = f"Bearer {token}"
         self._http = httpx.Client(headers=headers, timeout=httpx.Timeout(_API_S, connect=_CONNECT_S))
 
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close its connections."""
         self._http.close()
 
     # --- apps -----------------------------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ def invoke(
     body = _stdin()
     sent = {"Content-Type": content_type, **_headers(variables, headers)}
     verb = method.upper() or ("GET" if body is None else "POST")
-    with session(ctx).client() as client, client.invoke(app, path, verb, sent, body) as answer:
+    client = session(ctx).client()
+    with client.invoke(app, path, verb, sent, body) as answer:
         call_id = answer.headers.get("fn_call_id", "")
         if display_call_id:
             note(f"Call ID: {call_id}")

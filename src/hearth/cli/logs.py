@@ -36,18 +36,18 @@ def get_log(
     """Print the log of a call; with -f those of all calls that end, until Ctrl-C."""
     if call_id.startswith("/"):
         path, call_id = call_id, "last"
-    with session(ctx).client() as client:
-        if follow:
-            from hearth.cli.follow import follow_logs
+    client = session(ctx).client()
+    if follow:
+        from hearth.cli.follow import follow_logs
 
-            follow_logs(client, app, path, output)
-            return
-        if call_id == "last":
-            newest = next(client.calls(app, 1, path=path), None)
-            if newest is None:
-                raise CommandError(f"app {app} has no calls{f' of {path}' if path else ''} yet")
-            call_id = newest["id"]
-        text = client.log(app, call_id)
+        follow_logs(client, app, path, output)
+        return
+    if call_id == "last":
+        newest = next(client.calls(app, 1, path=path), None)
+        if newest is None:
+            raise CommandError(f"app {app} has no calls{f' of {path}' if path else ''} yet")
+        call_id = newest["id"]
+    text = client.log(app, call_id)
     if output is Format.JSON:
         show_json({"call_id": call_id, "log": text})
     elif text:

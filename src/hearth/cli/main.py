@@ -109,6 +109,7 @@ def hearth(
 ) -> None:
     """Run functions that live in containers."""
     ctx.obj = Session(context=context, api_url=api_url, registry=registry, token=token, verbose=verbose)
+    ctx.call_on_close(ctx.obj.close)
 
 
 def main() -> None:

@@ -64,8 +64,8 @@ def list_routes(
     output: Output = Format.TABLE,
 ) -> None:
     """List the routes of an app."""
-    with session(ctx).client() as client:
-        found = list(client.routes(app, n, image))
+    client = session(ctx).client()
+    found = list(client.routes(app, n, image))
     if output is Format.JSON:
         show_json(found)
         return

@@ -22,6 +22,7 @@ class Session:
     registry: str = ""
     token: str = ""
     verbose: bool = False
+    _client: Client | None = None
 
     def url(self) -> str:
         """The server's URL, without a slash at the end."""
@@ -33,10 +34,17 @@ class Session:
         return (self.registry or str(self._of_context(fn_home.REGISTRY) or "")).rstrip("/")
 
     def client(self) -> Client:
-        """A client of the server."""
+        """The client of the server; it is closed when the command ends."""
         from hearth.cli.client import Client
 
-        return Client(self.url(), self.token)
+        if self._client is None:
+            self._client = Client(self.url(), self.token)
+        return self._client
+
+    def close(self) -> None:
+        """Let the server go."""
+        if self._client is not None:
+            self._client.close()
 
     def _of_context(self, key: str) -> Any:
         home = fn_home.FnHome()
