@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from hearth.models.errors import StartUpError
 
 #: Types of node; whatever else is asked for is a full node.
+FULL: Final = "full"
 API: Final = "api"
 RUNNER: Final = "runner"
 _GRACE_S: Final = 150.0
@@ -147,6 +148,30 @@ class Settings(BaseSettings):
         repr=False,
         validation_alias="FN_RUNNER_API_URL",
         description="the API node of a runner: [http://]host[:port]",
+    )
+    runner_connect_s: float = Field(
+        default=5.0,
+        gt=0,
+        validation_alias="FN_RUNNER_CONNECT_S",
+        description="seconds that a runner's connection to its API node may take",
+    )
+    runner_spool_bytes: int = Field(
+        default=256 << 20,
+        gt=0,
+        validation_alias="FN_RUNNER_SPOOL_BYTES",
+        description="bytes of ended calls that a runner keeps while its API node is away",
+    )
+    runner_stale_s: float = Field(
+        default=3600.0,
+        ge=0,
+        validation_alias="FN_RUNNER_STALE_S",
+        description="seconds for which a runner serves routes that it knows while its API node is away",
+    )
+    runner_quiet_s: float = Field(
+        default=3.0,
+        ge=0,
+        validation_alias="FN_RUNNER_QUIET_S",
+        description="seconds after an API node's start in which runners tell what ended, and get no async calls",
     )
     runner_token: SecretStr = Field(
         default=SecretStr(""), validation_alias="FN_RUNNER_TOKEN", description="the secret that nodes share"

@@ -9,12 +9,20 @@ from typing import Final
 from hearth.access.base import DataAccess
 from hearth.clock import Clock
 from hearth.models.app import App
+from hearth.models.errors import AppsNotFound, RoutesNotFound
 from hearth.models.route import Route
+from hearth.telemetry.logs import get_logger
 
 _TTL_S: Final = 5.0
 _MAX_ENTRIES: Final = 10_000
 
+#: How long a call waits for a new definition while there is an old one.
+_PATIENCE_S: Final = 1.0
+_GONE: Final = (AppsNotFound, RoutesNotFound)
+
 Pair = tuple[App, Route]
+
+_log = get_logger(__name__)
 
 
 class Definitions:
@@ -22,12 +30,17 @@ class Definitions:
 
     Args:
         inner: Asked when nothing fresh is kept.
+        stale_s: Seconds beyond the 5 for which what is kept serves if ``inner`` fails, or is slow.
     """
 
-    def __init__(self, inner: DataAccess, clock: Clock, *, max_entries: int = _MAX_ENTRIES) -> None:
+    def __init__(
+        self, inner: DataAccess, clock: Clock, *, max_entries: int = _MAX_ENTRIES, stale_s: float = 0.0
+    ) -> None:
         self._inner = inner
         self._clock = clock
         self._max_entries = max_entries
+        self._stale_s = stale_s
+        self._failing = False
         self._pairs: OrderedDict[tuple[str, str], tuple[float, Pair]] = OrderedDict()
         self._loads: dict[tuple[str, str], asyncio.Task[Pair]] = {}
         self._loading: set[asyncio.Task[Pair]] = set()
@@ -54,7 +67,27 @@ class Definitions:
             load = self._loads[key] = asyncio.get_running_loop().create_task(self._load(key))
             self._loading.add(load)
             load.add_done_callback(lambda done: self._loaded(key, done))
+        if (stale := self._stale(key)) is not None:
+            return await self._load_or(stale, load)
         return await asyncio.shield(load)  # one who gives up does not take the load from the others
+
+    def _stale(self, key: tuple[str, str]) -> Pair | None:
+        kept = self._pairs.get(key)
+        if kept is None or kept[0] + self._stale_s <= self._clock.monotonic():
+            return None
+        return kept[1]
+
+    async def _load_or(self, stale: Pair, load: asyncio.Task[Pair]) -> Pair:
+        """What is loaded, if that comes soon and does not fail; nobody waits for what failed a moment ago."""
+        if not self._failing:
+            await asyncio.wait([load], timeout=_PATIENCE_S)
+        if not load.done() or load.cancelled():
+            return stale
+        if (error := load.exception()) is None:
+            return load.result()
+        if isinstance(error, _GONE):
+            raise error
+        return stale
 
     def forget(self, app_name: str, path: str | None = None) -> None:
         """A route, or a whole app, has changed: what is kept, or is being loaded, of it is not to be used again."""
@@ -78,7 +111,15 @@ class Definitions:
         is_current = self._loads.get(key) is load
         if is_current:
             del self._loads[key]
-        if load.cancelled() or load.exception() is not None or not is_current:
+        if load.cancelled() or not is_current:
+            return
+        error = load.exception()
+        self._failing = error is not None and not isinstance(error, _GONE)
+        if error is not None:
+            if isinstance(error, _GONE):
+                self._pairs.pop(key, None)
+            elif key in self._pairs:
+                _log.warning("definition not loaded, an old one serves", app_name=key[0], path=key[1], error=str(error))
             return
         self._pairs[key] = (self._clock.monotonic() + _TTL_S, load.result())
         self._pairs.move_to_end(key)

@@ -284,6 +284,39 @@ class InvalidCPUs(BadRequest):
     message = "Cpus is invalid. Value should be either between [0.000 and 1024.000] or [0m and 1024000m] milliCPU units"
 
 
+class RunnerUnknown(ApiError):
+    """A runner did not show the secret that it shares with this node."""
+
+    status = 401
+    message = "Runner token is missing or wrong"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class RecordRefused(ApiError):
+    """A runner's record cannot be stored, however often it is offered."""
+
+    status = 422
+    message = "Record cannot be stored"
+
+
+class ApiNodeAway(StoreUnavailable, ApiError):
+    """A runner's API node does not answer as it should: for the time being there is nothing to tell a client."""
+
+    status = 503
+    message = "API node not available"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.message = ApiNodeAway.message
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(RETRY_AFTER_S)}
+
+
 class NotAcceptable(ApiError):
     status = 406
     message = "unable to respond within acceptable response content types"

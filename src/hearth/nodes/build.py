@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hearth.access.api_node import parse_api_url
 from hearth.access.base import DataAccess
 from hearth.access.cached import Definitions
 from hearth.access.local import LocalAccess
+from hearth.access.remote import RemoteAccess
 from hearth.agent import machine
 from hearth.agent.agent import Agent
 from hearth.agent.consumer import Consumer
@@ -25,7 +27,7 @@ from hearth.datastore.traced import TracedDatastore
 from hearth.drivers.base import Driver
 from hearth.logstores.base import LogStore
 from hearth.logstores.open import open_logstore
-from hearth.models.errors import InvokeNotSupported, StartUpError
+from hearth.models.errors import APINotSupported, ApiError, InvokeNotSupported, StartUpError
 from hearth.models.ids import IdGenerator, machine_id
 from hearth.nodes.blame import DATABASE, LOG_STORE, QUEUE, blamed
 from hearth.nodes.drivers import open_driver
@@ -35,16 +37,18 @@ from hearth.queues.base import Queue
 from hearth.queues.open import open_queue
 from hearth.server.api import Api
 from hearth.server.api_v1.calls import GetLog
-from hearth.server.asgi import Front
+from hearth.server.asgi import Front, Gate
 from hearth.server.cors import allow_origins, parse_origins
+from hearth.server.dispatch import Dispatcher
 from hearth.server.extensions import Server
 from hearth.server.health import Check, Readiness
 from hearth.server.invoke import InvokeFront
 from hearth.server.limit import BodyLimit
 from hearth.server.middleware import Invoke
+from hearth.server.runner_api import RunnerApi
 from hearth.server.shutdown import ShutdownEndpoint
 from hearth.server.traced import Traced
-from hearth.settings import API, RUNNER, Settings
+from hearth.settings import API, FULL, RUNNER, Settings
 from hearth.telemetry.logs import get_logger
 
 _LOOPBACK: Final = "127.0.0.1"
@@ -94,7 +98,7 @@ async def full_node(settings: Settings, port: int, options: Options) -> AsyncIte
     next_id = _ids(port, clock)
     async with AsyncExitStack() as stack:
         stores = await _open_stores(stack, settings, options, clock)
-        server = await _extended(stack, settings, options, "full", stores.datastore)
+        server = await _extended(stack, settings, options, FULL, stores.datastore)
         definitions = Definitions(stores.access, clock)
         stack.push_async_callback(definitions.close)
         driver, agent = await _agent(stack, settings, options, clock, stores.access, next_id, server)
@@ -104,6 +108,7 @@ async def full_node(settings: Settings, port: int, options: Options) -> AsyncIte
             await agent.refresh(app_name, path)
 
         readiness = Readiness(clock, {**stores.checks(), "driver": driver.check})
+        dispatcher, runners = await _runner_api(stack, settings, clock, stores)
         api = Api(
             stores.datastore,
             clock,
@@ -112,12 +117,12 @@ async def full_node(settings: Settings, port: int, options: Options) -> AsyncIte
             get_log=stores.get_log,
             readiness=readiness,
             server=server,
+            runners=runners,
         )
         invoke = InvokeFront(agent, definitions, stores.access, clock, next_id)
         consumer = await stack.enter_async_context(Consumer(agent, stores.access, clock))
-        node = Node(
-            _front(settings, options, server, invoke, invoke.call, api), "full", readiness, driver.name, agent, consumer
-        )
+        front = _front(settings, options, server, invoke, invoke.call, api)
+        node = Node(front, FULL, readiness, driver.name, agent, consumer, dispatcher)
         stack.callback(node.drain)
         yield node
 
@@ -130,8 +135,9 @@ async def api_node(settings: Settings, port: int, options: Options) -> AsyncIter
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         stores = await _open_stores(stack, settings, options, clock)
-        server = await _extended(stack, settings, options, "api", stores.datastore)
+        server = await _extended(stack, settings, options, API, stores.datastore)
         readiness = Readiness(clock, stores.checks())
+        dispatcher, runners = await _runner_api(stack, settings, clock, stores)
         api = Api(
             stores.datastore,
             clock,
@@ -140,8 +146,10 @@ async def api_node(settings: Settings, port: int, options: Options) -> AsyncIter
             readiness=readiness,
             refused={"/r/": InvokeNotSupported},
             server=server,
+            runners=runners,
         )
-        node = Node(_front(settings, options, server, api, _no_calls, api), "api", readiness)
+        front = _front(settings, options, server, api, _no_calls, api)
+        node = Node(front, API, readiness, dispatcher=dispatcher)
         stack.callback(node.drain)
         yield node
 
@@ -149,8 +157,35 @@ async def api_node(settings: Settings, port: int, options: Options) -> AsyncIter
 @contextlib.asynccontextmanager
 async def runner_node(settings: Settings, port: int, options: Options) -> AsyncIterator[Node]:
     """A node that runs calls, and has everything else from an API node."""
-    raise StartUpError("FN_NODE_TYPE=runner: runner nodes do not exist in this release")
-    yield
+    if not settings.runner_api_url:
+        raise StartUpError("No agent started for a runner node, add FN_RUNNER_API_URL to configuration.")
+    clock = SystemClock()
+    next_id = _ids(port, clock)
+    async with AsyncExitStack() as stack:
+        access = await stack.enter_async_context(
+            RemoteAccess.open(
+                parse_api_url(settings.runner_api_url),
+                clock,
+                token=settings.runner_token.get_secret_value(),
+                connect_s=settings.runner_connect_s,
+                spool=settings.data / "runner.spool",
+                spool_bytes=settings.runner_spool_bytes,
+            )
+        )
+        definitions = Definitions(access, clock, stale_s=settings.runner_stale_s)
+        stack.push_async_callback(definitions.close)
+        server = await _extended(stack, settings, options, RUNNER, None)
+        driver, agent = await _agent(stack, settings, options, clock, access, next_id, server)
+        readiness = Readiness(clock, {"driver": driver.check})
+        refused: dict[str, type[ApiError]] = {"/v1/": APINotSupported}
+        pages = Api(None, clock, lambda: stats(agent), readiness=readiness, refused=refused, server=server)
+        invoke = InvokeFront(agent, definitions, access, clock, next_id)
+        consumer = await stack.enter_async_context(Consumer(agent, access, clock))
+        gate = Gate(invoke, lambda: access.has_room)
+        front = _front(settings, options, server, gate, invoke.call, pages)
+        node = Node(front, RUNNER, readiness, driver.name, agent, consumer)
+        stack.callback(node.drain)
+        yield node
 
 
 def stats(agent: Agent) -> dict[str, Any]:
@@ -193,6 +228,17 @@ async def _extended(
         else:
             await server.add_extension(extension)
     return server
+
+
+async def _runner_api(
+    stack: AsyncExitStack, settings: Settings, clock: Clock, stores: _Stores
+) -> tuple[Dispatcher, RunnerApi]:
+    """What serves runners."""
+    dispatcher = Dispatcher(stores.access, clock, quiet_s=settings.runner_quiet_s)
+    await stack.enter_async_context(dispatcher)
+    runners = RunnerApi(stores.access, stores.datastore, clock, dispatcher, settings.runner_token.get_secret_value())
+    stack.push_async_callback(runners.close)
+    return dispatcher, runners
 
 
 async def _agent(

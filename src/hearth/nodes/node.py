@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from hearth.agent.agent import Agent
 from hearth.agent.consumer import Consumer
+from hearth.server.dispatch import Dispatcher
 from hearth.server.health import Readiness
 
 
@@ -17,6 +18,7 @@ class Node:
 
     Attributes:
         type: ``full``, ``api`` or ``runner``.
+        dispatcher: Where runners wait for async calls; a runner has none.
         driver: The name of what makes its containers; ``none`` on an API node.
     """
 
@@ -26,6 +28,7 @@ class Node:
     driver: str = "none"
     agent: Agent | None = None
     consumer: Consumer | None = None
+    dispatcher: Dispatcher | None = None
 
     @property
     def ready(self) -> bool:
@@ -41,11 +44,13 @@ class Node:
     def drain(self) -> None:
         """Take no new work; what runs runs on."""
         self.retire()
+        if self.dispatcher is not None:
+            self.dispatcher.stop()
         if self.agent is not None:
             self.agent.drain()
 
     def abort(self) -> None:
         """Break off what runs."""
-        self.retire()
+        self.drain()
         if self.agent is not None:
             self.agent.abort()

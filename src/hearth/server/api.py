@@ -31,6 +31,7 @@ from hearth.server.endpoints import Found
 from hearth.server.extensions import Server
 from hearth.server.health import Readiness
 from hearth.server.listeners import ListenedApps
+from hearth.server.runner_api import RunnerApi
 from hearth.server.traced import label
 from hearth.telemetry import metrics
 from hearth.telemetry.logs import get_logger
@@ -48,17 +49,19 @@ class Api:
     """The application.
 
     Args:
+        datastore: Where definitions and records are; without it nothing of /v1 is served.
         stats: The node's counts, as /stats shows them.
         changed: Awaited after each change of a definition, before its answer.
         get_log: Finds the log of an app's call; without it, the datastore does.
         readiness: What /readyz tells; without it, that the node is ready.
         server: What extensions have added.
+        runners: Serves /v1/runner.
         refused: Paths that nodes of this type do not serve, by their beginning, with the error that says so.
     """
 
     def __init__(
         self,
-        datastore: Datastore,
+        datastore: Datastore | None,
         clock: Clock,
         stats: Callable[[], Mapping[str, Any]],
         max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB,
@@ -67,14 +70,12 @@ class Api:
         readiness: Readiness | None = None,
         refused: Mapping[str, type[ApiError]] | None = None,
         server: Server | None = None,
+        runners: RunnerApi | None = None,
     ) -> None:
         self._changed = changed
         self._readiness = readiness
         self._refused = refused or {}
         self._endpoints = server.endpoints if server is not None else None
-        store = ListenedApps(datastore, server.app_listeners if server is not None else ())
-        apps, calls = Apps(store, clock), Calls(datastore, get_log or datastore.get_log)
-        routes = Routes(datastore, store, clock, max_memory_mib)
         self._pages: dict[str, Callable[[], Response]] = {
             "/": lambda: _json(_HOME),
             "/version": lambda: _json({"version": FN_VERSION}),
@@ -84,18 +85,31 @@ class Api:
             "/v1/openapi.json": lambda: _json(DESCRIPTION),
             "/docs": lambda: Response(PAGE, media_type="text/html"),
         }
-        self._of_apps: dict[str, Handler] = {"GET": apps.list, "POST": apps.create}
-        self._of_app: dict[str, Handler] = {"GET": apps.get, "PATCH": apps.update, "DELETE": apps.remove}
-        self._of_routes: dict[str, Handler] = {"GET": routes.list, "POST": routes.create}
-        self._of_route: dict[str, Handler] = {
-            "GET": routes.get,
-            "PUT": routes.put,
-            "PATCH": routes.patch,
-            "DELETE": routes.remove,
-        }
-        self._of_calls: dict[str, Handler] = {"GET": calls.list}
-        self._of_call: dict[str, Handler] = {"GET": calls.get}
-        self._of_log: dict[str, Handler] = {"GET": calls.log}
+        self._of_apps: dict[str, Handler] = {}
+        self._of_app: dict[str, Handler] = {}
+        self._of_routes: dict[str, Handler] = {}
+        self._of_route: dict[str, Handler] = {}
+        self._of_calls: dict[str, Handler] = {}
+        self._of_call: dict[str, Handler] = {}
+        self._of_log: dict[str, Handler] = {}
+        if datastore is not None:
+            store = ListenedApps(datastore, server.app_listeners if server is not None else ())
+            self._serve_v1(
+                Apps(store, clock),
+                Routes(datastore, store, clock, max_memory_mib),
+                Calls(datastore, get_log or datastore.get_log),
+            )
+        self._runners = runners
+        self._of_runner = {} if runners is None else _of_runners(runners)
+
+    def _serve_v1(self, apps: Apps, routes: Routes, calls: Calls) -> None:
+        self._of_apps = {"GET": apps.list, "POST": apps.create}
+        self._of_app = {"GET": apps.get, "PATCH": apps.update, "DELETE": apps.remove}
+        self._of_routes = {"GET": routes.list, "POST": routes.create}
+        self._of_route = {"GET": routes.get, "PUT": routes.put, "PATCH": routes.patch, "DELETE": routes.remove}
+        self._of_calls = {"GET": calls.list}
+        self._of_call = {"GET": calls.get}
+        self._of_log = {"GET": calls.log}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -125,7 +139,7 @@ class Api:
             result = await handler(api_request)
             _log.debug("request answered")
             label(request.scope, api_request.app, api_request.route)
-            if self._changed is not None and request.method not in ("GET", "POST"):
+            if self._changed is not None and api_request.app and request.method not in ("GET", "POST"):
                 await self._changed(api_request.app, api_request.route or None)
             return result if isinstance(result, Response) else _json(result)
         if self._is_slash_away(request, path):
@@ -159,6 +173,9 @@ class Api:
                 return self._handler(self._of_call, request, app=app, call=call)
             case ["", "v1", "apps", app, "calls", call, "log"] if call:
                 return self._handler(self._of_log, request, app=app, call=call)
+            case ["", "v1", "runner", name] if self._runners is not None and name in self._of_runner:
+                self._runners.check(request)
+                return self._handler(self._of_runner[name], request)
         return None
 
     def _handler(self, table: dict[str, Handler], request: Request, **names: str) -> tuple[Handler, ApiRequest] | None:
@@ -175,6 +192,17 @@ class Api:
         if shorter.endswith("/"):
             return False
         return self._added(request, shorter) is not None or self._find(request, shorter) is not None
+
+
+def _of_runners(runners: RunnerApi) -> dict[str, dict[str, Handler]]:
+    return {
+        "async": {"GET": runners.dequeue, "PUT": runners.enqueue, "POST": runners.enqueue},
+        "start": {"POST": runners.start},
+        "finish": {"POST": runners.finish},
+        "renew": {"POST": runners.renew},
+        "settle": {"POST": runners.settle},
+        "release": {"POST": runners.release},
+    }
 
 
 def _json(value: Mapping[str, Any], status: int = 200) -> Response:

@@ -1,0 +1,134 @@
+"""What a runner could not tell its API node yet: a file of bounded size, synced at each commit."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from hearth.models.errors import StartUpError, StoreUnavailable
+
+T = TypeVar("T")
+
+ENDED: Final = 0
+SETTLE: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS items (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind INTEGER NOT NULL,
+    data BLOB NOT NULL
+)
+"""
+
+#: Its number, what it is, its bytes.
+Item = tuple[int, int, bytes]
+
+
+class Spool:
+    """Items in the order in which they came. Use :meth:`open`.
+
+    Args:
+        path: The file.
+        limit_bytes: From this size on the node should take no new work. What is running is still kept.
+    """
+
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        self._path = path
+        self._limit_bytes = limit_bytes
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "spool")
+        self._db: sqlite3.Connection
+        self._broken = False
+        self.size_bytes = 0
+        self.items = 0
+
+    def __repr__(self) -> str:
+        return f"<Spool {self._path} items={self.items} bytes={self.size_bytes}>"
+
+    @classmethod
+    async def open(cls, path: Path, limit_bytes: int) -> Spool:
+        """Open the file, made if need be, with what an earlier run left.
+
+        Raises:
+            StartUpError: It cannot be had.
+        """
+        spool = cls(path, limit_bytes)
+        try:
+            spool.items, spool.size_bytes = await spool._in_thread(spool._open)
+        except (OSError, sqlite3.Error) as exc:
+            spool._thread.shutdown()
+            raise StartUpError(f"{path}: cannot keep what ended here: {exc}") from exc
+        return spool
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._in_thread(lambda: self._db.close())
+        self._thread.shutdown()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether new work may be taken on: its end could be kept."""
+        return self.size_bytes < self._limit_bytes and not self._broken
+
+    async def put(self, items: Sequence[tuple[int, bytes]]) -> None:
+        """Keep items; durable when this returns.
+
+        Raises:
+            StoreUnavailable: The disk does not take them.
+        """
+        await self._commit(lambda: self._insert(items))
+        self.items += len(items)
+        self.size_bytes += sum(len(data) for _, data in items)
+
+    async def first(self, max_items: int, max_bytes: int) -> list[Item]:
+        """The oldest items; one at least, if there is one."""
+        found = await self._commit(lambda: self._select(max_items))
+        size = 0
+        taken: list[Item] = []
+        for item in found:
+            size += len(item[2])
+            if taken and size > max_bytes:
+                break
+            taken.append(item)
+        return taken
+
+    async def remove(self, items: Sequence[Item]) -> None:
+        """Forget items."""
+        await self._commit(lambda: self._delete(items))
+        self.items -= len(items)
+        self.size_bytes -= sum(len(data) for _, _, data in items)
+
+    async def _commit(self, work: Callable[[], T]) -> T:
+        try:
+            result = await self._in_thread(work)
+        except sqlite3.Error as exc:
+            self._broken = True
+            raise StoreUnavailable(f"{self._path}: {exc}") from exc
+        self._broken = False
+        return result
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        # What has begun is not taken back by a cancellation; the caller only stops waiting.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
+
+    def _open(self) -> tuple[int, int]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(self._path, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute(_SCHEMA)
+        row: tuple[int, int] = self._db.execute("SELECT count(*), coalesce(sum(length(data)), 0) FROM items").fetchone()
+        return row
+
+    def _insert(self, items: Sequence[tuple[int, bytes]]) -> None:
+        with self._db:
+            self._db.executemany("INSERT INTO items (kind, data) VALUES (?, ?)", items)
+
+    def _select(self, limit: int) -> list[Item]:
+        return self._db.execute("SELECT seq, kind, data FROM items ORDER BY seq LIMIT ?", (limit,)).fetchall()
+
+    def _delete(self, items: Sequence[Item]) -> None:
+        with self._db:
+            self._db.executemany("DELETE FROM items WHERE seq = ?", [(seq,) for seq, _, _ in items])

@@ -1,0 +1,292 @@
+"""What runners ask of this node: /v1/runner (nodes specification 3).
+
+Fn's own requests and answers, and what Hearth's runners need beyond them: leases, which are renewed, released and
+settled, and many starts or ends in one request. Every request may be sent again: whoever lost an answer does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections import OrderedDict
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hearth.access import wire
+from hearth.access.base import AlreadyStarted, DataAccess, EndedCall
+from hearth.batch import GroupCommit
+from hearth.clock import Clock
+from hearth.datastore.base import Datastore
+from hearth.models.call import ERROR, QUEUED, RUNNING, Call
+from hearth.models.errors import (
+    CallNotFound,
+    DatastoreCannotUpdateCall,
+    HearthError,
+    InvalidJSON,
+    RecordRefused,
+    RunnerUnknown,
+    StoreRefused,
+)
+from hearth.models.message import InvalidMessage, decode_call
+from hearth.models.times import ZERO, format_time
+from hearth.queues.base import Reserved
+from hearth.server import errors
+from hearth.server.api_v1.request import ApiRequest
+from hearth.server.dispatch import Dispatcher
+from hearth.telemetry.logs import get_logger
+
+#: Seconds for which a poll waits.
+POLL_S: Final = 30.0
+#: A request that is sent again says so, by its number.
+ATTEMPT: Final = "hearth-attempt"
+_MAX_LIMIT: Final = 1000
+#: Calls of which it is remembered that they were accepted, or handed to a runner that knows no leases.
+_REMEMBERED: Final = 20_000
+_ACCEPTED: Final = {"msg": "enqueued call"}
+_STARTED: Final = {"msg": "slingshot: engage"}
+_FINISHED: Final = {"msg": "good night, sweet prince"}
+_STARTED_TWICE: Final = "the call was handed out twice; it may have run in part"
+
+_log = get_logger(__name__)
+
+
+class RunnerApi:
+    """The operations.
+
+    Args:
+        access: This node's own.
+        datastore: Where records are.
+        token: What runners have to show; empty: nothing.
+    """
+
+    def __init__(
+        self, access: DataAccess, datastore: Datastore, clock: Clock, dispatcher: Dispatcher, token: str = ""
+    ) -> None:
+        self._access = access
+        self._datastore = datastore
+        self._clock = clock
+        self._dispatcher = dispatcher
+        self._token = token.encode()
+        self._accepting: OrderedDict[str, asyncio.Future[None]] = OrderedDict()
+        self._plain: OrderedDict[str, Reserved] = OrderedDict()
+        self._finishing = GroupCommit(self._finish_many)
+
+    async def close(self) -> None:
+        """Wait until all is written."""
+        await self._finishing.close()
+
+    def check(self, request: Request) -> None:
+        """Let only those in who know the secret.
+
+        Raises:
+            RunnerUnknown: They do not.
+        """
+        if not self._token:
+            return
+        kind, _, shown = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), self._token):
+            raise RunnerUnknown
+
+    # -- the queue ------------------------------------------------------------------------------------------------
+
+    async def enqueue(self, request: ApiRequest) -> dict[str, Any]:
+        """Accept an async call; again, if its runner lost the answer."""
+        call = _call(await request.body())
+        call.status = QUEUED
+        known = self._accepting.get(call.id)
+        if known is None:
+            await self._accept(call, again=request.http.headers.get(ATTEMPT, "1") != "1")
+        else:
+            await asyncio.shield(known)
+        return _ACCEPTED
+
+    async def _accept(self, call: Call, *, again: bool) -> None:
+        accepted = self._accepting[call.id] = asyncio.get_running_loop().create_future()
+        try:
+            if not (again and await self._is_recorded(call)):
+                await self._access.enqueue(call)
+            accepted.set_result(None)
+        except BaseException as exc:
+            del self._accepting[call.id]
+            accepted.set_exception(exc if isinstance(exc, Exception) else HearthError("not accepted"))
+            accepted.exception()  # seen, also where nobody else waits
+            raise
+        if len(self._accepting) > _REMEMBERED and next(iter(self._accepting.values())).done():
+            self._accepting.popitem(last=False)
+
+    async def _is_recorded(self, call: Call) -> bool:
+        try:
+            await self._datastore.get_call(call.app_name, call.id)
+        except CallNotFound:
+            return False
+        return True
+
+    async def dequeue(self, request: ApiRequest) -> Response:
+        """Wait for calls; none after 30 s. Ends at once when its runner leaves, which then gets none."""
+        asked_at = self._clock.monotonic()
+        limit, wait_s = _number(request.query("limit"), 0), _number(request.query("wait_s"), POLL_S)
+        reserved = await self._wait_for_calls(request, min(int(limit), _MAX_LIMIT) or 1, min(wait_s, POLL_S))
+        if not limit:
+            reserved = await self._remember(reserved)
+        now = self._clock.monotonic()
+        body = wire.encode_handed(reserved, waited_s=now - asked_at, now=now, visibility_s=self._access.visibility_s)
+        return Response(body, headers={"Content-Type": errors.JSON_TYPE})
+
+    async def _wait_for_calls(self, request: ApiRequest, limit: int, wait_s: float) -> list[Reserved]:
+        loop = asyncio.get_running_loop()
+        taking = loop.create_task(self._dispatcher.take(limit, wait_s))
+        leaving = loop.create_task(_left(request.http))
+        try:
+            await asyncio.wait([taking, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not leaving.done():
+                return await taking
+            if taking.done() and not taking.cancelled() and taking.exception() is None:
+                self._dispatcher.give_back(taking.result())
+            return []
+        finally:
+            taking.cancel()
+            leaving.cancel()
+            await asyncio.wait([taking, leaving])
+
+    async def _remember(self, reserved: list[Reserved]) -> list[Reserved]:
+        """For a runner that knows no leases: what can be run, with its lease kept here until it starts."""
+        sound = []
+        for one in reserved:
+            if one.fault:
+                await self._record_fault(one)
+                continue
+            sound.append(one)
+            self._plain[one.call.id] = one
+            if len(self._plain) > _REMEMBERED:
+                self._plain.popitem(last=False)
+        return sound
+
+    async def _record_fault(self, reserved: Reserved) -> None:
+        call = reserved.call
+        call.started_at = call.completed_at = self._clock.now()
+        call.status = RUNNING
+        try:
+            await self._access.start(call)
+        except AlreadyStarted:
+            await self._access.settle(reserved.lease)
+            return
+        call.status, call.error = ERROR, reserved.fault
+        await self._access.finish_many([EndedCall(call, b"")])
+        await self._access.settle(reserved.lease)
+
+    # -- one call's start and end ---------------------------------------------------------------------------------
+
+    async def start(self, request: ApiRequest) -> dict[str, Any]:
+        """Compare and swap the record: one runner may run the call."""
+        body = await request.body()
+        batch = wire.decode_starts(body)
+        if batch is None:
+            await self._start_plain(_call(body))
+            return _STARTED
+        return {"found": list(await asyncio.gather(*[self._start(_call(one)) for one in batch]))}
+
+    async def _start_plain(self, call: Call) -> None:
+        """As Fn has it: the message goes now, and a call that is started twice ends as an error."""
+        handed = self._plain.pop(call.id, None)
+        if handed is not None and await self._access.renew([handed.lease]) != [True]:
+            raise DatastoreCannotUpdateCall
+        found = await self._start(call)
+        if found == RUNNING:
+            call.status, call.error, call.completed_at = ERROR, _STARTED_TWICE, self._clock.now()
+            await self._access.interrupted(call)
+        if handed is not None:
+            await self._access.settle(handed.lease)
+        if found:
+            raise DatastoreCannotUpdateCall
+
+    async def _start(self, call: Call) -> str:
+        """How far the call had come; empty if it may run now, be it that this was said before."""
+        call.status = RUNNING
+        if call.started_at == ZERO:
+            call.started_at = self._clock.now()
+        try:
+            await self._access.start(call)
+        except AlreadyStarted as exc:
+            return "" if exc.status == RUNNING and await self._is_same(call) else exc.status
+        return ""
+
+    async def _is_same(self, call: Call) -> bool:
+        """Whether it was this very start that is stored: its answer was lost, and its runner asks again."""
+        stored = await self._datastore.get_call(call.app_name, call.id)
+        return stored.status == RUNNING and format_time(stored.started_at) == format_time(call.started_at)
+
+    async def finish(self, request: ApiRequest) -> dict[str, Any]:
+        """Store records and logs. A batch is stored before the answer; Fn's single form is answered in any case."""
+        body = await request.body()
+        try:
+            batch = wire.decode_many_ended(body)
+            if batch is None:
+                await self._finish_one(*wire.decode_ended(body))
+                return _FINISHED
+        except InvalidMessage as exc:
+            raise InvalidJSON from exc
+        try:
+            await asyncio.gather(*[self._finishing.put(one) for one in batch])
+        except StoreRefused as exc:
+            raise RecordRefused(str(exc)) from exc
+        return _FINISHED
+
+    async def _finish_one(self, ended: EndedCall, interrupted: bool) -> None:
+        if interrupted:
+            await self._access.interrupted(ended.call)
+            return
+        try:
+            await self._finishing.put(ended)
+        except HearthError as exc:
+            _log.error("error inserting call into datastore", call_id=ended.call.id, error=str(exc))
+
+    async def _finish_many(self, ended: list[EndedCall]) -> list[None]:
+        await self._access.finish_many(ended)
+        return [None] * len(ended)
+
+    # -- leases ---------------------------------------------------------------------------------------------------
+
+    async def renew(self, request: ApiRequest) -> dict[str, Any]:
+        """Keep calls with their runner for longer."""
+        leases = _decoded(await request.body(), wire.Leases).leases
+        return {"held": await self._access.renew(leases), "visibility_s": self._access.visibility_s}
+
+    async def settle(self, request: ApiRequest) -> dict[str, Any]:
+        """Forget the messages of calls that have ended."""
+        leases = _decoded(await request.body(), wire.Leases).leases
+        return {"held": list(await asyncio.gather(*[self._access.settle(lease) for lease in leases]))}
+
+    async def release(self, request: ApiRequest) -> dict[str, Any]:
+        """Take calls back that were not started."""
+        for one in _decoded(await request.body(), wire.Releases).leases:
+            await self._access.release(one.lease, one.delay_s)
+        return {"msg": "released"}
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _call(body: bytes) -> Call:
+    try:
+        return decode_call(body)
+    except InvalidMessage as exc:
+        raise InvalidJSON from exc
+
+
+def _decoded(body: bytes, kind: type[wire.T]) -> wire.T:
+    try:
+        return wire.decode(body, kind)
+    except InvalidMessage as exc:
+        raise InvalidJSON from exc
+
+
+def _number(text: str, default: float) -> float:
+    try:
+        return max(0.0, msgspec.json.decode(text, type=float)) if text else default
+    except msgspec.MsgspecError:
+        return default

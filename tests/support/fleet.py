@@ -1,0 +1,67 @@
+"""An API node (or a full one) with runners, each a process with a data folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from tests.support.node import RunningNode, build_multi, running_node
+
+QUICK = {"FN_RUNNER_QUIET_S": "0", "FN_LOG_LEVEL": "info"}
+
+
+class Fleet:
+    """What runs; nodes can be added."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack, image: str, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.image = image
+        self.environment = environment
+        self._stack = stack
+        self.runners: list[RunningNode] = []
+        self.api: RunningNode
+
+    def start_api(self, kind: str = "api", **environment: str) -> RunningNode:
+        """A node with the data of the API node."""
+        self.api = self.start("api", FN_NODE_TYPE=kind, **environment)
+        return self.api
+
+    def start_runner(self, name: str, api_url: str | None = None, **environment: str) -> RunningNode:
+        """A runner with the data of this name."""
+        runner = self.start(
+            name, FN_NODE_TYPE="runner", FN_RUNNER_API_URL=api_url or self.api.url, **environment
+        )
+        self.runners.append(runner)
+        return runner
+
+    def start(self, name: str, **environment: str) -> RunningNode:
+        """Any node."""
+        data = self.folder / name
+        data.mkdir(exist_ok=True)
+        bundles = data / "bundles"
+        if not bundles.exists():
+            bundles.symlink_to(self.folder / "shared" / "bundles")
+        return self._stack.enter_context(
+            running_node("process", data, self.image, **{**self.environment, **environment})
+        )
+
+    def call(self, runner: RunningNode, path: str, **orders: object) -> httpx.Response:
+        """Call a route on a runner."""
+        return runner.http.post(path, json=orders)
+
+
+@contextlib.contextmanager
+def running_fleet(
+    folder: Path, *, runners: int = 1, kind: str = "api", image: str = "", **environment: str
+) -> Iterator[Fleet]:
+    """An API node and so many runners; leaving it stops all."""
+    image = image or build_multi(folder / "shared", folder / "source")
+    with contextlib.ExitStack() as stack:
+        fleet = Fleet(folder, stack, image, {**QUICK, **environment})
+        fleet.start_api(kind)
+        for number in range(runners):
+            fleet.start_runner(f"runner{number}")
+        yield fleet
