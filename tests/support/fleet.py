@@ -31,9 +31,7 @@ class Fleet:
 
     def start_runner(self, name: str, api_url: str | None = None, **environment: str) -> RunningNode:
         """A runner with the data of this name."""
-        runner = self.start(
-            name, FN_NODE_TYPE="runner", FN_RUNNER_API_URL=api_url or self.api.url, **environment
-        )
+        runner = self.start(name, FN_NODE_TYPE="runner", FN_RUNNER_API_URL=api_url or self.api.url, **environment)
         self.runners.append(runner)
         return runner
 

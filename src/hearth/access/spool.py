@@ -79,8 +79,6 @@ class Spool:
             StoreUnavailable: The disk does not take them.
         """
         await self._commit(lambda: self._insert(items))
-        self.items += len(items)
-        self.size_bytes += sum(len(data) for _, data in items)
 
     async def first(self, max_items: int, max_bytes: int) -> list[Item]:
         """The oldest items; one at least, if there is one."""
@@ -97,8 +95,6 @@ class Spool:
     async def remove(self, items: Sequence[Item]) -> None:
         """Forget items."""
         await self._commit(lambda: self._delete(items))
-        self.items -= len(items)
-        self.size_bytes -= sum(len(data) for _, _, data in items)
 
     async def _commit(self, work: Callable[[], T]) -> T:
         try:
@@ -125,6 +121,9 @@ class Spool:
     def _insert(self, items: Sequence[tuple[int, bytes]]) -> None:
         with self._db:
             self._db.executemany("INSERT INTO items (kind, data) VALUES (?, ?)", items)
+        # Counted here, with the commit: whoever asked may have given up waiting for it.
+        self.items += len(items)
+        self.size_bytes += sum(len(data) for _, data in items)
 
     def _select(self, limit: int) -> list[Item]:
         return self._db.execute("SELECT seq, kind, data FROM items ORDER BY seq LIMIT ?", (limit,)).fetchall()
@@ -132,3 +131,5 @@ class Spool:
     def _delete(self, items: Sequence[Item]) -> None:
         with self._db:
             self._db.executemany("DELETE FROM items WHERE seq = ?", [(seq,) for seq, _, _ in items])
+        self.items -= len(items)
+        self.size_bytes -= sum(len(data) for _, _, data in items)

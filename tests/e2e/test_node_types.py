@@ -1,0 +1,187 @@
+"""What each type of node serves, and what a small fleet does together."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.fleet import Fleet, running_fleet
+from tests.support.node import HEARTH
+from tests.support.waiting import until
+
+NO_API = "Invoking api /v1/ requests is not supported on nodes configured as type Runner"
+NO_CALLS = "Invoking routes /r/ is not supported on nodes configured as type API"
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with running_fleet(tmp_path_factory.mktemp("fleet"), runners=2) as running:
+        yield running
+
+
+def test_an_api_node_runs_nothing(fleet: Fleet) -> None:
+    fleet.api.route("sync", "http")
+    fleet.api.route("later", "http", type="async")
+    for path in ("/r/e2e/sync", "/r/e2e/later", "/r/nobody/x"):
+        answer = fleet.api.http.post(path)
+        assert (answer.status_code, answer.json()) == (400, {"error": {"message": NO_CALLS}})
+    zero = {"Queue": 0, "Running": 0, "Complete": 0, "Failed": 0, "FunctionStatsMap": {}}
+    assert fleet.api.http.get("/stats").json() == zero
+    assert fleet.api.http.get("/readyz").status_code == 200
+    assert fleet.api.http.get("/r").json() == {"error": {"message": "Path not found: /r"}}
+
+
+@pytest.mark.parametrize("path", ["apps", "apps/", "apps/e2e", "runner/async", "openapi.json", "none", ""])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_runner_serves_no_api(fleet: Fleet, method: str, path: str) -> None:
+    answer = fleet.runners[0].http.request(method, f"/v1/{path}")
+    assert (answer.status_code, answer.json()) == (400, {"error": {"message": NO_API}})
+
+
+@pytest.mark.parametrize("path", ["/", "/version", "/stats", "/healthz", "/readyz"])
+def test_a_runner_serves_the_small_pages(fleet: Fleet, path: str) -> None:
+    assert fleet.runners[0].http.get(path).status_code == 200
+
+
+def test_a_runner_knows_what_is_unknown(fleet: Fleet) -> None:
+    fleet.api.route("known", "http")
+    for path, message in (("/r/nobody/x", "App not found"), ("/r/e2e/nothing", "Route not found")):
+        answer = fleet.runners[0].http.post(path)
+        assert (answer.status_code, answer.json()) == (404, {"error": {"message": message}})
+
+
+@pytest.mark.parametrize("path", ["", "a/b", "a b"])
+def test_a_runner_finds_every_path(fleet: Fleet, path: str) -> None:
+    name = path.replace(" ", "%20") or "/"
+    fleet.api.route(name, "http")
+    answer = fleet.call(fleet.runners[0], f"/r/e2e/{name.lstrip('/')}", echo="x")
+    assert (answer.status_code, answer.text) == (200, "x")
+
+
+@pytest.mark.parametrize("format_name", ["default", "http", "json"])
+def test_a_call_on_a_runner_is_recorded_before_its_answer_ends(fleet: Fleet, format_name: str) -> None:
+    path = fleet.api.route(f"sync-{format_name}", format_name, headers={"X-Route": ["here"]})
+    answer = fleet.call(fleet.runners[0], path, echo="done", say="a line")
+    assert (answer.status_code, answer.text, answer.headers["x-route"]) == (200, "done", "here")
+    assert fleet.api.record(answer)["status"] == "success"
+    assert "a line" in fleet.api.log(answer)
+    answer = fleet.call(fleet.runners[0], path, exit=3)
+    assert answer.status_code == 502
+    assert fleet.api.record(answer)["error"] == "container exit code 3"
+
+
+def test_an_async_call_of_a_runner_runs_on_any(fleet: Fleet) -> None:
+    path = fleet.api.route("any", "json", type="async", config={"A": "b"})
+    answers = [fleet.runners[n % 2].http.post(path, content=json.dumps({"tell": True})) for n in range(20)]
+    for answer in answers:
+        assert fleet.api.ended(answer)["status"] == "success"
+        told = json.loads(json.loads(fleet.api.log(answer))["body"])
+        assert (told["id"], told["env"]["A"]) == (answer.headers["fn_call_id"], "b")
+    done = [
+        r.http.get("/stats").json()["FunctionStatsMap"].get("/any", {"Complete": 0})["Complete"] for r in fleet.runners
+    ]
+    assert sum(done) == 20
+
+
+def test_a_failing_async_call_is_recorded(fleet: Fleet) -> None:
+    path = fleet.api.route("any-missing", "http", type="async", image="localhost:1/none:1")
+    call = fleet.api.ended(fleet.runners[0].http.post(path))
+    assert call["status"] == "error"
+    assert call["error"].startswith("Failed to pull image 'localhost:1/none:1': ")
+
+
+def test_bytes_survive_the_hops(fleet: Fleet) -> None:
+    path = fleet.api.route("bytes", "default", type="async")
+    answer = fleet.runners[0].http.post(path, content=b"\x80binary\xff")
+    assert fleet.api.ended(answer)["status"] == "success"
+    log = fleet.api.http.get(f"/v1/apps/e2e/calls/{answer.json()['call_id']}/log", headers={"accept": "text/plain"})
+    assert log.content == b"\x80binary\xff"
+
+
+def test_many_first_calls_load_a_route_once(fleet: Fleet) -> None:
+    path = fleet.api.route("first", "http")
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda n: fleet.call(fleet.runners[0], path, echo=str(n)), range(32)))
+    assert [answer.text for answer in answers] == [str(n) for n in range(32)]
+
+
+def test_a_changed_route_is_seen_within_five_seconds(fleet: Fleet) -> None:
+    path = fleet.api.route("changes", "json", config={"V": "1"})
+    runner = fleet.runners[0]
+    assert fleet.call(runner, path, tell=True).json()["env"]["V"] == "1"
+    fleet.api.route("changes", "json", config={"V": "2"})
+    begun = time.monotonic()
+    assert until(lambda: fleet.call(runner, path, tell=True).json()["env"]["V"] == "2", 10)
+    assert time.monotonic() - begun < 9
+
+
+def test_full_nodes_and_runners_share_a_queue(tmp_path: Path) -> None:
+    with running_fleet(tmp_path, kind="full", FN_RUNNER_TOKEN="s3cret") as fleet:
+        runner = fleet.runners[0]
+        path = fleet.api.route("later", "http", type="async")
+        answers = [node.http.post(path, json={"echo": "x"}) for node in (fleet.api, runner) for _ in range(10)]
+        assert {fleet.api.ended(answer)["status"] for answer in answers} == {"success"}
+        sync = fleet.api.route("sync", "http")
+        assert {node.http.post(sync, json={"echo": "x"}).text for node in (fleet.api, runner)} == {"x"}
+        stranger = fleet.start_runner("stranger", FN_RUNNER_TOKEN="wrong")
+        assert stranger.http.post(sync, json={"echo": "x"}).status_code == 200, "its record waits for the secret"
+        assert stranger.http.post(path, json={"echo": "x"}).status_code == 401
+
+
+def test_a_runner_that_stops_gives_back_what_it_has_not_started(tmp_path: Path) -> None:
+    with running_fleet(tmp_path, FN_MAX_TOTAL_MEMORY=str(1000 << 20)) as fleet:
+        path = fleet.api.route("slow", "http", type="async", memory=600, timeout=30)
+        first = fleet.call(fleet.runners[0], path, sleep_ms=1000, echo="first")
+        assert until(lambda: fleet.api.record(first)["status"] == "running")
+        waiting = [fleet.call(fleet.runners[0], path, echo=str(n)) for n in range(5)]
+        other = fleet.start_runner("other")
+        assert fleet.runners[0].stop() == 0
+        assert fleet.api.record(first)["status"] == "success"
+        assert {fleet.api.ended(answer)["status"] for answer in waiting} == {"success"}
+        begun = time.monotonic()
+        assert other.stop() == 0, "a poll that waits does not hold it up"
+        assert time.monotonic() - begun < 10
+
+
+def test_an_api_node_stops_although_runners_poll(tmp_path: Path) -> None:
+    with running_fleet(tmp_path) as fleet:
+        answer = fleet.call(fleet.runners[0], fleet.api.route("later", "http", type="async"), echo="x")
+        assert fleet.api.ended(answer)["status"] == "success"
+        begun = time.monotonic()
+        assert fleet.api.stop() == 0
+        assert time.monotonic() - begun < 15, "half of what a poll takes"
+
+
+@pytest.mark.parametrize(
+    ("environment", "text"),
+    [
+        ({"FN_DB_URL": ""}, "Full nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL."),
+        ({"FN_MQ_URL": "", "FN_NODE_TYPE": "Runner"}, "Full nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL."),
+        ({"FN_MQ_URL": "", "FN_NODE_TYPE": "api"}, "Api nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL."),
+        ({"FN_NODE_TYPE": "runner"}, "No agent started for a runner node, add FN_RUNNER_API_URL to configuration."),
+        ({"FN_NODE_TYPE": "runner", "FN_RUNNER_API_URL": "http:///x"}, "no host specified for client"),
+    ],
+)
+def test_what_keeps_a_node_from_starting(tmp_path: Path, environment: dict[str, str], text: str) -> None:
+    variables = {**os.environ, "FN_DATA_DIR": str(tmp_path), "FN_PORT": "0", "FN_DRIVER": "process", **environment}
+    done = subprocess.run([HEARTH, "start"], env=variables, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert text in done.stderr
+
+
+def test_the_address_of_an_api_node_is_not_for_others(tmp_path: Path) -> None:
+    build_multi(tmp_path / "shared", tmp_path / "source")
+    with running_fleet(
+        tmp_path, runners=0, kind="full", image="multi:1", FN_RUNNER_API_URL="http://192.0.2.1"
+    ) as fleet:
+        assert fleet.call(fleet.api, fleet.api.route("x", "http"), echo="x").text == "x"
+        log = (tmp_path / "api" / "server.log").read_text()
+        assert "FN_RUNNER_API_URL is ignored" in log
+        assert fleet.api.stop(signal.SIGTERM) == 0

@@ -1,0 +1,402 @@
+"""A runner's view of an API node that answers as it should, or does not: over a real connection, scripted answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.clock import FakeClock
+
+from hearth.access.api_node import RemoteRefusal, parse_api_url
+from hearth.access.base import EndedCall
+from hearth.access.cached import Definitions
+from hearth.access.remote import RemoteAccess
+from hearth.clock import SystemClock
+from hearth.models.call import SUCCESS, Call
+from hearth.models.errors import (
+    ApiError,
+    ApiNodeAway,
+    AppsNotFound,
+    RoutesNotFound,
+    StartUpError,
+    StoreRefused,
+)
+from hearth.models.route import HTTP, Route
+
+CLOCK = SystemClock()
+APP = {"app": {"name": "app", "config": {"A": "b"}}}
+ROUTE = {
+    "app_name": "app",
+    "path": "/p",
+    "image": "x",
+    "memory": 64,
+    "cpus": "200m",
+    "headers": {"X": ["y"]},
+    "type": "sync",
+    "format": "http",
+    "timeout": 3,
+    "idle_timeout": 4,
+}
+
+
+class Script:
+    """An API node that answers as told; ``requests`` has what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.answer: Callable[[str], Awaitable[tuple[int, Any]] | tuple[int, Any] | None] = lambda _: (200, {})
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                method, path, _ = head[0].split(" ")
+                headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:-2])}
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                self.requests.append((method, path, headers, body))
+                told = self.answer(path)
+                if isinstance(told, Awaitable):
+                    told = await told
+                if told is None:
+                    break
+                status, value = told
+                data = value if isinstance(value, bytes) else json.dumps(value).encode()
+                writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(data), data))
+        writer.close()
+
+
+@pytest.fixture
+async def script() -> AsyncIterator[Script]:
+    told = Script()
+    connections: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        await told.serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    told.url = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield told
+    server.close()
+    for task in connections:
+        task.cancel()
+    await asyncio.gather(*connections, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def remote(script: Script, folder: Path, *, token: str = "", spool_bytes: int = 1 << 20) -> Any:
+    base = parse_api_url(script.url)
+    async with RemoteAccess.open(
+        base, CLOCK, token=token, connect_s=1, spool=folder / "spool", spool_bytes=spool_bytes
+    ) as access:
+        yield access
+
+
+@pytest.fixture
+async def access(script: Script, tmp_path: Path) -> AsyncIterator[RemoteAccess]:
+    async with remote(script, tmp_path) as opened:
+        yield opened
+        script.answer = done
+
+
+def done(path: str) -> tuple[int, Any]:
+    """All is well."""
+    return 200, {"msg": "ok", "held": [True], "found": [""]}
+
+
+def refuse(status: int, message: str) -> tuple[int, Any]:
+    return status, {"error": {"message": message}}
+
+
+def ended(call_id: str, log: bytes = b"") -> EndedCall:
+    return EndedCall(Call(id=call_id, app_name="app", path="/p", status=SUCCESS), log)
+
+
+@pytest.mark.parametrize(
+    ("text", "base"),
+    [
+        ("host", "http://host/v1/"),
+        ("host:8080", "http://host:8080/v1/"),
+        ("https://host/some/path", "https://host/v1/"),
+        ("http://[::1]:80", "http://[::1]:80/v1/"),
+    ],
+)
+def test_an_address_of_an_api_node(text: str, base: str) -> None:
+    assert parse_api_url(text) == base
+
+
+@pytest.mark.parametrize("text", ["", "http://", "http:///path", ":80", "ftp://host", "host:port"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(StartUpError):
+        parse_api_url(text)
+
+
+async def test_an_app_and_a_route(access: RemoteAccess, script: Script) -> None:
+    script.answer = lambda path: (200, {"route": ROUTE} if "routes" in path else APP)
+    app, route = await access.get_app("app"), await access.get_route("app", "/p")
+    assert (app.name, app.config) == ("app", {"A": "b"})
+    fields = {"image": "x", "memory": 64, "cpu_milli": 200, "headers": {"X": ["y"]}, "timeout": 3, "idle_timeout": 4}
+    assert route == Route(app_name="app", path="/p", format=HTTP, type="sync", **fields)
+
+
+@pytest.mark.parametrize(
+    ("path", "encoded"),
+    [("/", "%2F"), ("/a/b", "a/b"), ("/a b", "a%20b"), ("/ä%2F?#", "%C3%A4%252F%3F%23"), ("/a;b+c", "a%3Bb%2Bc")],
+)
+async def test_paths_arrive_whole(access: RemoteAccess, script: Script, path: str, encoded: str) -> None:
+    script.answer = lambda _: (200, {"route": {**ROUTE, "path": path}})
+    assert (await access.get_route("app", path)).path == path
+    assert script.requests[0][1] == f"/v1/apps/app/routes/{encoded}"
+
+
+async def test_no_app_has_the_name_of_a_folder(access: RemoteAccess) -> None:
+    with pytest.raises(AppsNotFound):
+        await access.get_app("..")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "code"),
+    [
+        (refuse(404, "App not found"), AppsNotFound, 404),
+        (refuse(404, "Route not found"), RoutesNotFound, 404),
+        (refuse(403, "no"), RemoteRefusal, 403),
+        ((404, b"<html>nothing here"), RemoteRefusal, 404),
+        ((302, b""), ApiNodeAway, 503),
+        ((304, b""), ApiNodeAway, 503),
+    ],
+)
+async def test_a_refusal_keeps_its_status_and_words_and_is_not_asked_for_again(
+    access: RemoteAccess, script: Script, answer: Any, kind: type[ApiError], code: int
+) -> None:
+    script.answer = lambda _: answer
+    with pytest.raises(ApiError) as raised:
+        await access.get_app("app")
+    assert (type(raised.value), raised.value.code) == (kind, code)
+    if kind is RemoteRefusal:
+        assert raised.value.message in str(answer[1])
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, b""),
+        refuse(503, "later"),
+        (200, b"<html>"),
+        (200, {}),
+        (200, {"app": None}),
+        (200, {"app": {"name": "other"}}),
+        None,
+    ],
+)
+async def test_five_tries_then_503(access: RemoteAccess, script: Script, answer: Any) -> None:
+    script.answer = lambda _: answer
+    with pytest.raises(ApiNodeAway) as raised:
+        await access.get_app("app")
+    assert (raised.value.code, raised.value.message) == (503, "API node not available")
+    # A connection that was kept and broke is tried anew by the client itself: the tries are told by their numbers.
+    assert [headers.get("hearth-attempt", "1") for _, _, headers, _ in script.requests][-1] == "5"
+
+
+async def test_a_try_that_works_ends_the_tries(access: RemoteAccess, script: Script) -> None:
+    answers = iter([(500, b""), (500, b""), (200, APP)])
+    script.answer = lambda _: next(answers)
+    assert (await access.get_app("app")).name == "app"
+
+
+async def test_the_secret_is_shown(script: Script, tmp_path: Path) -> None:
+    script.answer = lambda _: (200, APP)
+    async with remote(script, tmp_path, token="s3cret") as access:
+        await access.get_app("app")
+    assert script.requests[0][2]["authorization"] == "Bearer s3cret"
+
+
+async def test_an_enqueue_that_is_sent_again_says_so(access: RemoteAccess, script: Script) -> None:
+    answers = iter([(500, b""), (200, b"<html>"), (200, {"msg": "enqueued call"})])
+    script.answer = lambda _: next(answers)
+    await access.enqueue(Call(id="1", app_name="app", path="/p", payload=b"\xff"))
+    assert [headers.get("hearth-attempt") for _, _, headers, _ in script.requests] == [None, "2", "3"]
+    assert {json.loads(body)["payload_encoding"] for _, _, _, body in script.requests} == {"base64"}
+
+
+async def test_leases_count_from_when_they_can_have_begun(access: RemoteAccess, script: Script) -> None:
+    handed = {"id": "1", "app_name": "app", "path": "/p", "lease": "l", "deliveries": 3, "lease_s": 60.0}
+    script.answer = lambda _: (200, {"calls": [handed], "waited_s": 7.0, "visibility_s": 60.0})
+    before = CLOCK.monotonic()
+    (reserved,) = await access.dequeue(5)
+    assert before + 67 <= reserved.until <= CLOCK.monotonic() + 67
+    assert (reserved.lease, reserved.deliveries, access.visibility_s) == ("l", 3, 60.0)
+
+
+async def test_a_poll_that_is_given_up_leaves(access: RemoteAccess, script: Script) -> None:
+    gone, asked = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> tuple[int, Any]:
+        asked.set()
+        await gone.wait()
+        return done("")
+
+    script.answer = lambda _: hang()
+    poll = asyncio.ensure_future(access.dequeue(1))
+    await asked.wait()
+    poll.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await poll
+    gone.set()
+
+
+# -- ends of calls while the API node is away -------------------------------------------------------------------------
+
+
+def told(script: Script) -> list[str]:
+    """What arrived: ids of ended calls, and leases that are settled, in order."""
+    names: list[str] = []
+    for _, path, _, body in script.requests:
+        if path == "/v1/runner/finish":
+            names += [one["call"]["id"] for one in json.loads(body)["ended"]]
+        elif path == "/v1/runner/settle":
+            names += json.loads(body)["leases"]
+    return names
+
+
+async def test_ends_are_kept_and_told_later_in_order(script: Script, tmp_path: Path) -> None:
+    script.answer = lambda _: (503, b"")
+    async with remote(script, tmp_path) as access:
+        await access.finish_many([ended("1", b"\xff"), ended("2")])
+        assert await access.settle("lease of 1")
+        await access.finish_many([ended("3")])
+        script.requests.clear()
+        script.answer = done
+        while told(script)[-1:] != ["lease of 1"]:
+            await asyncio.sleep(0.01)
+    assert told(script) == ["1", "2", "3", "lease of 1"]
+
+
+async def test_what_is_kept_survives_the_runner(script: Script, tmp_path: Path) -> None:
+    script.answer = lambda _: (503, b"")
+    async with remote(script, tmp_path) as access:
+        await access.finish_many([ended("1", b"a log")])
+    script.requests.clear()
+    script.answer = done
+    async with remote(script, tmp_path):
+        pass
+    assert told(script) == ["1"]
+    script.requests.clear()
+    async with remote(script, tmp_path):
+        pass
+    assert told(script) == [], "told once"
+
+
+async def test_a_full_spool_refuses_new_work_and_loses_nothing(script: Script, tmp_path: Path) -> None:
+    script.answer = lambda _: (503, b"")
+    async with remote(script, tmp_path, spool_bytes=1000) as access:
+        assert access.has_room
+        await access.finish_many([ended("1", b"x" * 2000)])
+        assert not access.has_room
+        await access.finish_many([ended("2")])  # it ran already
+        waiting = asyncio.ensure_future(access.dequeue(1))
+        script.answer = done
+        while not access.has_room:
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+    assert [name for name in told(script) if name in "12"][-2:] == ["1", "2"]
+    assert not [path for _, path, _, _ in script.requests if "async" in path and not access.has_room]
+
+
+async def test_a_record_that_the_api_node_cannot_store_does_not_stop_the_others(script: Script, tmp_path: Path) -> None:
+    def picky(path: str) -> tuple[int, Any]:
+        return refuse(422, "no") if b'"bad"' in script.requests[-1][3] else done(path)
+
+    script.answer = picky
+    async with remote(script, tmp_path) as access:
+        with pytest.raises(StoreRefused):
+            await access.finish_many([ended("bad")])
+        script.answer = lambda _: (401, b"")
+        await access.finish_many([ended("1"), ended("bad"), ended("2")])
+        assert access._delivery._spool.items == 3, "a wrong secret costs no record"
+        script.answer = picky
+        while access._delivery._spool.items:
+            await asyncio.sleep(0.01)
+    with sqlite3.connect(tmp_path / "spool") as left:
+        assert left.execute("SELECT count(*) FROM items").fetchone() == (0,)
+    left.close()
+
+
+# -- routes while the API node is away --------------------------------------------------------------------------------
+
+
+class Source:
+    """Definitions that can be made to fail."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.hold: asyncio.Event | None = None
+        self.loads = 0
+
+    async def get_app(self, name: str) -> Any:
+        self.loads += 1
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.error is not None:
+            raise self.error
+        return f"app {self.loads}"
+
+    async def get_route(self, app_name: str, path: str) -> Any:
+        return "route"
+
+
+async def test_a_known_route_serves_while_the_api_node_is_away_for_so_long() -> None:
+    clock, source = FakeClock(), Source()
+    definitions = Definitions(source, clock, stale_s=100)  # type: ignore[arg-type]
+    assert (await definitions.get("a", "/p"))[0] == "app 1"
+    source.error = ApiNodeAway("away")
+    clock.advance(6)
+    assert (await definitions.get("a", "/p"))[0] == "app 1"
+    with pytest.raises(ApiNodeAway):
+        await definitions.get("a", "/unknown")
+    source.hold = asyncio.Event()  # now it hangs: nobody waits for what failed a moment ago
+    for _ in range(3):
+        assert (await definitions.get("a", "/p"))[0] == "app 1"
+    source.error = None
+    source.hold.set()
+    while definitions.get_nowait("a", "/p") is None:
+        await asyncio.sleep(0)
+    assert (await definitions.get("a", "/p"))[0] != "app 1"
+    source.error = ApiNodeAway("away")
+    clock.advance(106)
+    with pytest.raises(ApiNodeAway):
+        await definitions.get("a", "/p")
+    await definitions.close()
+
+
+async def test_a_definite_404_always_wins() -> None:
+    clock, source = FakeClock(), Source()
+    definitions = Definitions(source, clock, stale_s=100)  # type: ignore[arg-type]
+    await definitions.get("a", "/p")
+    clock.advance(6)
+    source.error = AppsNotFound()
+    with pytest.raises(AppsNotFound):
+        await definitions.get("a", "/p")
+    source.error = ApiNodeAway("away")
+    with pytest.raises(ApiNodeAway):
+        await definitions.get("a", "/p")
+    await definitions.close()
+
+
+async def test_a_change_is_seen_after_five_seconds() -> None:
+    clock, source = FakeClock(), Source()
+    definitions = Definitions(source, clock, stale_s=100)  # type: ignore[arg-type]
+    await definitions.get("a", "/p")
+    clock.advance(5.1)
+    assert (await definitions.get("a", "/p"))[0] == "app 2"
+    await definitions.close()

@@ -1,0 +1,305 @@
+"""The requests of runners, Fn's own and Hearth's, over a real queue and a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from hearth.access.local import LocalAccess
+from hearth.clock import SystemClock
+from hearth.datastore.sql import SqlDatastore
+from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call
+from hearth.models.errors import StoreUnavailable
+from hearth.models.message import decode_call
+from hearth.queues.base import Queue
+from hearth.queues.open import open_queue
+from hearth.server.api import Api
+from hearth.server.dispatch import Dispatcher
+from hearth.server.runner_api import RunnerApi
+
+CLOCK = SystemClock()
+
+
+class World:
+    """An API with its queue and its database."""
+
+    def __init__(self, queue: Queue, datastore: SqlDatastore, access: LocalAccess, dispatcher: Dispatcher) -> None:
+        self.queue, self.datastore, self.access, self.dispatcher = queue, datastore, access, dispatcher
+        self.http: httpx.AsyncClient
+
+    async def post(self, name: str, body: Any, **headers: str) -> httpx.Response:
+        return await self.http.post(f"/v1/runner/{name}", content=_bytes(body), headers=headers)
+
+    async def put(self, body: Any, **headers: str) -> httpx.Response:
+        return await self.http.put("/v1/runner/async", content=_bytes(body), headers=headers)
+
+    async def poll(self, limit: int | None = None, wait_s: float = 30) -> list[dict[str, Any]]:
+        query = {"wait_s": str(wait_s)} | ({"limit": str(limit)} if limit else {})
+        answer = await self.http.get("/v1/runner/async", params=query)
+        assert answer.status_code == 200, answer.text
+        calls: list[dict[str, Any]] = answer.json()["calls"]
+        return calls
+
+    async def status(self, call_id: str) -> str:
+        return (await self.datastore.get_call("app", call_id)).status
+
+
+def _bytes(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
+
+
+def call(call_id: str, **fields: Any) -> dict[str, Any]:
+    return {"id": call_id, "app_name": "app", "path": "/p", "type": "async", "image": "x", **fields}
+
+
+@contextlib.asynccontextmanager
+async def serving(datastore: SqlDatastore, *, token: str = "", visibility_s: float = 60) -> AsyncIterator[World]:
+    queue = await open_queue("memory://", CLOCK, visibility_s=visibility_s)
+    access = LocalAccess(datastore, queue, CLOCK)
+    async with Dispatcher(access, CLOCK) as dispatcher:
+        world = World(queue, datastore, access, dispatcher)
+        runners = RunnerApi(access, datastore, CLOCK, dispatcher, token)
+        api = Api(datastore, CLOCK, dict, runners=runners)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://api") as world.http:
+            yield world
+        await runners.close()
+    await access.close()
+    await queue.close()
+
+
+@pytest.fixture
+async def world(datastore: SqlDatastore) -> AsyncIterator[World]:
+    async with serving(datastore) as opened:
+        yield opened
+
+
+# -- Fn's own requests ------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_of_a_runner_is_queued(world: World) -> None:
+    answer = await world.put(call("1", status="running", priority=None))
+    assert (answer.status_code, answer.json()) == (200, {"msg": "enqueued call"})
+    assert await world.status("1") == QUEUED
+    assert (await world.http.post("/v1/runner/async", content=_bytes(call("2")))).status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"[]", {}, {"id": "1", "app_name": "a"}, {"id": "", "app_name": "a"}])
+@pytest.mark.parametrize("name", ["async", "start", "finish"])
+async def test_what_is_no_call_is_refused(world: World, name: str, body: Any) -> None:
+    answer = await world.post(name, body)
+    assert (answer.status_code, answer.json()) == (400, {"error": {"message": "Invalid JSON"}})
+
+
+async def test_a_call_that_is_enqueued_again_runs_once(world: World) -> None:
+    first, second = await asyncio.gather(world.put(call("1")), world.put(call("1")))
+    third = await world.put(call("1"), **{"Hearth-Attempt": "2"})
+    assert {first.status_code, second.status_code, third.status_code} == {200}
+    assert len(await world.poll(limit=10)) == 1
+    assert await world.poll(limit=10, wait_s=0) == []
+
+
+async def test_a_call_enqueued_again_through_another_node_runs_once(world: World) -> None:
+    await world.access.enqueue(_call("1"))
+    assert (await world.put(call("1"), **{"Hearth-Attempt": "2"})).status_code == 200
+    assert len(await world.poll(limit=10)) == 1
+
+
+async def test_a_runner_gets_the_whole_call(world: World) -> None:
+    sent = call("1", payload="in", config={"A": "b"}, headers={"X": ["1", "2"]}, url="http://h/r/app/p", method="POST")
+    await world.put(sent)
+    (got,) = await world.poll()
+    assert {name: got[name] for name in sent} == sent
+    assert got["status"] == QUEUED
+
+
+async def test_a_poll_ends_with_nothing_after_its_time(world: World) -> None:
+    assert await world.poll(wait_s=0.05) == []
+
+
+async def test_a_push_ends_a_poll_at_once(world: World) -> None:
+    polls = [asyncio.ensure_future(world.poll()) for _ in range(3)]
+    while len(world.dispatcher._polls) < 3:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        for number in range(3):
+            await world.put(call(str(number)))
+        got = [(await poll)[0]["id"] for poll in polls]
+    assert got == ["0", "1", "2"]
+
+
+async def test_what_is_there_is_dealt_out_evenly(world: World) -> None:
+    polls = [asyncio.ensure_future(world.poll(limit=10)) for _ in range(2)]
+    while len(world.dispatcher._polls) < 2:
+        await asyncio.sleep(0)
+    await world.access._queue.push([_call(str(n)) for n in range(6)])
+    assert [len(await poll) for poll in polls] == [3, 3]
+
+
+async def test_the_start_is_a_swap_and_takes_the_message(world: World) -> None:
+    await world.put(call("1"))
+    (got,) = await world.poll()
+    answer = await world.post("start", {**got, "started_at": "2026-01-01T00:00:00.000Z"})
+    assert (answer.status_code, answer.json()) == (200, {"msg": "slingshot: engage"})
+    assert await world.status("1") == RUNNING
+    assert await world.queue.reserve(10) == []
+
+
+async def test_the_same_start_again_is_no_second_one(world: World) -> None:
+    await world.put(call("1"))
+    (got,) = await world.poll()
+    start = {**got, "started_at": "2026-01-01T00:00:00.000Z"}
+    for _ in range(3):  # its answers were lost
+        assert (await world.post("start", start)).status_code == 200
+    other = await world.post("start", {**got, "started_at": "2026-01-01T00:00:01.000Z"})
+    message = {"error": {"message": "Call to be updated is different from expected"}}
+    assert (other.status_code, other.json()) == (409, message)
+    assert await world.status("1") == ERROR
+
+
+async def test_a_call_that_has_ended_is_not_started(world: World) -> None:
+    await world.put(call("1"))
+    (got,) = await world.poll()
+    await world.post("finish", {"call": {**got, "status": SUCCESS}, "log": ""})
+    assert (await world.post("start", got)).status_code == 409
+    assert await world.status("1") == SUCCESS
+    assert await world.queue.reserve(10) == []
+
+
+async def test_a_runner_whose_time_is_over_does_not_start(datastore: SqlDatastore) -> None:
+    async with serving(datastore, visibility_s=0.05) as world:
+        await world.put(call("1"))
+        (late,) = await world.poll()
+        (got,) = await world.poll(limit=1)
+        assert (await world.post("start", late)).status_code == 409
+        assert await world.status("1") == QUEUED
+        assert got["deliveries"] == 2
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_an_end_is_stored_however_often_it_is_told(world: World, wrapped: bool) -> None:
+    ended = call("1", status=SUCCESS, type="sync")
+    for _ in range(2):
+        answer = await world.post("finish", {"call": ended, "log": "a log"} if wrapped else ended)
+        assert (answer.status_code, answer.json()) == (200, {"msg": "good night, sweet prince"})
+    assert await world.status("1") == SUCCESS
+    assert await world.datastore.get_log("app", "1") == (b"a log" if wrapped else b"")
+
+
+async def test_bytes_of_a_log_survive(world: World) -> None:
+    log = bytes(range(256))
+    body = {"call": call("1", status=SUCCESS), "log": base64.b64encode(log).decode(), "log_encoding": "base64"}
+    assert (await world.post("finish", body)).status_code == 200
+    assert await world.datastore.get_log("app", "1") == log
+    assert (await world.post("finish", {**body, "log": "?"})).status_code == 400
+
+
+async def test_an_end_that_is_not_stored_is_answered_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Any) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(world.access, "finish_many", fail)
+    assert (await world.post("finish", {"call": call("1", status=SUCCESS), "log": ""})).status_code == 200
+    batch = {"ended": [{"call": call("1", status=SUCCESS), "log": ""}]}
+    assert (await world.post("finish", batch)).status_code == 500, "a batch is kept by its runner, and told again"
+
+
+async def test_a_message_that_nobody_can_run_is_not_handed_to_a_runner_of_fn(world: World) -> None:
+    damaged = json.dumps(call("1", timeout="x")).encode()
+    world.queue._insert([(0, True, 0, damaged)])  # type: ignore[attr-defined]
+    assert await world.poll(wait_s=1) == []
+    assert await world.status("1") == ERROR
+    assert await world.queue.reserve(10) == []
+
+
+# -- what Hearth's runners need beyond them ---------------------------------------------------------------------------
+
+
+async def test_a_lease_is_renewed_released_and_settled(world: World) -> None:
+    await world.put(call("1"))
+    (got,) = await world.poll(limit=5)
+    lease = got["lease"]
+    assert got["deliveries"] == 1
+    assert 59 < got["lease_s"] <= 60
+    assert (await world.post("renew", {"leases": [lease, "x"]})).json() == {"held": [True, False], "visibility_s": 60}
+    assert (await world.post("release", {"leases": [{"lease": lease}]})).status_code == 200
+    (again,) = await world.poll(limit=5)
+    assert again["deliveries"] == 2
+    assert (await world.post("settle", {"leases": [lease, again["lease"]]})).json() == {"held": [False, True]}
+    assert await world.queue.reserve(10) == []
+
+
+async def test_many_start_at_once(world: World) -> None:
+    await world.access.enqueue(_call("1"))
+    await world.post("finish", {"call": call("2", status=SUCCESS), "log": ""})
+    first, other = "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:01.000Z"
+    starts = [call("1", started_at=first), call("2", started_at=first), call("3", started_at=first)]
+    assert (await world.post("start", {"calls": starts})).json() == {"found": ["", SUCCESS, ""]}
+    starts = [call("1", started_at=first), call("3", started_at=other)]
+    assert (await world.post("start", {"calls": starts})).json() == {"found": ["", RUNNING]}
+
+
+async def test_a_call_whose_runner_died_is_completed_only_if_it_says_running(world: World) -> None:
+    await world.post("start", {"calls": [call("1")]})
+    body = {"call": call("1", status=ERROR, error="died"), "log": "", "interrupted": True}
+    assert (await world.post("finish", body)).status_code == 200
+    assert await world.status("1") == ERROR
+    await world.post("finish", {"call": call("2", status=SUCCESS), "log": ""})
+    await world.post("finish", {**body, "call": call("2", status=ERROR)})
+    assert await world.status("2") == SUCCESS
+
+
+async def test_a_node_that_stops_ends_polls_at_once(world: World) -> None:
+    poll = asyncio.ensure_future(world.poll())
+    while not world.dispatcher._polls:
+        await asyncio.sleep(0)
+    world.dispatcher.stop()
+    async with asyncio.timeout(5):
+        assert await poll == []
+    assert (await world.http.get("/v1/runner/async")).status_code == 503
+
+
+async def test_a_call_that_is_dealt_to_one_who_gives_up_goes_to_another(world: World) -> None:
+    for step in range(12):
+        poll = asyncio.ensure_future(world.dispatcher.take(1, 30))
+        while not world.dispatcher._polls:
+            await asyncio.sleep(0)
+        await world.access.enqueue(_call(f"{step}"))
+        for _ in range(step):
+            await asyncio.sleep(0)
+        poll.cancel()
+        await asyncio.wait([poll])
+        if poll.cancelled():
+            async with asyncio.timeout(5):
+                (got,) = await world.dispatcher.take(1, 30)
+            assert got.call.id == str(step)
+
+
+# -- the secret -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shown", ["", "Bearer", "Bearer wrong", "Basic s3cret", "s3cret"])
+async def test_runners_without_the_secret_are_refused(datastore: SqlDatastore, shown: str) -> None:
+    async with serving(datastore, token="s3cret") as world:
+        headers = {"Authorization": shown} if shown else {}
+        for name in ("async", "start", "finish", "renew", "settle", "release"):
+            answer = await world.post(name, call("1"), **headers)
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert (await world.http.get("/v1/apps")).status_code == 200
+
+
+async def test_runners_with_the_secret_are_served(datastore: SqlDatastore) -> None:
+    async with serving(datastore, token="s3cret") as world:
+        assert (await world.put(call("1"), Authorization="Bearer s3cret")).status_code == 200
+
+
+def _call(call_id: str) -> Call:
+    return decode_call(json.dumps(call(call_id, status=QUEUED)).encode())
