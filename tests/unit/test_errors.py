@@ -54,6 +54,9 @@ CATALOGUE = [
     (e.RoutesInvalidMemory(), 400, "memory value is out of range. It should be between 0 and 8192"),
     (e.CallNotFound(), 404, "Call not found"),
     (e.CallLogNotFound(), 404, "Call log not found"),
+    (e.RunnerUnknown(), 401, "Runner token is missing or wrong"),
+    (e.RecordRefused(), 422, "Record cannot be stored"),
+    (e.ApiNodeAway("connection refused"), 503, "API node not available"),
     (e.InvokeNotSupported(), 400, "Invoking routes /r/ is not supported on nodes configured as type API"),
     (
         e.APINotSupported(),

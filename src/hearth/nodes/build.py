@@ -27,7 +27,7 @@ from hearth.datastore.traced import TracedDatastore
 from hearth.drivers.base import Driver
 from hearth.logstores.base import LogStore
 from hearth.logstores.open import open_logstore
-from hearth.models.errors import APINotSupported, ApiError, InvokeNotSupported, StartUpError
+from hearth.models.errors import ApiError, APINotSupported, InvokeNotSupported, StartUpError
 from hearth.models.ids import IdGenerator, machine_id
 from hearth.nodes.blame import DATABASE, LOG_STORE, QUEUE, blamed
 from hearth.nodes.drivers import open_driver
