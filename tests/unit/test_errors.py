@@ -56,7 +56,7 @@ CATALOGUE = [
     (e.CallLogNotFound(), 404, "Call log not found"),
     (e.RunnerUnknown(), 401, "Runner token is missing or wrong"),
     (e.RecordRefused(), 422, "Record cannot be stored"),
-    (e.ApiNodeAway("connection refused"), 503, "API node not available"),
+    (e.ApiNodeAway(), 503, "API node not available"),
     (e.InvokeNotSupported(), 400, "Invoking routes /r/ is not supported on nodes configured as type API"),
     (
         e.APINotSupported(),

@@ -143,14 +143,15 @@ class ApiNode:
             except (aiohttp.ClientError, OSError, TimeoutError, InvalidMessage) as exc:
                 failure = f"{type(exc).__name__}: {exc}".rstrip(": ")
             else:
-                if status < 400:
-                    raise ApiNodeAway(f"{self._base}{path}: redirected with status {status}")
-                if status < 500:
+                if 400 <= status < 500:
                     raise _refusal(status, data)
+                if status < 400:  # somebody else's address: no use in asking again
+                    break
             if attempt < attempts:
                 _log.error("error from API server, retrying", path=path, error=failure)
                 await pause(self._clock, _back_off_s(attempt - 1))
-        raise ApiNodeAway(f"{self._base}{path}: {failure}")
+        _log.error("error from API server", api=self._base, path=path, error=failure)
+        raise ApiNodeAway
 
     async def _send(
         self, method: str, path: str, body: bytes | None, attempt: int, total_s: float
@@ -159,7 +160,7 @@ class ApiNode:
         if attempt > 1:
             headers["Hearth-Attempt"] = str(attempt)
         with span("hybrid_client_http_do"):
-            _inject(headers)
+            tracing.inject(headers)
             async with self._session.request(
                 method,
                 yarl.URL(self._base + path, encoded=True),
@@ -190,10 +191,3 @@ def _refusal(status: int, data: bytes) -> ApiError:
         if is_ours and (status, message) == (kind.status, kind.message):
             return kind()
     return RemoteRefusal(status, message)
-
-
-def _inject(headers: dict[str, str]) -> None:
-    """Have the API node go on with this trace."""
-    inject: Callable[[dict[str, str]], None] | None = getattr(tracing, "inject", None)
-    if inject is not None:
-        inject(headers)

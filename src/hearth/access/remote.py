@@ -152,7 +152,7 @@ class RemoteAccess(DataAccess):
         body = wire.encode_starts([_encode_start(call) for call in calls])
         found = await self._node.ask("POST", "runner/start", lambda data: wire.decode(data, wire.Found).found, body)
         if len(found) != len(calls):
-            raise ApiNodeAway(f"{len(calls)} calls to start, {len(found)} answers")
+            raise ApiNodeAway
         return found
 
 

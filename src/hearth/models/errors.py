@@ -303,14 +303,10 @@ class RecordRefused(ApiError):
 
 
 class ApiNodeAway(StoreUnavailable, ApiError):
-    """A runner's API node does not answer as it should: for the time being there is nothing to tell a client."""
+    """A runner's API node does not answer as it should. The log says in which way; clients may come back."""
 
     status = 503
     message = "API node not available"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.message = ApiNodeAway.message
 
     @property
     def headers(self) -> dict[str, str]:

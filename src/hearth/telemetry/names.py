@@ -84,6 +84,8 @@ def _metrics() -> Iterable[Metric]:
     yield Metric("hearth_records_lost", "counter", "calls", "whose record could not be stored")
     yield Metric("hearth_logs_lost", "counter", "logs", "of calls that could not be stored")
     yield Metric("hearth_log_lines_dropped", "counter", "lines", "of the log that their destination did not take")
+    yield Metric("hearth_runner_spooled", "gauge", "calls", "whose ends wait for the API node")
+    yield Metric("hearth_runner_records_refused", "counter", "calls", "whose ends the API node can never store")
 
 
 METRICS: Final = {metric.name: metric for metric in _metrics()}
@@ -152,4 +154,6 @@ SPANS: Final = {
     "hybrid_client_start": "a runner asks its API node: a call's start",
     "hybrid_client_end": "a runner asks its API node: a call's end",
     "hybrid_client_http_do": "one HTTP request of a runner to its API node",
+    "hybrid_client_end": "a runner asks its API node: calls' ends",
+    "hybrid_client_http_do": "a runner asks its API node: one try of a request",
 }
