@@ -279,6 +279,8 @@ async def test_ends_are_kept_and_told_later_in_order(script: Script, tmp_path: P
         assert await access.settle("lease of 1")
         await access.finish_many([ended("3")])
         script.answer = done
+        while access._delivery._spool.items:
+            await asyncio.sleep(0.01)
     got = told(script)
     assert [name for name in got if name in "123"] == ["1", "2", "3"]
     assert got.index("lease of 1") > got.index("1"), "a call's message goes after its end is stored"

@@ -154,6 +154,4 @@ SPANS: Final = {
     "hybrid_client_start": "a runner asks its API node: a call's start",
     "hybrid_client_end": "a runner asks its API node: a call's end",
     "hybrid_client_http_do": "one HTTP request of a runner to its API node",
-    "hybrid_client_end": "a runner asks its API node: calls' ends",
-    "hybrid_client_http_do": "a runner asks its API node: one try of a request",
 }
