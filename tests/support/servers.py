@@ -194,3 +194,21 @@ def _own(folder: Path) -> None:
     for parent in folder.parents:
         if parent != parent.parent and parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o011)
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, config: str) -> Iterator[Server]:
+    """A Prometheus with this configuration."""
+    program = _need("prometheus")
+    (folder / "prometheus.yml").write_text(config)
+    _own(folder)
+    port = free_port()
+    command = [
+        program,
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/series",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    server = Server(command, folder, port, lambda: _listens(port))
+    with _running(server):
+        yield server

@@ -1,0 +1,89 @@
+"""The shipped dashboards against a real Prometheus that scrapes a loaded node: every panel shows something."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from tests.support.node import RunningNode, build_multi, running_node
+from tests.support.servers import prometheus, s3
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((DEPLOY / "grafana").glob("*.json"))}
+
+
+def expressions(dashboard: dict[str, Any]) -> dict[str, str]:
+    """Each query of each panel, as Grafana would send it."""
+    return {
+        f"{panel['title']}: {target['legendFormat']}": target["expr"]
+        .replace("$__rate_interval", "15s")
+        .replace("$app", ".*")
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+    }
+
+
+def config(url: str) -> str:
+    """The shipped configuration, with one node in place of the fleet, looked at more often."""
+    shipped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    shipped["global"]["scrape_interval"] = "1s"
+    [job] = shipped["scrape_configs"]
+    job["static_configs"] = [{"targets": [url.removeprefix("http://")]}]
+    return yaml.safe_dump(shipped)
+
+
+def load(node: RunningNode) -> None:
+    """A bit of everything: hot, cold, failing and async calls; a log is read, a container ends."""
+    hot, cold = node.route("hot", "json", idle_timeout=30), node.route("cold", "default")
+    short, later = node.route("short", "json", idle_timeout=1), node.route("later", "json", type="async")
+    for path, orders in ((hot, {}), (hot, {"exit": 1}), (cold, {}), (short, {}), (later, {})):
+        node.call(path, say="something", **orders)
+    node.log(node.call(hot, say="something"))
+
+
+def test_every_panel_shows_something(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("node", "s3", "prometheus")}
+    for folder in folders.values():
+        folder.mkdir()
+    image = build_multi(folders["node"], folders["node"] / "source")
+    with s3(folders["s3"]) as store:
+        logs = f"s3://key:se%2Fcr%2Bet@127.0.0.1:{store.port}/us-east-1/logs"
+        with (
+            running_node("process", folders["node"], image, FN_LOGSTORE_URL=logs) as node,
+            prometheus(folders["prometheus"], config(node.url)) as server,
+            httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as asks,
+        ):
+            missing = {
+                (name, panel): expression
+                for name, dashboard in DASHBOARDS.items()
+                for panel, expression in expressions(dashboard).items()
+            }
+            assert len(missing) > 50
+            end = time.monotonic() + 60
+            while missing and time.monotonic() < end:
+                load(node)
+                missing = {key: expression for key, expression in missing.items() if not _has_data(asks, expression)}
+            assert not missing
+
+
+def _has_data(asks: httpx.Client, expression: str) -> bool:
+    answer = asks.get("/api/v1/query", params={"query": expression})
+    assert answer.status_code == 200, (expression, answer.text)
+    found = answer.json()["data"]["result"]
+    return any(sample["value"][1] != "NaN" for sample in found)
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS)
+def test_a_dashboard_is_complete(dashboard: str) -> None:
+    board = DASHBOARDS[dashboard]
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    assert all(panel["datasource"]["uid"] == "prometheus" for panel in panels)
+    assert re.fullmatch(r"hearth-[a-z]+", board["uid"])
