@@ -44,6 +44,7 @@ class Connection(HttpToolsProtocol):
     _begun = False
     _in_body = False
     _is_offered_upgrade = False
+    _host = b""
 
     # -- what the event loop tells -----------------------------------------------------------------------------------
 
@@ -114,8 +115,10 @@ class Connection(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
-                if _HOST.fullmatch(value) is None:
-                    raise ValueError("no host")
+                if value != self._host:  # a client says the same each time
+                    if _HOST.fullmatch(value) is None:
+                        raise ValueError("no host")
+                    self._host = value
             elif name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
                 raise ValueError("the end of the body is not certain")
         if hosts != 1 and (hosts or version == "1.1"):

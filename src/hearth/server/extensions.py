@@ -103,6 +103,9 @@ class Server:
         self._expect_open()
         self._api.append(middleware)
 
+    #: Fn's older name.
+    add_middleware = add_api_middleware
+
     def add_endpoint(self, method: str, path: str, handler: EndpointHandler) -> None:
         """Serve ``/v1<path>``."""
         self._expect_api("endpoint").add(method, path, handler)
