@@ -1,107 +1,79 @@
-"""What it costs to keep calls: lists over many rows.
+"""What it costs to keep calls: warm calls with and without their records and logs, on each database.
 
-``python -m bench.recording [ROWS]``; a million rows by default, ten million take a while and some gigabytes.
+``python -m bench.recording [--rounds 5] [--seconds 4] [--connections 16]``. Rounds with and without are interleaved;
+the servers that it starts flush every commit to the disk.
 """
 
 from __future__ import annotations
 
-import asyncio
-import datetime as dt
+import argparse
+import contextlib
 import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
 from pathlib import Path
 
-from hearth.datastore.base import CallFilter
-from hearth.datastore.sql import SqlDatastore, open_datastore
-from hearth.models.call import SUCCESS, Call
-from hearth.models.ids import IdGenerator
+from tests.support import servers
+from tests.support.databases import folder, url
+from tests.support.node import build_multi, running_node
 
-BEGIN = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-APPS, PATHS, BATCH, ROUNDS = 10, 10, 5000, 15
+from bench.load import Result, load
 
 
-async def fill(store: SqlDatastore, rows: int) -> None:
-    """Store so many calls, a hundred milliseconds apart, of some apps with some paths each."""
-    now_ms = 0
-    next_id = IdGenerator(1, lambda: now_ms)
-    for first in range(0, rows, BATCH):
-        calls = []
-        for number in range(first, min(first + BATCH, rows)):
-            moment = BEGIN + dt.timedelta(milliseconds=100 * number)
-            now_ms = int(moment.timestamp() * 1000)
-            calls.append(
-                Call(
-                    id=next_id(),
-                    app_name=f"app{number % APPS}",
-                    path=f"/{number // APPS % PATHS}",
-                    status=SUCCESS,
-                    created_at=moment,
-                    started_at=moment,
-                    completed_at=moment,
-                )
-            )
-        await store.put_calls([(call, None) for call in calls])
+@contextlib.contextmanager
+def database(name: str, place: Path) -> Iterator[str]:
+    """The address of an empty database."""
+    if name == "sqlite":
+        yield f"sqlite3://{place}/fn.db"
+        return
+    place.chmod(0o755)
+    start = servers.postgres if name == "postgres" else servers.mariadb
+    with start(place, durable=True) as server:
+        yield url(name, server)
 
 
-async def median_ms(act: Callable[[], Awaitable[object]]) -> float:
-    """Milliseconds, the median of some rounds."""
-    taken = []
-    for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        await act()
-        taken.append((time.perf_counter() - begun) * 1000)
-    return statistics.median(taken)
+def measure(name: str, rounds: int, seconds: float, connections: int) -> list[tuple[Result, Result]]:
+    """Results with records, and without, of each round."""
+    without = (sys.executable, "-m", "bench.unrecorded")
+    with folder() as place, folder() as mine, folder() as other, database(name, place) as address:
+        common = {"FN_DB_URL": address, "FN_MQ_URL": "memory://", "FN_LOG_LEVEL": "error"}
+        images = [build_multi(data, data / "source") for data in (mine, other)]
+        with (
+            running_node("process", mine, images[0], **common) as on,
+            running_node("process", other, images[1], command=without, **common) as off,
+        ):
+            path = on.route("warm", "http")
+            found = []
+            for number in range(rounds + 1):
+                pair = [
+                    load(node.url + path, node.process.pid, connections=connections, seconds=seconds)
+                    for node in ((on, off) if number % 2 else (off, on))
+                ]
+                if any(result.errors for result in pair):
+                    raise SystemExit(f"bench: {[result.errors for result in pair]} calls failed")
+                if number:  # the first one starts the containers
+                    found.append((pair[0], pair[1]) if number % 2 else (pair[1], pair[0]))
+            return found
 
 
-async def lists(store: SqlDatastore, rows: int) -> None:
-    """Print what pages of 100 calls cost."""
-    end = BEGIN + dt.timedelta(milliseconds=100 * rows)
-    middle = BEGIN + (end - BEGIN) / 2
-    minutes = dt.timedelta(minutes=10)
-    cursor = (await store.get_calls(CallFilter(app_name="app1", to_time=BEGIN + minutes, per_page=1)))[0].id
-    filters = {
-        "first page": CallFilter(app_name="app1", per_page=100),
-        "page after an old cursor": CallFilter(app_name="app1", per_page=100, cursor=cursor),
-        "path": CallFilter(app_name="app1", path="/3", per_page=100),
-        "ten minutes in the middle": CallFilter(
-            app_name="app1", per_page=100, from_time=middle, to_time=middle + minutes
-        ),
-        "the oldest ten minutes": CallFilter(app_name="app1", per_page=100, to_time=BEGIN + minutes),
-        "the newest ten minutes": CallFilter(app_name="app1", per_page=100, from_time=end - minutes),
-        "all but the newest half": CallFilter(app_name="app1", per_page=100, to_time=middle),
-        "all but the oldest half": CallFilter(app_name="app1", per_page=100, from_time=middle),
-    }
-    for name, which in filters.items():
-        print(f"| {rows} | {name} | {await median_ms(lambda which=which: store.get_calls(which)):.2f} |", flush=True)
-
-
-async def per_record_us(store: SqlDatastore) -> float:
-    """Microseconds that one record with a log of a line costs, in batches as a busy node has them."""
-    next_id = IdGenerator(2, lambda: int(time.monotonic() * 1000))
-    log = b"one line that a function wrote\n"
-
-    async def batch() -> None:
-        await store.put_calls(
-            [(Call(id=next_id(), app_name="app", path="/a", status=SUCCESS), log) for _ in range(100)]
-        )
-
-    return await median_ms(batch) * 1000 / 100
-
-
-async def main(rows: int) -> None:
-    """Fill a file, read it."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = await open_datastore(f"sqlite3://{Path(folder)}/fn.db")
-        print(f"one record and its log: {await per_record_us(store):.0f} us, a hundred in a transaction")
-        print("| rows | list | ms |\n|---|---|---|")
-        for size in (rows // 100, rows):
-            await fill(store, size)
-            await lists(store, size)
-        await store.close()
+def main() -> None:
+    """Print a table of all databases."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--connections", type=int, default=16)
+    chosen = parser.parse_args()
+    print(
+        "| database | calls/s, on / off | spread | a record costs, us CPU | spread |\n|---|---|---|---|---|", flush=True
+    )
+    for name in ("sqlite", "postgres", "mysql"):
+        found = measure(name, chosen.rounds, chosen.seconds, chosen.connections)
+        rates = [on.rate / off.rate for on, off in found]
+        costs = [on.cpu_us - off.cpu_us for on, off in found]
+        rate = f"{statistics.median(rates):.2f} | {min(rates):.2f} to {max(rates):.2f}"
+        cost = f"{statistics.median(costs):.0f} | {min(costs):.0f} to {max(costs):.0f}"
+        print(f"| {name} | {rate} | {cost} |", flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000))
+    main()

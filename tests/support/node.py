@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.processes import spawn
+
 HEARTH = Path(sys.executable).with_name("hearth")
 MULTI = Path(__file__).parent.parent / "functions" / "multi.py"
 WITNESS = MULTI.with_name("witness.py")
@@ -82,7 +84,7 @@ def running_node(
         **environment,
     }
     log = (data / "server.log").open("w")
-    process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
+    process = spawn(command, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         node = RunningNode(process, _url(process), data, driver, image)
         with node.http:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.support.processes import spawn
+
 PASSWORD = "p@ss:w/rd"
 QUOTED_PASSWORD = "p%40ss%3Aw%2Frd"
 
@@ -37,7 +39,7 @@ class RedisServer:
         durable = {"appendonly": "yes", "appendfsync": "always", "loglevel": "warning"}
         arguments = [text for name, value in {**settings, **durable}.items() for text in (f"--{name}", str(value))]
         with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(["redis-server", *arguments], stdout=log, stderr=log)
+            self._process = spawn(["redis-server", *arguments], stdout=log, stderr=log)
         deadline = time.monotonic() + 30
         while not self.answers():
             assert self._process.poll() is None, (self.folder / "redis.log").read_text()

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import spawn
+
 _SLOW = 60.0
 #: The servers refuse to run as root; any other user will do.
 _USER = "nobody"
@@ -52,7 +54,7 @@ class Server:
 
     def _spawn(self) -> None:
         with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = spawn(
                 self._command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True, **_unprivileged()
             )
 
