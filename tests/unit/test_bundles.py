@@ -158,6 +158,11 @@ def test_a_function_with_a_dockerfile_is_no_bundle(tmp_path: Path) -> None:
         build(source, tmp_path / "bundles")
 
 
+def test_a_path_is_run_by_itself(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "cmd: [./func.py]\n", func_py="#!/usr/bin/env python3\n")
+    assert build(source, tmp_path / "bundles")[1].manifest.cmd == ["./func.py"]
+
+
 @pytest.mark.parametrize(
     ("recipe", "command"),
     [

@@ -64,11 +64,14 @@ def copy_package(package: Path, packages: Path) -> None:
 
 
 def python_command(func: FuncFile, interpreter: str) -> list[str]:
-    """The command of a Python function. The kit runs its program, so that a marked handler is served."""
+    """The command of a Python function. The kit runs its program, so that a marked handler is served.
+
+    A path, ``./func.py``, is run by itself, as any program.
+    """
     words = list(func.command) or ["func.py"]
     if _PYTHON.fullmatch(words[0]):
         return [interpreter, *words[1:]]
-    if words[0].endswith(".py"):
+    if words[0].endswith(".py") and not words[0].startswith(("/", "./", "../")):
         return [interpreter, "-m", hearth_fdk.__name__, *words]
     return words
 
