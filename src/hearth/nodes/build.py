@@ -35,6 +35,7 @@ from hearth.nodes.node import Node
 from hearth.nodes.options import Options
 from hearth.queues.base import Queue
 from hearth.queues.open import open_queue
+from hearth.server.about import About
 from hearth.server.api import Api
 from hearth.server.api_v1.calls import GetLog
 from hearth.server.asgi import Front, Gate
@@ -118,6 +119,7 @@ async def full_node(settings: Settings, port: int, options: Options) -> AsyncIte
             readiness=readiness,
             server=server,
             runners=runners,
+            about=About(driver.name, settings.bundles),
         )
         invoke = InvokeFront(agent, definitions, stores.access, clock, next_id)
         consumer = await stack.enter_async_context(Consumer(agent, stores.access, clock))

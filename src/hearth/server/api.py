@@ -22,6 +22,7 @@ from hearth.datastore.base import Datastore
 from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB, ApiError, AppsMissingName, PathNotFound
 from hearth.models.route import clean_path
 from hearth.server import errors
+from hearth.server.about import About
 from hearth.server.api_v1.apps import Apps
 from hearth.server.api_v1.calls import Calls, GetLog
 from hearth.server.api_v1.request import ApiRequest
@@ -53,6 +54,7 @@ class Api:
         stats: The node's counts, as /stats shows them.
         changed: Awaited after each change of a definition, before its answer.
         get_log: Finds the log of an app's call; without it, the datastore does.
+        about: What ``/version`` tells in its headers.
         readiness: What /readyz tells; without it, that the node is ready.
         server: What extensions have added.
         runners: Serves /v1/runner.
@@ -71,8 +73,10 @@ class Api:
         refused: Mapping[str, type[ApiError]] | None = None,
         server: Server | None = None,
         runners: RunnerApi | None = None,
+        about: About | None = None,
     ) -> None:
         self._changed = changed
+        self._about = about or About()
         self._readiness = readiness
         self._refused = refused or {}
         self._endpoints = server.endpoints if server is not None else None
@@ -126,7 +130,7 @@ class Api:
             if path.startswith(beginning):
                 raise error
         if request.method == "GET" and (page := self._pages.get(path)) is not None:
-            return page()
+            return self._told(request, page())
         if path == "/readyz" and request.method == "GET":
             return await self._ready()
         if (added := self._added(request, path)) is not None:
@@ -152,6 +156,11 @@ class Api:
 
     def _added(self, request: Request, path: str) -> Found | None:
         return self._endpoints.find(request.method, path) if self._endpoints is not None else None
+
+    def _told(self, request: Request, response: Response) -> Response:
+        if request.scope["path"] == "/version":
+            response.headers.update(self._about.headers(request))
+        return response
 
     def _find(self, request: Request, path: str) -> tuple[Handler, ApiRequest] | None:
         match path.split("/"):

@@ -1,0 +1,16 @@
+"""hearth bump."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hearth import projects
+from hearth.cli.output import say
+
+
+def bump(folder: Annotated[Path, typer.Argument(help="A folder with a func.yaml.")] = Path()) -> None:
+    """Raise the last number of a function's version; all else in its file stays."""
+    say(f"Bumped to version {projects.bump(folder)}")
