@@ -8,6 +8,7 @@ import datetime as dt
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
@@ -15,7 +16,7 @@ from tests.support.queue_time import QueueAtHand, queue_at_hand
 
 from hearth.models.call import Call
 from hearth.models.errors import StartUpError
-from hearth.queues.base import Queue
+from hearth.queues.base import Backlog, Queue
 from hearth.queues.open import open_queue
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=dt.UTC)
@@ -147,6 +148,34 @@ async def test_concurrent_consumers_never_get_the_same_call(queue: Queue) -> Non
     taken = await asyncio.gather(*[names(queue, 3) for _ in range(80)])
     flat = [name for some in taken for name in some]
     assert sorted(flat, key=int) == [str(n) for n in range(200)]
+
+
+async def test_what_nobody_has_taken_is_counted_and_the_oldest_known(queue: Queue, place: QueueAtHand) -> None:
+    def at(name: str, minutes: int, priority: int) -> Call:
+        return msgspec.structs.replace(call(name, priority), created_at=NOW + dt.timedelta(minutes=minutes))
+
+    assert await queue.backlog() == Backlog(0, None)
+    await queue.push([at("new", 2, 2), at("old", 0, 0), at("older", 1, 1), call("late", delay=900)])
+    assert await queue.backlog() == Backlog(4, NOW)
+    new, older = await queue.reserve(2)
+    assert await queue.backlog() == Backlog(2, NOW)
+    (old,) = await queue.reserve(1)
+    assert await queue.backlog() == Backlog(1, None)
+    assert await queue.settle([new.lease, old.lease, new.lease]) == [True, True, False]
+    assert await queue.release(older.lease)
+    assert await queue.backlog() == Backlog(2, NOW + dt.timedelta(minutes=1))
+    await queue.reserve(1)
+    await place.advance(queue.visibility_s + 1)
+    assert await names(queue) == ["older"]
+    assert await queue.backlog() == Backlog(1, None)
+
+
+async def test_what_is_kept_is_counted_after_a_restart(durable: QueueAtHand) -> None:
+    async with opened(durable) as queue:
+        await queue.push([call("a"), call("b"), call("c")])
+        assert await queue.settle([one.lease for one in await queue.reserve(1)]) == [True]
+    async with opened(durable) as queue:
+        assert await queue.backlog() == Backlog(2, NOW)
 
 
 async def test_who_waits_is_woken_by_a_push_an_expiry_and_a_delay(queue: Queue, place: QueueAtHand) -> None:

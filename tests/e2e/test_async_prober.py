@@ -13,6 +13,7 @@ import random
 import signal
 import socket
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -72,6 +73,15 @@ class Platform:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(random.choice(found), signal.SIGKILL)
 
+    def wait_for_redis(self) -> None:
+        """Until no message is left there: one whose settling Redis did not live to see comes back first."""
+        if self.redis is None:
+            return
+        deadline = time.monotonic() + 60
+        with self.redis.client() as client:
+            while left := client.hgetall("/hearth:deliveries"):
+                assert time.monotonic() < deadline, left
+
     def unsettled(self) -> int:
         """Messages that are left when the node has stopped."""
         if self.redis is not None:
@@ -110,6 +120,7 @@ def test_sudden_deaths_lose_no_accepted_call_and_run_none_twice(setting: tuple[P
                 _torment(platform, probe, wanted, random.Random(seed))
                 concurrent.futures.wait(threads[:CLIENTS])
                 records = all_ended(platform.node)
+                platform.wait_for_redis()
             finally:
                 probe.done.set()
         for thread in threads:

@@ -33,7 +33,7 @@ def test_a_node_says_whether_it_lives_and_is_ready(tmp_path: Path) -> None:
         ready = node.http.get("/readyz", headers=pages)
         assert (ready.status_code, ready.json()) == (
             200,
-            {"ready": True, "node": "ok", "database": "ok", "queue": "ok", "driver": "ok"},
+            {"ready": True, "node": "ok", "database": "ok", "queue": "ok", "driver": "ok", "async": "ok"},
         )
         assert ready.headers["access-control-allow-origin"] == pages["Origin"]
         assert node.http.get("/readyz", headers={"Origin": "http://other"}).status_code == 403

@@ -130,6 +130,7 @@ class StubAgent:
     """Runs a call by putting it on ``executed``; it ends when ``finish`` is set."""
 
     def __init__(self, access: LocalAccess, clock: FakeClock, faults: Faults, executed: list[str]) -> None:
+        self.consumer: Any = None
         self.on_room: Callable[[], None] = lambda: None
         self.slots, self.finish = asyncio.Event(), asyncio.Event()
         self.slots.set()
@@ -225,6 +226,7 @@ class AsyncWorld:
         access = FaultyAccess(self.store, self.queue, self.clock, faults or self.faults)
         agent = StubAgent(access, self.clock, faults or self.faults, self.executed)
         consumer: Any = Consumer(agent, access, self.clock, max_waiting=max_waiting)  # type: ignore[arg-type]
+        agent.consumer = consumer
         async with consumer:
             try:
                 yield agent

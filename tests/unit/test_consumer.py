@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from tests.support.async_world import AsyncWorld, Faults, away, call
 from tests.support.clock import FakeClock
 
 from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS
+from hearth.models.errors import InternalError
 from hearth.queues.open import open_queue
+from hearth.telemetry import metrics
 
 VISIBILITY_S = 2.0
 
@@ -179,6 +182,29 @@ async def test_shutdown_does_not_wait_for_a_store_that_is_away(world: AsyncWorld
         await world.ended("a", step_s=0.1)
     assert world.store.status("a") == ERROR
     assert world.executed == ["a"]
+
+
+async def test_its_health_is_that_of_its_looks_into_the_queue(world: AsyncWorld) -> None:
+    """Guard: a failure is remembered until a look succeeds."""
+    age, length = metrics.gauge("hearth_queue_oldest_age_seconds"), metrics.gauge("hearth_queue_length")
+    async with world.node() as agent:
+        consumer = agent.consumer
+        agent.room = False
+        await world.until(lambda: world.faults.reached["has_async_room"] > 0)
+        await world.queue.push([msgspec.structs.replace(call("a"), created_at=world.clock.now())])
+        world.clock.advance(90)
+        await consumer.check()
+        assert (length.get(), age.get()) == (1, 90)
+        world.faults.broken["dequeue"] = away()
+        agent.room = True
+        agent.on_room()
+        await world.until(lambda: world.faults.reached["dequeue"] > 0)
+        with pytest.raises(InternalError, match="error fetching queued calls: away"):
+            await consumer.check()
+        del world.faults.broken["dequeue"]
+        await world.ended("a", step_s=0.5)
+        await consumer.check()
+        assert length.get() == 0
 
 
 # -- leases ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hearth.models.app import App
 from hearth.models.call import Call
 from hearth.models.errors import HearthError
 from hearth.models.route import Route
-from hearth.queues.base import Reserved
+from hearth.queues.base import Backlog, Reserved
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,6 +94,10 @@ class DataAccess(abc.ABC):
     @abc.abstractmethod
     async def release(self, lease: str, delay_s: float = 0.0) -> None:
         """Give back a call that was not started."""
+
+    async def backlog(self) -> Backlog | None:
+        """What waits in the queue; ``None`` where that is not known."""
+        return None
 
     @abc.abstractmethod
     async def interrupted(self, call: Call) -> None:

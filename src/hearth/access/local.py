@@ -17,9 +17,10 @@ from hearth.models.app import App
 from hearth.models.call import RUNNING, Call
 from hearth.models.errors import HearthError
 from hearth.models.route import Route
-from hearth.queues.base import Queue, Reserved
+from hearth.queues.base import Backlog, Queue, Reserved
 from hearth.telemetry import metrics
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.tracing import span
 
 #: Seconds that a client waits for the record of its accepted call, if the datastore fails; 202 comes all the same.
 _RECORD_WAIT_S: Final = 5.0
@@ -53,7 +54,7 @@ class LocalAccess(DataAccess):
         self._accepted = GroupCommit(self._enqueue)
         self._late = GroupCommit(self._record_late)
         self._starting = GroupCommit(datastore.start_calls)
-        self._settled = GroupCommit(queue.settle)
+        self._settled = GroupCommit(self._settle)
 
     async def close(self) -> None:
         """Wait until all is written. The stores are closed by whoever opened them."""
@@ -104,7 +105,9 @@ class LocalAccess(DataAccess):
         """Wait for the queue, then take."""
         while True:
             await self._queue.wait()
-            if reserved := await self._queue.reserve(limit):
+            with span("mq_reserve"):
+                reserved = await self._queue.reserve(limit)
+            if reserved:
                 return reserved
 
     async def start(self, call: Call) -> None:
@@ -125,6 +128,10 @@ class LocalAccess(DataAccess):
         """Give the message back."""
         await self._queue.release(lease, delay_s)
 
+    async def backlog(self) -> Backlog | None:
+        """Ask the queue."""
+        return await self._queue.backlog()
+
     async def interrupted(self, call: Call) -> None:
         """Complete the stored record, if it still says running."""
         stored = await self._datastore.get_call(call.app_name, call.id)
@@ -133,10 +140,15 @@ class LocalAccess(DataAccess):
         call.created_at, call.started_at = stored.created_at, stored.started_at
         await self.finish_many([EndedCall(call, b"")])
 
+    async def _settle(self, leases: list[str]) -> Sequence[bool]:
+        with span("mq_delete"):
+            return await self._queue.settle(leases)
+
     async def _enqueue(self, calls: list[Call]) -> Sequence[bool]:
         """For each call whether its record, too, is stored."""
         # The message comes first: a message without a record still runs, a record without a message never would.
-        await self._queue.push(calls)
+        with span("mq_push"):
+            await self._queue.push(calls)
         return [await self._recorded(calls)] * len(calls)
 
     async def _record_late(self, calls: list[Call]) -> Sequence[None]:

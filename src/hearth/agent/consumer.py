@@ -12,6 +12,7 @@ and the start is a compare and swap of the call's record.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -26,6 +27,7 @@ from hearth.models.call import ERROR, RUNNING, Call
 from hearth.models.errors import HearthError, InternalError, ServerBusy
 from hearth.models.message import InvalidMessage
 from hearth.queues.base import Reserved
+from hearth.telemetry import metrics
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.tracing import span
 
@@ -37,6 +39,8 @@ _TRY_AGAIN_S: Final = 1.0
 _MAX_DELAY_S: Final = 60.0
 
 _log = get_logger(__name__)
+_length = metrics.gauge("hearth_queue_length")
+_oldest_age = metrics.gauge("hearth_queue_oldest_age_seconds")
 
 
 class Interrupted(InternalError):
@@ -81,6 +85,7 @@ class Consumer:
         self._runs: dict[str, _Run] = {}
         self._changed = asyncio.Event()
         self._stopping = False
+        self._failure = ""
         self._loops: list[asyncio.Task[None]] = []
         self._group = asyncio.TaskGroup()
 
@@ -110,6 +115,24 @@ class Consumer:
         if not self._runs:
             self._loops[1].cancel()
 
+    async def check(self) -> None:
+        """Whether accepted calls are being taken; brings the gauges of the queue up to date.
+
+        Raises:
+            InternalError: They are not; the text says why.
+        """
+        if self._failure or any(loop.done() for loop in self._loops):
+            raise InternalError(self._failure or "async calls are no longer taken")
+        await self._measure()
+
+    async def _measure(self) -> None:
+        """Look at the queue. An age below 0 is a clock that was set, or another node's."""
+        if (backlog := await self._access.backlog()) is None:
+            return
+        age = (self._clock.now() - backlog.oldest).total_seconds() if backlog.oldest else 0.0
+        _length.set(backlog.length)
+        _oldest_age.set(max(0.0, age))
+
     # -- taking ---------------------------------------------------------------------------------------------------
 
     async def _for_ever(self, step: Callable[[], Awaitable[None]], failure: str) -> None:
@@ -118,6 +141,7 @@ class Consumer:
             try:
                 await step()
             except Exception as exc:
+                self._failure = f"{failure}: {exc}"
                 _log.error(failure, error=str(exc), exc_info=None if isinstance(exc, HearthError) else exc)
                 await pause(self._clock, _TRY_AGAIN_S)
 
@@ -127,7 +151,10 @@ class Consumer:
                 while not self._has_room():
                     self._changed.clear()
                     await self._changed.wait()
-        for reserved in await self._access.dequeue(self._max_waiting - self._waiting()):
+        with span("agent_async_dequeue"):
+            taken = await self._access.dequeue(self._max_waiting - self._waiting())
+        self._failure = ""
+        for reserved in taken:
             self._take(reserved)
 
     def _has_room(self) -> bool:
@@ -145,6 +172,11 @@ class Consumer:
 
     async def _renew(self) -> None:
         await pause(self._clock, self._access.visibility_s / 3)
+        await self._renew_leases()
+        with contextlib.suppress(HearthError):  # the gauges say what was known last
+            await self._measure()
+
+    async def _renew_leases(self) -> None:
         runs = {run.lease: (call_id, run) for call_id, run in self._runs.items()}
         if not runs:
             return
@@ -164,7 +196,9 @@ class Consumer:
         """The boundary of a call: if this fails, the lease expires, and the record tells what is to be done."""
         call = reserved.call
         try:
-            if await self._ended(reserved, run):
+            with span("agent_async_run", call.app_name, call.path):
+                ended = await self._ended(reserved, run)
+            if ended:
                 await self._access.settle(run.lease)
             else:
                 await self._access.release(run.lease, self._delay_s(reserved))

@@ -108,7 +108,7 @@ async def full_node(settings: Settings, port: int, options: Options) -> AsyncIte
             definitions.forget(app_name, path)
             await agent.refresh(app_name, path)
 
-        readiness = Readiness(clock, {**stores.checks(), "driver": driver.check})
+        readiness = Readiness(clock, {**stores.checks(), "driver": driver.check, "async": lambda: consumer.check()})
         dispatcher, runners = await _runner_api(stack, settings, clock, stores)
         api = Api(
             stores.datastore,

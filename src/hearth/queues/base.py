@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +12,7 @@ from hearth.models.call import Call
 
 #: Seconds for which a reserved message is hidden from everybody else, unless its lease is renewed.
 VISIBILITY_TIMEOUT_S: Final = 60.0
+PRIORITIES: Final = (2, 1, 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,6 +31,19 @@ class Reserved:
     deliveries: int
     until: float
     fault: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in a queue and nobody has taken.
+
+    Attributes:
+        length: Messages, also those that are hidden for a while.
+        oldest: When the oldest call that could be taken now was made; ``None`` if there is none.
+    """
+
+    length: int
+    oldest: dt.datetime | None
 
 
 class Queue(abc.ABC):
@@ -64,6 +79,10 @@ class Queue(abc.ABC):
     @abc.abstractmethod
     async def release(self, lease: str, delay_s: float = 0.0) -> bool:
         """Give a message back to its old place, hidden for ``delay_s``; false if the lease is not the current one."""
+
+    @abc.abstractmethod
+    async def backlog(self) -> Backlog:
+        """What waits; cheap, however long the queue is."""
 
     @abc.abstractmethod
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,6 +17,11 @@ _SHOWN_BYTES: Final = 1000
 Row = tuple[str, int, bytes]
 
 _log = get_logger(__name__)
+
+
+def oldest(messages: Iterable[bytes]) -> dt.datetime | None:
+    """When the oldest of these calls was made; what names no call has no age."""
+    return min((call.created_at for data in messages if (call := identify_call(data)) is not None), default=None)
 
 
 def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list[str]]:

@@ -146,4 +146,16 @@ function operations.release()
   return 1
 end
 
+-- backlog: how many messages nobody has taken, then the first call of each priority that could be taken.
+function operations.backlog()
+  local found = { redis.call("HLEN", calls) - redis.call("ZCARD", leased) }
+  for _, set in pairs(ready) do
+    local first = redis.call("ZRANGE", set, 0, 0)
+    if first[1] then
+      found[#found + 1] = redis.call("HGET", calls, first[1])
+    end
+  end
+  return found
+end
+
 return operations[ARGV[1]]()

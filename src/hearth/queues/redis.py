@@ -25,8 +25,8 @@ from hearth.clock import Clock, pause
 from hearth.models.call import Call
 from hearth.models.errors import StartUpError, StoreUnavailable
 from hearth.models.message import encode_call
-from hearth.queues.base import VISIBILITY_TIMEOUT_S, Queue, Reserved
-from hearth.queues.messages import Row, decode_rows
+from hearth.queues.base import VISIBILITY_TIMEOUT_S, Backlog, Queue, Reserved
+from hearth.queues.messages import Row, decode_rows, oldest
 from hearth.telemetry.logs import get_logger
 
 _SCRIPT: Final = Path(__file__).with_name("redis.lua")
@@ -178,6 +178,11 @@ class RedisQueue(Queue):
     async def release(self, lease: str, delay_s: float = 0.0) -> bool:
         """Give a message back."""
         return bool(await self._run("release", lease, round(delay_s * 1000)))
+
+    async def backlog(self) -> Backlog:
+        """What waits."""
+        length, *heads = await self._run("backlog")
+        return Backlog(length, oldest(heads))
 
     async def close(self) -> None:
         """Finish what is under way, then disconnect."""

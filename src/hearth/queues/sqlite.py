@@ -21,8 +21,8 @@ from hearth.clock import Clock
 from hearth.models.call import Call
 from hearth.models.errors import StartUpError, StoreUnavailable
 from hearth.models.message import encode_call
-from hearth.queues.base import VISIBILITY_TIMEOUT_S, Queue, Reserved
-from hearth.queues.messages import Row, decode_rows
+from hearth.queues.base import PRIORITIES, VISIBILITY_TIMEOUT_S, Backlog, Queue, Reserved
+from hearth.queues.messages import Row, decode_rows, oldest
 
 T = TypeVar("T")
 
@@ -75,6 +75,7 @@ class SqliteQueue(Queue):
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "queue")
         self._db: sqlite3.Connection
         self._leases: dict[str, float] = {}
+        self._kept = 0
         self._run = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._ready = asyncio.Event()
@@ -107,6 +108,7 @@ class SqliteQueue(Queue):
         now_ms = self._clock.now_ms()
         rows = [(call.priority, not call.delay, now_ms + call.delay * 1000, encode_call(call)) for call in calls]
         await self._in_thread(lambda: self._insert(rows))
+        self._kept += len(rows)
         self._ready.set()
 
     async def reserve(self, limit: int) -> list[Reserved]:
@@ -135,6 +137,7 @@ class SqliteQueue(Queue):
             self._keep(self._submit(lambda: self._delete(worthless)))
         for lease in worthless:
             del self._leases[lease]
+        self._kept -= len(worthless)
         return reserved
 
     async def wait(self) -> None:
@@ -144,6 +147,7 @@ class SqliteQueue(Queue):
     async def settle(self, leases: Sequence[str]) -> list[bool]:
         """Delete messages in one transaction."""
         found = await self._in_thread(lambda: self._delete(leases))
+        self._kept -= sum(found)
         for lease in leases:
             self._leases.pop(lease, None)
         return found
@@ -163,6 +167,11 @@ class SqliteQueue(Queue):
         self._leases.pop(lease, None)
         self._ready.set()
         return found
+
+    async def backlog(self) -> Backlog:
+        """What waits: counted as it comes and goes, for a look at a long queue takes long."""
+        heads = await self._in_thread(self._heads)
+        return Backlog(max(0, self._kept - len(self._leases)), oldest(heads))
 
     async def close(self) -> None:
         """Close the file."""
@@ -225,6 +234,7 @@ class SqliteQueue(Queue):
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
             rows = self._db.execute("SELECT lease, visible_ms FROM messages WHERE lease IS NOT NULL").fetchall()
+            self._kept = self._db.execute("SELECT count(*) FROM messages").fetchone()[0]
         except sqlite3.OperationalError as exc:
             text = "another process uses it" if "locked" in str(exc) else str(exc)
             raise StartUpError(f"{self._path}: cannot open the queue: {text}") from exc
@@ -262,6 +272,11 @@ class SqliteQueue(Queue):
                 "SELECT min(visible_ms) FROM messages WHERE ready = 0 AND lease IS NULL"
             ).fetchone()[0]
         return taken, next_ms
+
+    def _heads(self) -> list[bytes]:
+        """The first message of each priority that could be taken."""
+        query = "SELECT call FROM messages WHERE ready = 1 AND priority = ? ORDER BY seq LIMIT 1"
+        return [data for priority in PRIORITIES for (data,) in self._db.execute(query, (priority,))]
 
     def _delete(self, leases: Sequence[str]) -> list[bool]:
         with self._db:

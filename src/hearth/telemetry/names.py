@@ -83,6 +83,8 @@ def _metrics() -> Iterable[Metric]:
     yield Metric("hearth_records_waiting", "gauge", "calls", "whose record is not stored yet")
     yield Metric("hearth_records_lost", "counter", "calls", "whose record could not be stored")
     yield Metric("hearth_logs_lost", "counter", "logs", "of calls that could not be stored")
+    yield Metric("hearth_queue_length", "gauge", "messages", "of async calls that no node has taken")
+    yield Metric("hearth_queue_oldest_age_seconds", "gauge", "seconds", "since the oldest of them was accepted")
     yield Metric("hearth_log_lines_dropped", "counter", "lines", "of the log that their destination did not take")
     yield Metric("hearth_runner_spooled", "gauge", "calls", "whose ends wait for the API node")
     yield Metric("hearth_runner_records_refused", "counter", "calls", "whose ends the API node can never store")
