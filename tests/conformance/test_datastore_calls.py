@@ -89,6 +89,14 @@ async def test_of_many_starts_of_one_call_one_wins(store: SqlDatastore) -> None:
     assert sorted(status for batch in found for status in batch) == [""] * 4 + [RUNNING] * 28
 
 
+@pytest.mark.parametrize("kind", [SYNC, ASYNC])
+async def test_a_call_that_is_stored_again_as_it_is_gets_the_longer_log(store: SqlDatastore, kind: str) -> None:
+    ended = msgspec.structs.replace(CALL, type=kind)
+    for log in (b"early\n", b"early\nlate\n"):
+        assert await store.put_calls([(ended, log)]) == [True]
+    assert await store.get_log("app", "id") == b"early\nlate\n"
+
+
 @pytest.mark.parametrize("before", [None, QUEUED, RUNNING])
 async def test_of_many_ends_of_one_accepted_call_the_first_stays_with_its_log(
     store: SqlDatastore, before: str | None

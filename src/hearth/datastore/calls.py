@@ -91,7 +91,14 @@ class SqlCalls(Datastore):
         kept = await self._batches.swap(Swap(records, _NOT_ENDED, also), writes)
         # one that is stored as given may have been stored by an earlier try whose answer was lost
         lost = {row["id"] for row in records if kept.get(row["id"], _stored(row)) != _stored(row)}
+        await self._complete_logs([one for one in ended if one[0].id in kept and one[0].id not in lost])
         return [call.id not in lost for call, _ in ended]
+
+    async def _complete_logs(self, again: Sequence[tuple[Call, bytes | None]]) -> None:
+        """Of a call that is stored as given, more of its log may have come."""
+        _, writes = self._rows(again)
+        if again:
+            await self._batches.write(writes)
 
     async def add_calls(self, accepted: Sequence[Call]) -> None:
         """Store calls that are not stored yet."""
