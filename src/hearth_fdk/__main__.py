@@ -7,7 +7,7 @@ import sys
 import types
 
 from hearth_fdk import registry
-from hearth_fdk.serving import run
+from hearth_fdk.serving import run, told
 
 
 def main() -> None:
@@ -22,7 +22,10 @@ def main() -> None:
     sys.modules["__main__"] = module
     with open(program, "rb") as file:
         code = compile(file.read(), program, "exec")
-    exec(code, module.__dict__)
+    try:
+        exec(code, module.__dict__)
+    except Exception:
+        sys.exit(told())
     handler = registry.take()
     if handler is not None:
         run(handler)

@@ -43,7 +43,7 @@ class Runner:
         except BadInput as exc:
             return _error(400, str(exc))
         except Exception:
-            print(_told(call), file=sys.stderr, flush=True)
+            print(told(call.call_id), file=sys.stderr, flush=True)
             return _error(500, "the function failed; its log says why")
 
     def result(self, call: Call) -> tuple[int, dict[str, list[str]], bytes]:
@@ -109,7 +109,7 @@ def _serve_once(runner: Runner, environment: Mapping[str, str], out: int) -> Non
     try:
         status, _, body = runner.result(call)
     except Exception:
-        print(_told(call), file=sys.stderr, flush=True)
+        print(told(call.call_id), file=sys.stderr, flush=True)
         sys.exit(1)
     if status != 200:
         print(f"status {status} is lost: the format default cannot carry one", file=sys.stderr, flush=True)
@@ -135,8 +135,8 @@ def _error(status: int, message: str) -> tuple[int, dict[str, list[str]], bytes]
     return status, {"Content-Type": [content_type]}, body
 
 
-def _told(call: Call) -> str:
-    """The traceback of what went wrong, without the frames of this package."""
+def told(call_id: str = "") -> str:
+    """The traceback of the exception that is being handled, without the frames of this package."""
     exc = sys.exc_info()[1]
     assert exc is not None
     trace = exc.__traceback__
@@ -144,7 +144,7 @@ def _told(call: Call) -> str:
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(here):
         trace = trace.tb_next
     text = "".join(traceback.format_exception(type(exc), exc, trace))
-    return f"call {call.call_id} failed\n{text}" if call.call_id else text
+    return f"call {call_id} failed\n{text}" if call_id else text
 
 
 def _set_up_logging() -> None:

@@ -93,6 +93,14 @@ def test_run_fails_with_the_traceback_where_the_function_does(folder: Path) -> N
     assert done.stderr.endswith("hearth: status 500\n")
 
 
+def test_run_shows_why_a_function_cannot_be_loaded(folder: Path) -> None:
+    (folder / "func.py").write_text("import nosuch\n")
+    done = hearth("run", folder, stdin="{}")
+    assert done.returncode == 1
+    assert "import nosuch\nModuleNotFoundError: No module named 'nosuch'" in done.stderr
+    assert "hearth_fdk" not in done.stderr
+
+
 def test_run_runs_any_program(tmp_path: Path) -> None:
     (tmp_path / "func.yaml").write_text("name: shout\ncmd: tr a-z A-Z\n")
     assert hearth("run", tmp_path, stdin="hello").stdout == "HELLO"
