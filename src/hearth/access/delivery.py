@@ -86,10 +86,11 @@ class Delivery:
         items = [wire.encode_ended(one) for one in ended]
         if not self._spool.items:
             try:
-                for batch in _batches(items):
-                    await self._post(batch, attempts=2, total_s=_PATIENCE_S)
-            except ApiError as exc:
-                if exc.code in _OF_RECORD:
+                async with asyncio.timeout(_PATIENCE_S):
+                    for batch in _batches(items):
+                        await self._post(batch, attempts=2)
+            except (ApiError, TimeoutError) as exc:
+                if isinstance(exc, ApiError) and exc.code in _OF_RECORD:
                     raise StoreRefused(f"{exc.code}: {exc.message}") from exc
                 _log.warning("API node away, ends of calls are kept here", calls=len(ended), error=str(exc))
             else:
@@ -100,8 +101,9 @@ class Delivery:
         """Have a call's message forgotten, after its end is stored."""
         if not self._spool.items:
             try:
-                return (await self._post_leases([lease], attempts=2, total_s=_PATIENCE_S))[0]
-            except ApiError as exc:
+                async with asyncio.timeout(_PATIENCE_S):
+                    return (await self._post_leases([lease], attempts=2))[0]
+            except (ApiError, TimeoutError) as exc:
                 _log.warning("API node away, a settled call is kept here", error=str(exc))
         await self._keep([(SETTLE, lease.encode())])
         return True
@@ -159,15 +161,13 @@ class Delivery:
             _refused.add()
             _log.error("end of a call refused by the API node, dropped", code=exc.code, error=exc.message)
 
-    async def _post(self, items: Sequence[bytes], *, attempts: int, total_s: float = 60.0) -> None:
+    async def _post(self, items: Sequence[bytes], *, attempts: int) -> None:
         body = wire.encode_many_ended(items)
-        await self._node.ask("POST", "runner/finish", wire.read_done, body, attempts=attempts, total_s=total_s)
+        await self._node.ask("POST", "runner/finish", wire.read_done, body, attempts=attempts)
 
-    async def _post_leases(self, leases: list[str], *, attempts: int, total_s: float = 60.0) -> list[bool]:
+    async def _post_leases(self, leases: list[str], *, attempts: int) -> list[bool]:
         body = wire.encode(wire.Leases(leases))
-        return await self._node.ask(
-            "POST", "runner/settle", wire.reader_of_held(len(leases)), body, attempts=attempts, total_s=total_s
-        )
+        return await self._node.ask("POST", "runner/settle", wire.reader_of_held(len(leases)), body, attempts=attempts)
 
 
 def _batches(items: list[bytes]) -> list[list[bytes]]:
