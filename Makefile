@@ -36,6 +36,9 @@ deaths: setup ## Kill a node 80 times in the midst of 5,000 calls; no answered o
 soak: setup engines ## An hour of load; memory and descriptors must stay flat
 	@HEARTH_SOAK_ROUNDS=400 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
 
+fleet: setup engines ## Ten rounds of faults and deaths in a fleet under load
+	@HEARTH_FLEET_ROUNDS=10 $(BIN)/python -m pytest tests/e2e/test_fleet_faults.py -s $(ARGS)
+
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
