@@ -134,6 +134,15 @@ def test_full_nodes_and_runners_share_a_queue(tmp_path: Path) -> None:
         assert stranger.http.post(path, json={"echo": "x"}).status_code == 401
 
 
+def test_a_limit_on_requests_does_not_cost_the_logs_of_runners(tmp_path: Path) -> None:
+    with running_fleet(tmp_path, FN_RUNNER_TOKEN="s3cret", FN_MAX_REQUEST_SIZE="1000") as fleet:
+        answer = fleet.call(fleet.runners[0], fleet.api.route("talks", "http"), echo="x", say="y" * 900)
+        assert fleet.api.record(answer)["status"] == "success"
+        assert fleet.api.http.post("/v1/apps", content=b"x" * 1001).status_code == 413
+        strange = fleet.api.http.post("/v1/runner/finish", content=b"x" * 1001)
+        assert strange.status_code == 401
+
+
 def test_a_runner_that_stops_gives_back_what_it_has_not_started(tmp_path: Path) -> None:
     with running_fleet(tmp_path, FN_MAX_TOTAL_MEMORY=str(1000 << 20)) as fleet:
         path = fleet.api.route("slow", "http", type="async", memory=600, timeout=30)

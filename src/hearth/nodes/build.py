@@ -264,7 +264,10 @@ def _front(
 ) -> ASGIApp:
     """All that comes before the application of a node."""
     front = server.surround(Front(calls, server.surround_api(api)), invoke)
-    front = Traced(allow_origins(BodyLimit(front, settings.max_request_size), parse_origins(settings.api_cors)))
+    # What runners bring was let in before, or is a log. Only those who know the secret are read.
+    exempt = "/v1/runner/" if settings.runner_token.get_secret_value() else ""
+    front = BodyLimit(front, settings.max_request_size, exempt)
+    front = Traced(allow_origins(front, parse_origins(settings.api_cors)))
     return ShutdownEndpoint(front) if options.shutdown_endpoint else front
 
 

@@ -16,15 +16,17 @@ class BodyLimit:
 
     Args:
         limit: Bytes that a body may have; ``None`` for any.
+        exempt: The beginning of paths that have no limit; empty: none has.
     """
 
-    def __init__(self, app: ASGIApp, limit: int | None) -> None:
+    def __init__(self, app: ASGIApp, limit: int | None, exempt: str = "") -> None:
         self._app = app
         self._limit = limit
+        self._exempt = exempt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if self._limit is None:
+        if self._limit is None or (self._exempt and scope.get("path", "").startswith(self._exempt)):
             await self._app(scope, receive, send)
         elif (length := _announced(scope)) > self._limit:
             await errors.response(BodyTooLarge(length, self._limit))(scope, receive, send)
