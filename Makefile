@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test storm deaths soak lint format bench simulate docs lock engines clean
+.PHONY: help setup run test storm deaths soak lint format bench simulate docs reference transcript lock engines clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Build .venv with the locked dependencies and Hearth itself
 
@@ -57,6 +57,12 @@ simulate: setup ## A thousand functions on a full node, in virtual time; compare
 
 docs: setup ## Build the documentation into site/
 	@$(BIN)/mkdocs build --strict
+
+reference: setup ## Write docs/cli.md from the command itself
+	@$(BIN)/python tools/command_reference.py
+
+transcript: setup ## Play the four first commands for real; writes docs/transcript.md
+	@$(BIN)/python tools/transcript.py
 
 lock: ## Renew requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev \

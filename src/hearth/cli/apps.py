@@ -18,7 +18,7 @@ config = typer.Typer(no_args_is_help=True, help="The configuration that an app g
 apps.add_typer(config, name="config")
 
 Key = Annotated[str, typer.Argument(metavar="KEY")]
-Property = Annotated[str, typer.Argument(metavar="[PROPERTY]", help="Only this one, as config.KEY.")]
+Property = Annotated[str, typer.Argument(metavar="PROPERTY", help="Only this one, as config.KEY.")]
 
 
 @apps.command()

@@ -57,7 +57,7 @@ def get_call(
     ctx: typer.Context,
     app: App,
     call_id: CallId,
-    property: Annotated[str, typer.Argument(metavar="[PROPERTY]", help="Only this one, as status.")] = "",
+    property: Annotated[str, typer.Argument(metavar="PROPERTY", help="Only this one, as status.")] = "",
 ) -> None:
     """Show the record of a call as JSON."""
     show_property(session(ctx).client().call(app, call_id), property)

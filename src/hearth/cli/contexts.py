@@ -64,7 +64,7 @@ def unset() -> None:
 def update(
     ctx: typer.Context,
     key: Annotated[str, typer.Argument(metavar="KEY", help="api-url, registry or provider.")],
-    value: Annotated[str, typer.Argument(metavar="[VALUE]")] = "",
+    value: Annotated[str, typer.Argument(metavar="VALUE")] = "",
     delete: Annotated[bool, typer.Option("--delete", help="Take the value away.")] = False,
 ) -> None:
     """Change a value of the context in use."""
@@ -86,8 +86,8 @@ def delete(name: Name) -> None:
 @contexts.command("get", hidden=True)
 def inspect(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The one in use, unless given.")] = "",
-    property: Annotated[str, typer.Argument(metavar="[PROPERTY]", help="Only this one, as api-url.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The one in use, unless given.")] = "",
+    property: Annotated[str, typer.Argument(metavar="PROPERTY", help="Only this one, as api-url.")] = "",
 ) -> None:
     """Show a context as JSON."""
     show_property(FnHome().get(name or _in_use(ctx)), property)

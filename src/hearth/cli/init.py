@@ -43,7 +43,7 @@ class Runtime(StrEnum):
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Made if it is missing.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is missing.")] = Path(),
     runtime: Annotated[Runtime, typer.Option(help="Python, your own Dockerfile, or any program.")] = Runtime.PYTHON,
     name: Annotated[str, typer.Option(help="Of the image; the folder's, unless given.", show_default=False)] = "",
     format: Annotated[str, typer.Option(help="default, http or json.", show_default=False)] = "",

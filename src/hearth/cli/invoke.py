@@ -27,7 +27,7 @@ _PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 def invoke(
     ctx: typer.Context,
     app: App,
-    path: Annotated[str, typer.Argument(metavar="[PATH]", help="The route's path, as /hello.")] = "/",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The route's path, as /hello.")] = "/",
     method: Annotated[
         str, typer.Option("--method", help="POST with a body, else GET, unless given.", show_default=False)
     ] = "",

@@ -28,7 +28,7 @@ logs = typer.Typer(cls=_GetUnlessNamed, no_args_is_help=True, help="Read what fu
 def get_log(
     ctx: typer.Context,
     app: App,
-    call_id: Annotated[str, typer.Argument(metavar="[ID]", help="A call, or last; with -f a route's path.")] = "last",
+    call_id: Annotated[str, typer.Argument(metavar="ID", help="A call, or last; with -f a route's path.")] = "last",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with the calls that end from now on.")] = False,
     path: Annotated[str, typer.Option("--path", help="Only calls of this route.", show_default=False)] = "",
     output: Output = Format.TABLE,

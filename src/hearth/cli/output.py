@@ -20,7 +20,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="How to write the answer.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="As table or json.")]
 Yes = Annotated[bool, typer.Option("--force", "-f", help="Do not ask.")]
 
 #: Wide enough that a table in a pipe is never folded.

@@ -35,7 +35,7 @@ def create(
     ctx: typer.Context,
     app: App,
     path: Path,
-    image_argument: Annotated[str, typer.Argument(metavar="[IMAGE]", help="Instead of --image.")] = "",
+    image_argument: Annotated[str, typer.Argument(metavar="IMAGE", help="Instead of --image.")] = "",
     image: Image = "",
     memory: Memory = 0,
     cpus: Cpus = "",

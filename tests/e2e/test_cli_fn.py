@@ -1,0 +1,44 @@
+"""The fn CLI of 2018 against a node: its requests, replayed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.support import fn_cli
+from tests.support.node import build_multi, running_node
+
+PAGE = Path(__file__).parents[2] / "docs" / "fn-cli.md"
+
+
+def test_every_request_is_answered_as_the_cli_reads_it(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    names = {"image": image, "call": ""}
+    with running_node("process", tmp_path, image) as node:
+        connection = http.client.HTTPConnection(urlsplit(node.url).netloc, timeout=60)
+        for sent in fn_cli.SENT:
+            body = None if sent.body is None else json.dumps(fn_cli.filled(sent.body, names))
+            path = sent.path.replace("{call}", names["call"])
+            connection.request(
+                sent.method,
+                path,
+                body,
+                {"User-Agent": "Go-http-client/1.1", "Accept-Encoding": "gzip", **dict(sent.headers)},
+            )
+            answer = connection.getresponse()
+            text = answer.read()
+            assert answer.status == sent.status, (sent.command, text)
+            if path.startswith("/r/"):
+                names["call"] = answer.headers["Fn_call_id"]
+                assert len(names["call"]) == 26
+            else:
+                assert answer.headers["Content-Type"].startswith("application/json")
+            for key, value in sent.reads:
+                assert fn_cli.read(json.loads(text), key) == fn_cli.filled(value, names), (sent.command, key, text)
+        connection.close()
+
+
+def test_the_page_says_what_was_tried() -> None:
+    assert PAGE.read_text() == fn_cli.page()

@@ -1,0 +1,79 @@
+"""Write docs/cli.md from the command itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from hearth.cli.main import app
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
+
+HEAD = """# The command
+
+<!-- Written by tools/command_reference.py; `make reference` renews it. -->
+
+`hearth COMMAND --help` shows the same, with defaults. Options of `hearth` itself come before the command:
+`hearth --context prod apps list`. Objects and verbs change places as in Fn's CLI: `hearth create app shop` is
+`hearth apps create shop`; `app`, `a`, `route`, `r`, `call`, `ctx` and the short verbs `c`, `ls`, `i`, `g`, `up`, `d`,
+`u`, `un` are understood.
+
+Exit status: 0 done, 1 an error, 2 wrong usage. An error is one line on stderr. Nothing is asked without a terminal, and
+nothing is coloured in a pipe or with `NO_COLOR`.
+
+The server is the first of: `--api-url`, `FN_API_URL`, the context (`--context`, `FN_CONTEXT`, the one in use),
+`http://localhost:8080`. Contexts are the files of the fn CLI, `~/.fn/config.yaml` and `~/.fn/contexts/NAME.yaml`.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *_group(typer.main.get_command(app), "hearth", None)]).rstrip("\n") + "\n"
+
+
+def _group(command: Any, name: str, parent: Any) -> Iterator[str]:
+    context = command.make_context(name, [], parent=parent, resilient_parsing=True)
+    yield from _command(command, name, context)
+    for child in command.list_commands(context):
+        shown = command.get_command(context, child)
+        if shown.hidden or shown.rich_help_panel == "The same, verb first":
+            continue
+        _, found, _ = command.resolve_command(context, [child])
+        if hasattr(found, "list_commands"):
+            yield from _group(found, f"{name} {child}", None)
+        else:
+            yield from _command(found, f"{name} {child}", None)
+
+
+def _command(command: Any, name: str, context: Any) -> Iterator[str]:
+    context = context or command.make_context(name, [], resilient_parsing=True)
+    usage = [piece.replace("[OPTIONS]", "") for piece in command.collect_usage_pieces(context)]
+    yield f"## `{' '.join([name, *filter(None, usage)])}`\n"
+    yield " ".join((command.help or "").split()) + "\n"
+    rows = [parameter for parameter in command.params if not parameter.hidden and parameter.name not in _OF_TYPER]
+    if rows:
+        yield "| | |\n|---|---|"
+        yield from (_row(parameter) for parameter in rows)
+        yield ""
+
+
+_OF_TYPER = ("install_completion", "show_completion", "help")
+
+
+def _row(parameter: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
+    if parameter.param_type_name == "argument":
+        names = f"`{(parameter.metavar or parameter.name.upper()).strip('[]')}`"
+    text = (parameter.help or "").rstrip(".")
+    if parameter.envvar:
+        text += f" (`{parameter.envvar}`)"
+    return f"| {names} | {text} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    sys.exit(0)
