@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.support.cli import Cli
-from tests.support.node import RunningNode, running_node
+from tests.support.docker_images import python_image
+from tests.support.node import MULTI, RunningNode, running_node
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,15 @@ def test_all_functions_of_an_app(cli: Cli, tmp_path: Path) -> None:
     assert cli("invoke", "whole", stdin="root") == "ROOT"
 
 
+def test_an_invocation_sends_the_content_type_of_the_functions_file(
+    cli: Cli, server: RunningNode, tmp_path: Path
+) -> None:
+    folder = _folder(tmp_path / "typed")
+    (folder / "func.yaml").write_text("runtime: exec\ncmd: [env]\ncontent_type: text/x-note\n")
+    cli("deploy", "--app", "types", cwd=folder)
+    assert "Content-Type=text/x-note" in cli("invoke", "types", "/typed", cwd=folder, stdin="x")
+
+
 def test_what_keeps_a_deploy_from_going_on_is_said(cli: Cli, tmp_path: Path) -> None:
     folder = _folder(tmp_path / "wrong")
     assert "func.yaml: not found" in cli.fails(1, "deploy", "--app", "w", cwd=folder)
@@ -88,3 +98,22 @@ def test_where_bundles_are_is_told_only_on_the_same_machine(server: RunningNode)
 def _folder(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+def test_a_server_with_docker_gets_an_image(docker: None, tmp_path: Path) -> None:
+    with running_node("docker", _folder(tmp_path / "data"), "") as node:
+        cli = Cli(node.url, tmp_path / "home")
+        folder = _folder(tmp_path / "imaged")
+        cli("init", "--runtime", "docker", "--name", "hearth-test/imaged", "--format", "http", cwd=folder)
+        (folder / "Dockerfile").write_text(f"FROM {python_image(MULTI)}\nENV BUILT=here\n")
+        assert "Deployed hearth-test/imaged:0.0.2 at " in cli("deploy", "--app", "d", cwd=folder)
+        told = json.loads(cli("invoke", "d", "/imaged", stdin='{"tell": 1}'))
+        assert told["env"]["BUILT"] == "here"
+        (folder / "func.yaml").write_text("name: imaged\nversion: 1.0.0\nformat: http\n")
+        nowhere = ("deploy", "--app", "d", "--no-bump", "--registry", "127.0.0.1:1/me")
+        line = cli.fails(1, *nowhere, cwd=folder)
+        assert line.startswith("hearth: docker push 127.0.0.1:1/me/imaged:1.0.0: ")
+        assert line.endswith("; --local deploys without a push")
+        cli(*nowhere, "--local", cwd=folder)
+        assert cli("inspect", "route", "d", "/imaged", "image") == "127.0.0.1:1/me/imaged:1.0.0\n"
+        assert json.loads(cli("invoke", "d", "/imaged", stdin='{"tell": 1}'))["env"]["BUILT"] == "here"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from hearth import projects
 from hearth.cli.fields import App, variable
 from hearth.cli.output import CommandError, Format, Output, note, say, show_json
 from hearth.cli.session import session
+from hearth.models.route import clean_path
 
 if TYPE_CHECKING:
     import httpx
@@ -31,7 +35,14 @@ def invoke(
     method: Annotated[
         str, typer.Option("--method", help="POST with a body, else GET, unless given.", show_default=False)
     ] = "",
-    content_type: Annotated[str, typer.Option("--content-type", help="What the body is.")] = "application/json",
+    content_type: Annotated[
+        str,
+        typer.Option(
+            "--content-type",
+            help="What the body is; as func.yaml here says, else application/json.",
+            show_default=False,
+        ),
+    ] = "",
     variables: Annotated[
         list[str] | None, typer.Option("-e", metavar="NAME", help="Send this variable as a header.", show_default=False)
     ] = None,
@@ -48,7 +59,7 @@ def invoke(
     Exit status 1 if the call fails or its answer's status is 400 or more.
     """
     body = _stdin()
-    sent = {"Content-Type": content_type, **_headers(variables, headers)}
+    sent = {"Content-Type": content_type or _content_type(path), **_headers(variables, headers)}
     verb = method.upper() or ("GET" if body is None else "POST")
     client = session(ctx).client()
     with client.invoke(app, path, verb, sent, body) as answer:
@@ -80,6 +91,16 @@ def _stdin() -> bytes | Iterator[bytes] | None:
         yield from iter(lambda: stream.read(1 << 16), b"")
 
     return pieces()
+
+
+def _content_type(path: str) -> str:
+    """What the function's own file says, if the command is called in its folder."""
+    if projects.find(Path()) is not None:
+        with contextlib.suppress(projects.ProjectError):  # it may be half written; the function was deployed before
+            func = projects.load(Path())
+            if func.content_type and func.route_path == clean_path(path):
+                return func.content_type
+    return "application/json"
 
 
 def _headers(variables: list[str] | None, headers: list[str] | None) -> dict[str, str]:
