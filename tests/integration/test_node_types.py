@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.extended import extended_node
+from starlette.requests import Request
+from starlette.responses import Response
+from tests.support.extended import Added, extended_node
+
+from hearth.models.errors import StartUpError
 
 PATHS = [
     "/",
@@ -32,13 +36,25 @@ PATHS = [
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
-@pytest.mark.parametrize("node_type", ["full", "api"])
+@pytest.mark.parametrize("node_type", ["full", "api", "runner"])
 async def test_every_request_is_answered_on_every_node(tmp_path: Path, node_type: str) -> None:
-    async with extended_node(tmp_path, node_type=node_type) as on:
-        for path in PATHS:
+    above = {"runner_api_url": "http://127.0.0.1:1"} if node_type == "runner" else {}
+    paths = [path for path in PATHS if node_type != "runner" or not path.startswith("/r/a")]  # which needs that node
+    async with extended_node(tmp_path, node_type=node_type, **above) as on:
+        for path in paths:
             for method in METHODS:
                 answer = await on.http.request(method, path, content=b"{}")
                 assert answer.status_code < 500, (method, path, answer.text)
                 if answer.status_code >= 400 and method != "HEAD":
                     assert answer.json()["error"]["message"], (method, path)
         assert (await on.http.get("/readyz")).json()["ready"] is True
+
+
+async def test_a_runner_takes_no_endpoint(tmp_path: Path) -> None:
+    async def handler(request: Request) -> Response:
+        return Response()
+
+    added = Added(lambda server: server.add_endpoint("GET", "/x", handler))
+    with pytest.raises(StartUpError, match=r"^Failed to add extension test/added: a runner node serves no /v1"):
+        async with extended_node(tmp_path, [added], node_type="runner", runner_api_url="http://127.0.0.1:1"):
+            pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import typing
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,8 @@ WRONG = [
     ("FN_LOGSTORE_URL", f"s3://a:{SECRET}@h//b", "must provide non-empty region"),
     ("FN_LOGSTORE_URL", f"s3://a:{SECRET}@h/r/", "must provide non-empty bucket name"),
     ("FN_LOGSTORE_URL", f"postgres://u:{SECRET}@{NOBODY}/db", "refused|failed"),
+    ("FN_RUNNER_API_URL", "", "No agent started for a runner node, add FN_RUNNER_API_URL to configuration"),
+    ("FN_RUNNER_API_URL", "http://", "no host specified for client"),
     ("DOCKER_HOST", "nonsense", "String should match pattern"),
     ("DOCKER_HOST", "http://h", "String should match pattern"),
     ("DOCKER_HOST", "unix:///none.sock", "couldn't connect to docker daemon at unix:///none.sock: .*; start Docker"),
@@ -83,6 +86,8 @@ async def test_a_setting_that_is_of_no_use_is_named_with_what_to_do(
     given = {"FN_DATA_DIR": str(tmp_path), "FN_DRIVER": "docker" if variable.startswith("DOCKER") else "process"}
     if variable == "DOCKER_CERT_PATH":
         given |= {"DOCKER_TLS_VERIFY": "1", "DOCKER_HOST": f"tcp://{NOBODY}"}
+    if variable == "FN_RUNNER_API_URL":
+        given["FN_NODE_TYPE"] = "runner"
     for name, text in {**given, "FN_PORT": "0", "FN_DB_WAIT_S": "0", variable: value}.items():
         monkeypatch.setenv(name, text)
     with pytest.raises(StartUpError) as refused:
@@ -107,3 +112,18 @@ def test_what_code_gives_beats_the_environment(monkeypatch: pytest.MonkeyPatch, 
     for variable in ("FN_PORT", "FN_LOG_LEVEL", "FN_DB_URL"):
         monkeypatch.setenv(variable, "1")
     assert getattr(settings.load(**{name: value}), name) == value
+
+
+NUMBERS = sorted(
+    str(field.validation_alias)
+    for field in settings.Settings.model_fields.values()
+    if {int, float} & {field.annotation, *typing.get_args(field.annotation)}
+)
+
+
+@pytest.mark.parametrize("variable", NUMBERS)
+@pytest.mark.parametrize("value", ["", "no", "1e", "-1", "nan"])
+def test_every_number_is_one(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(StartUpError, match=rf"^{variable}='{value}': Input should be "):
+        settings.load()
