@@ -79,10 +79,12 @@ class ContainerMeter:
         observe: Told of every change as well.
     """
 
-    __slots__ = ("_clock", "_labels", "_observe", "_since")
+    __slots__ = ("_clock", "_labels", "_observe", "_since", "_state", "_states")
 
     def __init__(self, route: Route, clock: Clock, observe: Observer) -> None:
         self._labels = route.app_name, route.path
+        self._states: dict[ContainerState, tuple[metrics.Series, metrics.Spread | None]] = {}
+        self._state: tuple[metrics.Series, metrics.Spread | None] | None = None
         self._clock = clock
         self._observe = observe
         self._since = clock.monotonic()
@@ -90,10 +92,17 @@ class ContainerMeter:
     def __call__(self, left: ContainerState | None, entered: ContainerState) -> None:
         """Take one change."""
         now = self._clock.monotonic()
-        if left is not None:
-            _NOW[left].add(-1, *self._labels)
-            _LEFT[left].observe(now - self._since, *self._labels)
-        _NOW[entered].add(1, *self._labels)
+        if self._state is not None:
+            present, lasted = self._state
+            present.value -= 1
+            if lasted is not None:
+                lasted.observe(now - self._since)
+        state = self._states.get(entered)
+        if state is None:
+            lasts = _LEFT[entered].series(*self._labels) if entered in _LEFT else None
+            state = self._states[entered] = _NOW[entered].series(*self._labels), lasts
+        state[0].value += 1
+        self._state = state
         self._since = now
         self._observe(left, entered)
 
