@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test storm deaths soak lint format bench simulate docs reference transcript lock engines clean
+.PHONY: help setup run test storm deaths probe soak lint format bench bench-async simulate docs reference transcript lock engines clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Build .venv with the locked dependencies and Hearth itself
 
@@ -33,6 +33,9 @@ storm: setup engines ## 10,000 calls, 64 at once, a third of them misbehaving; m
 deaths: setup ## Kill a node 80 times in the midst of 5,000 calls; no answered one may lack its record; minutes long
 	@HEARTH_KILLED_CALLS=5000 $(BIN)/python -m pytest tests/e2e/test_recording.py -s $(ARGS)
 
+probe: setup engines ## 10,000 async calls on each queue while server, Redis and functions are killed; minutes long
+	@HEARTH_PROBE_CALLS=10000 $(BIN)/python -m pytest tests/e2e/test_async_prober.py -s $(ARGS)
+
 soak: setup engines ## An hour of load; memory and descriptors must stay flat
 	@HEARTH_SOAK_ROUNDS=400 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
 
@@ -51,6 +54,9 @@ format: setup ## Format the code and fix what can be fixed
 
 bench: setup ## Measure warm calls and cold starts; prints ratios
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-async: setup ## Measure async calls on each queue against sync calls; ARGS=--million for a long backlog
+	@$(BIN)/python -m bench.async_calls $(ARGS)
 
 simulate: setup ## A thousand functions on a full node, in virtual time; compares orders of waiting
 	@$(BIN)/python -m bench.simulation $(ARGS)

@@ -158,7 +158,8 @@ class Consumer:
             self._take(reserved)
 
     def _has_room(self) -> bool:
-        return self._waiting() < self._max_waiting and self._agent.has_async_room()
+        # When half have gone, many are taken at once: each look into the queue is a transaction.
+        return self._waiting() <= self._max_waiting // 2 and self._agent.has_async_room()
 
     def _waiting(self) -> int:
         return sum(run.waiting for run in self._runs.values())

@@ -249,7 +249,7 @@ class SqliteQueue(Queue):
     def _take(self, limit: int, expired: list[str], now_ms: int) -> tuple[list[Row], int | None]:
         """Reserve; and when the next of the hidden messages is due, as wall time."""
         until_ms = now_ms + round(self.visibility_s * 1000)
-        taken: list[Row] = []
+        suffix = f".{self._run}.{next(self._numbers)}"
         with self._db:
             self._db.executemany(
                 "UPDATE messages SET ready = 1, lease = NULL WHERE lease = ?", [(lease,) for lease in expired]
@@ -261,17 +261,16 @@ class SqliteQueue(Queue):
                 "SELECT seq, deliveries, call FROM messages WHERE ready = 1 ORDER BY priority DESC, seq LIMIT ?",
                 (limit,),
             ).fetchall()
-            for seq, deliveries, data in rows:
-                lease = f"{seq}.{self._run}.{next(self._numbers)}"
-                self._db.execute(
-                    "UPDATE messages SET ready = 0, visible_ms = ?, lease = ?, deliveries = ? WHERE seq = ?",
-                    (until_ms, lease, deliveries + 1, seq),
-                )
-                taken.append((lease, deliveries + 1, data))
+            # Few statements: after each the thread waits for its turn among those that want the interpreter.
+            self._db.execute(
+                "UPDATE messages SET ready = 0, visible_ms = ?, lease = seq || ?, deliveries = deliveries + 1"
+                f" WHERE seq IN ({_marks(rows)})",
+                (until_ms, suffix, *[seq for seq, _, _ in rows]),
+            )
             next_ms = self._db.execute(
                 "SELECT min(visible_ms) FROM messages WHERE ready = 0 AND lease IS NULL"
             ).fetchone()[0]
-        return taken, next_ms
+        return [(f"{seq}{suffix}", deliveries + 1, data) for seq, deliveries, data in rows], next_ms
 
     def _heads(self) -> list[bytes]:
         """The first message of each priority that could be taken."""
@@ -280,6 +279,10 @@ class SqliteQueue(Queue):
 
     def _delete(self, leases: Sequence[str]) -> list[bool]:
         with self._db:
+            gone = self._db.execute(f"DELETE FROM messages WHERE lease IN ({_marks(leases)})", tuple(leases)).rowcount
+            if gone == len(leases):
+                return [True] * gone
+            self._db.rollback()  # which of them are not current can only be seen one by one
             return [self._db.execute("DELETE FROM messages WHERE lease = ?", (lease,)).rowcount > 0 for lease in leases]
 
     def _prolong(self, leases: Sequence[str], until_ms: int) -> list[bool]:
@@ -296,6 +299,10 @@ class SqliteQueue(Queue):
                 (ready, visible_ms, lease),
             )
             return changed.rowcount > 0
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _check_file(path: Path) -> None:
