@@ -70,9 +70,12 @@ reference: setup ## Write docs/cli.md from the command itself
 transcript: setup ## Play the four first commands for real; writes docs/transcript.md
 	@$(BIN)/python tools/transcript.py
 
-lock: ## Renew requirements.lock from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev \
-	    --python-version 3.11 -o requirements.lock pyproject.toml
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
+
+lock: ## Renew requirements.lock from pyproject.toml, and those of the image from it
+	@$(LOCK) --extra dev -o requirements.lock pyproject.toml
+	@$(LOCK) -c requirements.lock -o deploy/requirements.lock pyproject.toml
+	@echo 'hatchling>=1.25,<2' | $(LOCK) -c requirements.lock -o deploy/build.lock -
 
 clean: ## Remove what the other targets built
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache

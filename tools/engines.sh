@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what the tests run against: a real Docker Engine (started here), bubblewrap, and the servers that the tests
-# start for themselves: PostgreSQL, MariaDB, Redis, Prometheus. Idempotent; needs root once.
+# start for themselves: PostgreSQL, MariaDB, Redis, HAProxy, Prometheus. Idempotent; needs root once.
 set -eu
 
 say() { echo "engines: $*" >&2; }
@@ -21,6 +21,7 @@ missing=""
 command -v dockerd >/dev/null || missing="$missing docker.io iptables"
 command -v bwrap >/dev/null || missing="$missing bubblewrap"
 command -v redis-server >/dev/null || missing="$missing redis-server"
+command -v haproxy >/dev/null || missing="$missing haproxy"
 command -v mariadbd >/dev/null || missing="$missing mariadb-server"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 command -v prometheus >/dev/null || missing="$missing prometheus"

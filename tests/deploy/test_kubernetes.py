@@ -1,0 +1,96 @@
+"""The manifests are valid, and agree with each other and with what a node does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from hearth.settings import Settings
+
+FOLDER = Path(__file__).parent.parent.parent / "deploy" / "kubernetes"
+KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+MANIFESTS = [
+    manifest for name in KUSTOMIZATION["resources"] for manifest in yaml.safe_load_all((FOLDER / name).read_text())
+]
+VERSIONS = ("1.30", "1.33", kubernetes_validate.latest_version())
+KNOWN = {str(field.validation_alias) for field in Settings.model_fields.values()}
+
+
+def named(kind: str) -> dict[str, Any]:
+    return {manifest["metadata"]["name"]: manifest for manifest in MANIFESTS if manifest["kind"] == kind}
+
+
+PODS = {
+    name: manifest["spec"]["template"] for kind in ("Deployment", "DaemonSet") for name, manifest in named(kind).items()
+}
+
+
+def node(pod: dict[str, Any]) -> dict[str, Any]:
+    (container,) = pod["spec"]["containers"]
+    return dict(container)
+
+
+def test_every_file_is_applied() -> None:
+    assert {path.name for path in FOLDER.glob("*.yaml")} == {*KUSTOMIZATION["resources"], "kustomization.yaml"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda found: f"{found['kind']} {found['metadata']['name']}")
+def test_a_manifest_is_valid(manifest: dict[str, Any], version: str) -> None:
+    kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_an_invalid_manifest_is_told() -> None:
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate({**MANIFESTS[0], "specc": {}}, VERSIONS[0], strict=True)
+
+
+@pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
+def test_a_pod_ends_after_the_node_has_drained(pod: dict[str, Any]) -> None:
+    given = {variable["name"]: variable["value"] for variable in node(pod)["env"]}
+    needed = float(given["FN_DRAIN_DELAY_S"]) + float(given["FN_GRACE_S"])
+    assert needed < pod["spec"]["terminationGracePeriodSeconds"]
+    ready = node(pod)["readinessProbe"]
+    assert ready["periodSeconds"] * ready["failureThreshold"] < float(given["FN_DRAIN_DELAY_S"])
+
+
+@pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
+def test_a_pod_has_the_settings_and_the_walls_that_it_needs(pod: dict[str, Any]) -> None:
+    container = node(pod)
+    names = {variable["name"] for variable in container["env"]}
+    for source in container["envFrom"]:
+        if "configMapRef" in source:
+            names |= set(named("ConfigMap")[source["configMapRef"]["name"]]["data"])
+        else:
+            names |= set(named("Secret")[source["secretRef"]["name"]]["stringData"])
+    assert names <= KNOWN
+    assert "FN_RUNNER_TOKEN" in names
+    paths = {probe: container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")}
+    assert paths == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    walls = container["securityContext"]
+    assert walls["readOnlyRootFilesystem"]
+    assert not walls["allowPrivilegeEscalation"]
+    assert walls["capabilities"] == {"drop": ["ALL"]}
+    assert pod["spec"]["securityContext"]["runAsNonRoot"]
+
+
+def test_runners_do_not_hold_the_keys_of_the_stores() -> None:
+    sources = [source.get("secretRef", {}).get("name") for source in node(PODS["hearth-runner"])["envFrom"]]
+    assert "hearth-stores" not in sources
+
+
+def test_services_policies_and_budgets_mean_pods_that_exist() -> None:
+    labels = [pod["metadata"]["labels"] for pod in PODS.values()]
+    selectors = [service["spec"]["selector"] for service in named("Service").values()]
+    selectors += [budget["spec"]["selector"]["matchLabels"] for budget in named("PodDisruptionBudget").values()]
+    selectors += [policy["spec"]["podSelector"]["matchLabels"] for policy in named("NetworkPolicy").values()]
+    assert selectors
+    for selector in selectors:
+        assert any(selector.items() <= given.items() for given in labels)
+    served = [path for rule in named("Ingress")["hearth"]["spec"]["rules"] for path in rule["http"]["paths"]]
+    assert {path["backend"]["service"]["name"] for path in served} <= set(named("Service"))
+    assert not [path for path in served if "/v1/runner".startswith(path["path"])]
