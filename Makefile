@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test storm deaths probe soak lint format bench bench-async simulate docs reference transcript lock engines clean
+.PHONY: help setup run test storm deaths probe soak fuzz lint format bench bench-async simulate docs reference transcript lock engines clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,14 +39,15 @@ probe: setup engines ## 10,000 async calls on each queue while server, Redis and
 soak: setup engines ## An hour of load; memory and descriptors must stay flat
 	@HEARTH_SOAK_ROUNDS=400 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
 
-fleet: setup engines ## Ten rounds of faults and deaths in a fleet under load
-	@HEARTH_FLEET_ROUNDS=10 $(BIN)/python -m pytest tests/e2e/test_fleet_faults.py -s $(ARGS)
-
-lint: setup ## ruff, mypy --strict, import-linter
+lint: setup ## ruff, mypy --strict, import-linter, known flaws of dependencies
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python tools/audit.py requirements.lock
+
+fuzz: setup ## Feed what reads bytes from outside with what breaks it; FUZZ_SECONDS=60 for each reader
+	@$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
 format: setup ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -121,6 +121,16 @@ class Settings(BaseSettings):
     docker_networks: str = Field(
         default="", validation_alias="FN_DOCKER_NETWORKS", description="names that containers are spread over"
     )
+    readonly_rootfs: bool = Field(
+        default=False,
+        validation_alias="FN_READONLY_ROOTFS",
+        description="functions in Docker write to /tmp only",
+    )
+    unprivileged_containers: bool = Field(
+        default=False,
+        validation_alias="FN_UNPRIVILEGED_CONTAINERS",
+        description="functions in Docker are user 1000, whatever their image says",
+    )
     max_pids: int = Field(
         default=50, ge=0, validation_alias="FN_MAX_PIDS", description="threads and processes of one container"
     )

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -145,6 +146,79 @@ def inside():
     )
 
 
+def attempt(do):
+    """What came of it: whether it was done, or the refusal's name."""
+    try:
+        return do() is not False
+    except OSError as exc:
+        return type(exc).__name__
+
+
+def system(name, *arguments):
+    """A system call by its name in libc; refused where it answers -1."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*arguments) == -1:
+        raise OSError(ctypes.get_errno(), name)
+
+
+def make_device():
+    os.mknod("/tmp/disk", 0o060666, os.makedev(8, 0))
+
+
+def settings_of_the_kernel():
+    """All files of /proc but those of processes, and those by which anybody may be told of stalls."""
+    entries = [name for name in os.listdir("/proc") if not name.isdigit()]
+    for name in set(entries) - {"self", "thread-self", "pressure", "mtrr"}:  # mtrr asks for rights when it is written
+        yield f"/proc/{name}"
+        for folder, _, files in os.walk(f"/proc/{name}"):
+            yield from (os.path.join(folder, file) for file in files)
+
+
+def writable(path):
+    return os.path.isfile(path) and os.access(path, os.W_OK)
+
+
+def break_out():
+    """Try each way out that it knows; what worked."""
+    victim, name = int(os.environ["VICTIM"]), os.environ["SOCKET"]
+    with open("/tmp/shell", "wb") as copy:
+        copy.write(b"#!/bin/sh\n")
+
+    def reach():
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect("\0" + name)
+
+    def listen_raw():
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP).close()
+
+    ways = {
+        "kill": lambda: os.kill(victim, signal.SIGKILL),
+        "kill parent": lambda: os.getppid() > 1 and os.kill(os.getppid(), signal.SIGSTOP),
+        "ptrace": lambda: system("ptrace", 16, victim, 0, 0),
+        "mount": lambda: system("mount", b"none", b"/tmp", b"tmpfs", 0, 0),
+        "umount": lambda: system("umount2", b"/proc", 2),
+        "chroot": lambda: os.chroot("/tmp"),
+        "setuid 0 file": lambda: (os.chown("/tmp/shell", 0, 0), os.chmod("/tmp/shell", 0o4755), os.getuid() != 0)[2],
+        "become another user": lambda: os.setuid(12345),
+        "device": make_device,
+        "disk": lambda: open("/dev/sda", "rb").close(),
+        "memory of the kernel": lambda: open("/dev/mem", "rb").close(),
+        "trigger": lambda: open("/proc/sysrq-trigger", "wb").close(),
+        "core pattern": lambda: open("/proc/sys/kernel/core_pattern", "wb").close(),
+        "escape by a release agent": lambda: open("/sys/fs/cgroup/release_agent", "wb").close(),
+        "another setting of the kernel": lambda: any(map(writable, settings_of_the_kernel())),
+        "raw socket": listen_raw,
+        "socket without a name": reach,
+        "host name": lambda: socket.sethostname("taken"),
+        "clock": lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()),
+        "priority": lambda: os.nice(-5),
+        "environment of the victim": lambda: open(f"/proc/{victim}/environ", "rb").close(),
+        "files of the victim": lambda: os.listdir(f"/proc/{victim}/root/"),
+        "other namespace": lambda: system("setns", os.open(f"/proc/{victim}/ns/mnt", os.O_RDONLY), 0),
+    }
+    tell({name: result for name, do in ways.items() if (result := attempt(do)) is True})
+
+
 def use_package():
     import hearth_sample
 
@@ -173,6 +247,7 @@ PROBES = {
     "remount": remount,
     "inside": inside,
     "use-package": use_package,
+    "break-out": break_out,
     "env": lambda: tell(dict(os.environ)),
 }
 PROBES[os.environ["PROBE"]]()

@@ -19,6 +19,8 @@ def docker_driver(settings: Settings, node: str, instance: str) -> DockerDriver:
             max_pids=settings.max_pids,
             max_open_files=settings.max_open_files,
             networks=tuple(settings.docker_networks.replace(",", " ").split()),
+            read_only=settings.readonly_rootfs,
+            unprivileged=settings.unprivileged_containers,
         ),
         credentials=Credentials(settings.docker_auth.get_secret_value(), settings.docker_config_files),
         tls=client_context(settings.docker_cert_path.expanduser()) if settings.docker_tls else None,

@@ -16,6 +16,9 @@ _MIB: Final = 1024 * 1024
 _CPU_PERIOD_US: Final = 100_000
 #: ``/dev/shm`` is memory of the container; this bounds it below large limits, too.
 _MAX_SHM_MIB: Final = 64
+_UNPRIVILEGED: Final = "1000:1000"
+#: Programs may be run from it, as in an image's own /tmp; its pages count as memory of the container.
+_TMP: Final = "rw,exec,nosuid,nodev,mode=1777"
 #: Limits that not every Engine knows, and how its refusal names them. The walls (capabilities, privileges) and the
 #: memory limit itself are not among them: without those a container is not made.
 _OPTIONAL: Final = {
@@ -37,11 +40,15 @@ class Walls:
         max_pids: Threads and processes of one container together; 0: as many as the machine bears.
         max_open_files: Of each process; 0: what the Engine gives.
         networks: Containers are spread over these; none: the Engine's default network.
+        read_only: Nothing but ``/tmp`` (memory of the container) can be written.
+        unprivileged: User 1000 and group 1000, whatever the image says.
     """
 
     max_pids: int = 50
     max_open_files: int = 1024
     networks: tuple[str, ...] = ()
+    read_only: bool = False
+    unprivileged: bool = False
 
 
 class Creation:
@@ -65,6 +72,7 @@ class Creation:
             "AttachStdin": True,
             "AttachStdout": True,
             "AttachStderr": True,
+            **({"User": _UNPRIVILEGED} if self._walls.unprivileged else {}),
             "HostConfig": self._host_config(spec, network),
         }
 
@@ -90,6 +98,9 @@ class Creation:
             "RestartPolicy": {"Name": "no"},
             "Init": False,
         }
+        if walls.read_only:
+            config["ReadonlyRootfs"] = True
+            config["Tmpfs"] = {"/tmp": _TMP}
         if walls.max_pids:
             config["PidsLimit"] = walls.max_pids
         if walls.max_open_files:

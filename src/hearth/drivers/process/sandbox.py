@@ -54,4 +54,6 @@ def wrap(program: str, cmd: Sequence[str], *, folder: Path, workdir: Path, roots
     for path in (*roots, str(folder)):
         argv += ["--ro-bind", path, path]
     argv += ["--remount-ro", "/home", "--remount-ro", "/"]
+    # Files below /proc/sys belong to root, and a server that runs as root shows them to a function as its own.
+    argv += ["--remount-ro", "/proc"]
     return [*argv, "--chdir", str(workdir), "--", *cmd]

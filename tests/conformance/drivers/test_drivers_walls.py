@@ -1,0 +1,79 @@
+"""No way out of a container, whoever makes it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.driver_bench import DOCKER, NODE, Bench, make_bench, opened
+
+from hearth.drivers.base import Container
+from hearth.drivers.docker.creation import Walls
+from hearth.drivers.docker.driver import DockerDriver
+
+
+@pytest.fixture(params=["process", "docker"])
+async def walled(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """A driver that has walls."""
+    if request.param == "docker":
+        request.getfixturevalue("docker")
+    elif shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    async with opened(make_bench(request.param, tmp_path)) as bench:
+        yield bench
+
+
+async def told(container: Container) -> Any:
+    chunks = []
+    while chunk := await container.stdout.read():
+        chunks.append(chunk)
+    assert (await container.wait()).code == 0, await container.stderr.read()
+    return json.loads(b"".join(chunks))
+
+
+async def test_no_way_out_works(walled: Bench) -> None:
+    name = f"hearth-test-{os.getpid()}"
+    victim = subprocess.Popen(["sleep", "60"])
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("\0" + name)
+        listener.listen()
+        found = await told(await walled.start("break-out", VICTIM=str(victim.pid), SOCKET=name))
+    assert victim.poll() is None
+    victim.kill()
+    victim.wait()
+    allowed = set()
+    if walled.name == "process":
+        allowed |= {"socket without a name"}  # the machine's network: docs/security.md
+    assert set(found) <= allowed
+
+
+@pytest.mark.parametrize("bomb", ["fork-bomb", "descriptor-bomb", "allocate"])
+async def test_a_bomb_does_not_hurt_a_neighbour(walled: Bench, bomb: str) -> None:
+    if not walled.driver.capabilities.limits_memory:
+        pytest.skip("no control groups here")
+    neighbour, thrown = await walled.start("echo"), await walled.start(bomb)
+    if bomb == "allocate":
+        assert (await thrown.wait()).code != 0
+    else:
+        assert int(await thrown.stdout.read()) < 1024
+    await neighbour.stdin.write(b"alive")
+    async with asyncio.timeout(10):
+        assert await neighbour.stdout.read() == b"alive"
+
+
+async def test_an_image_can_be_denied_root_and_its_own_files(docker: None, tmp_path: Path) -> None:
+    bench = make_bench("docker", tmp_path)
+    bench.driver = DockerDriver(DOCKER, node=NODE, instance="now", walls=Walls(read_only=True, unprivileged=True))
+    async with opened(bench):
+        paths = json.dumps(["/", "/tmp", "/etc", "/dev/shm"])
+        assert (await told(await bench.start("look", PATHS=paths)))["written"] == ["/tmp", "/dev/shm"]
+        victim = {"VICTIM": "1000000", "SOCKET": "none"}
+        assert await told(await bench.start("break-out", **victim)) == {}
