@@ -30,11 +30,18 @@ _FORMATS: Mapping[str, tuple[Callable[[], _Reader], _Writer]] = {
 
 
 class Runner:
-    """Runs calls of one handler one after another; async handlers all on one event loop."""
+    """Runs calls of one handler one after another; async handlers all on one event loop, until it is left."""
 
     def __init__(self, handler: Callable[..., Any], config: Mapping[str, str]) -> None:
         self._invoke = Invoker(handler, config)
         self._complete: Callable[[Coroutine[Any, Any, Any]], Any] | None = None
+        self._close: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
 
     def answer(self, call: Call) -> tuple[int, dict[str, list[str]], bytes]:
         """Status, headers and body; whatever the handler does, there is an answer."""
@@ -58,7 +65,10 @@ class Runner:
         if self._complete is None:
             import asyncio  # takes longer than all the rest: only for those who need it
 
-            self._complete = asyncio.Runner().run if hasattr(asyncio, "Runner") else asyncio.run
+            self._complete = asyncio.run
+            if hasattr(asyncio, "Runner"):  # Python 3.11
+                loop = asyncio.Runner()
+                self._complete, self._close = loop.run, loop.close
         return self._complete(waiting)
 
 
@@ -72,15 +82,15 @@ def run(handler: Callable[..., Any]) -> None:
     os.dup2(2, 1)  # also for what C libraries and child processes print
     sys.stdout = sys.stderr
     _set_up_logging()
-    runner = Runner(handler, environment)
     name = environment.get("FN_FORMAT", "") or "default"
-    if name == "default":
-        _serve_once(runner, environment, out)
-    elif name in _FORMATS:
-        reader, write = _FORMATS[name]
-        _serve(runner, reader(), write, out)
-    else:
-        sys.exit(f"FN_FORMAT={name}: hearth_fdk speaks default, json and http")
+    with Runner(handler, environment) as runner:
+        if name == "default":
+            _serve_once(runner, environment, out)
+        elif name in _FORMATS:
+            reader, write = _FORMATS[name]
+            _serve(runner, reader(), write, out)
+        else:
+            sys.exit(f"FN_FORMAT={name}: hearth_fdk speaks default, json and http")
 
 
 def _serve(runner: Runner, reader: _Reader, write: _Writer, out: int) -> None:

@@ -67,9 +67,8 @@ def call(
     given = {name: [value] for name, value in (headers or {}).items()}
     raw, _ = encode(body)
     made = Call(call_id=call_id, method=method, request_url=request_url, headers=given, body=raw, deadline=deadline)
-    runner = Runner(handler, config or {})
-
-    try:
-        return Result(*(runner.result(made) if raise_errors else runner.answer(made)))
-    except BadInput:
-        return Result(*runner.answer(made))
+    with Runner(handler, config or {}) as runner:
+        try:
+            return Result(*(runner.result(made) if raise_errors else runner.answer(made)))
+        except BadInput:
+            return Result(*runner.answer(made))

@@ -101,7 +101,7 @@ def test_a_full_node_says_when_to_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("FN_PORT", "no"), ("FN_DRIVER", "magic"), ("FN_DB_URL", "nosql://x"), ("FN_NODE_TYPE", "runner")],
+    [("FN_PORT", "no"), ("FN_DRIVER", "magic"), ("FN_DB_URL", "nosql://x")],
 )
 def test_a_wrong_setting_stops_the_start_with_one_sentence(tmp_path: Path, variable: str, value: str) -> None:
     environment = {**os.environ, "FN_DATA_DIR": str(tmp_path), "FN_DRIVER": "process", "FN_PORT": "0", variable: value}

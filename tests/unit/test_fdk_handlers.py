@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+import gc
+import warnings
 from typing import Any, Literal, TypedDict
 
 import pytest
@@ -159,3 +161,14 @@ def test_a_handler_that_wants_too_much_is_told() -> None:
 
     with pytest.raises(TypeError, match="who should give 'more'"):
         call(handler)
+
+
+def test_the_test_client_leaves_no_event_loop_behind() -> None:
+    async def greet(name: str) -> str:
+        return name
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert call(greet, "x").text == "x"
+        gc.collect()
+    assert [str(one.message) for one in told] == []
