@@ -66,6 +66,34 @@ def test_concurrent_calls_get_containers_as_room_allows() -> None:
     play(scenario)
 
 
+def test_calls_that_containers_hand_over_quickly_start_few_of_them() -> None:
+    script = Script(main=OBEDIENT, start=Step(delay_s=0.05))
+
+    async def scenario(on: Bench) -> None:
+        function = on.function(memory=1)
+
+        async def client() -> None:
+            for _ in range(100):
+                await on.ask(function, sleep=0.001)
+
+        await asyncio.gather(*[client() for _ in range(100)])
+        assert on.driver.counts.prepared <= 20
+
+    play(scenario, images={"obey": script})
+
+
+def test_calls_that_containers_keep_start_one_each() -> None:
+    async def scenario(on: Bench) -> None:
+        function = on.function(memory=1)
+        for calls in (10, 100):
+            begun = on.clock.monotonic()
+            await asyncio.gather(*[on.ask(function, sleep=1) for _ in range(calls)])
+            assert on.clock.monotonic() - begun < 1.2
+        assert on.driver.counts.prepared == 100
+
+    play(scenario)
+
+
 def test_what_can_never_fit_is_refused_at_once_without_retry_after() -> None:
     async def scenario(on: Bench) -> None:
         with pytest.raises(ServerBusy) as refused:

@@ -95,5 +95,15 @@ def test_never_more_starts_than_calls_that_nobody_serves(
         assert wanted + starting + reserving >= 1
 
 
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 99))
+def test_calls_that_busy_containers_will_take_soon_start_none(
+    waiting: int, idle: int, starting: int, reserving: int, turnover: int
+) -> None:
+    now = Snapshot(waiting, idle, starting, reserving, turnover)
+    assert containers_wanted(now) == containers_wanted(Snapshot(max(0, waiting - turnover), idle, starting, reserving))
+    if waiting - idle <= turnover:
+        assert containers_spare(now) == reserving
+
+
 def test_back_off_doubles_up_to_its_limit() -> None:
     assert [back_off_s(n) for n in (0, 1, 2, 3, 20)] == [0.0, 0.025, 0.05, 0.1, 3.2]

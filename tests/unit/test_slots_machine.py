@@ -229,6 +229,7 @@ TestQueue = QueueMachine.TestCase
 
 _HAND_OVER = """waiter, _ = self._waiters.popitem(last=False)
             if not waiter.done():
+                self.turnover += hot.served > 0
                 waiter.set_result"""
 
 GUARDS = {

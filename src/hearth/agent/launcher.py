@@ -32,25 +32,49 @@ _log = get_logger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the decision looks at."""
+    """What the decision looks at.
+
+    Attributes:
+        turnover: Waiting calls that busy containers have gone on with of late, in the time between two looks. As many
+            of those that wait now need no new container: a start would take processors from those that work.
+    """
 
     waiting_calls: int
     idle_containers: int
     starting_containers: int
     reserving_containers: int
+    turnover: int = 0
+
+    @property
+    def effective_waiters(self) -> int:
+        """Calls that no container there is will take soon."""
+        return max(0, self.waiting_calls - self.idle_containers - self.turnover)
 
 
 def containers_wanted(now: Snapshot) -> int:
     """How many more containers should be started: as many as waiting calls that no container is on its way to."""
-    effective_waiters = max(0, now.waiting_calls - now.idle_containers)
     effective_starters = now.starting_containers + now.reserving_containers
-    return max(0, effective_waiters - effective_starters)
+    return max(0, now.effective_waiters - effective_starters)
 
 
 def containers_spare(now: Snapshot) -> int:
-    """How many containers that still wait for memory are wanted by nobody any more."""
-    effective_waiters = max(0, now.waiting_calls - now.idle_containers)
-    return min(now.reserving_containers, max(0, now.starting_containers + now.reserving_containers - effective_waiters))
+    """How many containers that still wait, for memory or to be started, are wanted by nobody any more."""
+    starters = now.starting_containers + now.reserving_containers
+    return min(now.reserving_containers, max(0, starters - now.effective_waiters))
+
+
+class _Pace:
+    """How much of something that only grows came about in the time between two looks."""
+
+    def __init__(self, now: float) -> None:
+        self._older = self._newer = (now, 0)
+
+    def recent(self, now: float, count: int) -> int:
+        """Of late: over one to two such times, for one. Nothing, after a time without a look."""
+        if now - self._newer[0] >= _LOOK_AGAIN_S:
+            self._older, self._newer = self._newer, (now, count)
+        begun, before = self._older
+        return int((count - before) * _LOOK_AGAIN_S / max(_LOOK_AGAIN_S, now - begun))
 
 
 def back_off_s(failures: int) -> float:
@@ -95,6 +119,7 @@ class HotLauncher:
         self._not_before = 0.0
         self._last_fault: tuple[float, Exception] | None = None
         self._quiet_since = host.clock.monotonic()
+        self._pace = _Pace(self._quiet_since)
         self._closed = False
         self._obsolete = False
         route = function.route
@@ -205,7 +230,7 @@ class HotLauncher:
         if self._closed:
             return
         now = self._host.clock.monotonic()
-        snapshot = self._snapshot()
+        snapshot = self._snapshot(now)
         if now >= self._not_before:
             for _ in range(containers_wanted(snapshot)):
                 self._start_one()
@@ -218,12 +243,13 @@ class HotLauncher:
             again = max(self._not_before, now) if self._not_before > now else now + _LOOK_AGAIN_S
             self._timer = self._host.clock.call_at(min(again, now + _LOOK_AGAIN_S), self._evaluate)
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, now: float) -> Snapshot:
         return Snapshot(
             waiting_calls=self.queue.waiting,
             idle_containers=self.queue.idle,
             starting_containers=self._counts[ContainerState.START],
             reserving_containers=self._counts[ContainerState.WAIT],
+            turnover=self._pace.recent(now, self.queue.turnover),
         )
 
     def _start_one(self) -> None:

@@ -75,6 +75,8 @@ class SlotQueue:
     def __init__(self) -> None:
         self._idle: OrderedDict[Leasable, None] = OrderedDict()
         self._waiters: OrderedDict[asyncio.Future[Slot], None] = OrderedDict()
+        #: Times that a container which had ended a call went on with one that waited; only grows.
+        self.turnover = 0
 
     def __repr__(self) -> str:
         return f"<SlotQueue idle={len(self._idle)} waiting={len(self._waiters)}>"
@@ -119,6 +121,7 @@ class SlotQueue:
         while self._waiters:
             waiter, _ = self._waiters.popitem(last=False)
             if not waiter.done():
+                self.turnover += hot.served > 0
                 waiter.set_result(hot.lease())
                 return
         self._idle[hot] = None
