@@ -27,6 +27,8 @@ class ContainerState(enum.Enum):
     BUSY = "busy"
     DONE = "done"
 
+    __hash__ = object.__hash__  # a member is equal to itself only, and Python's own is slow
+
 
 class CallState(enum.Enum):
     """Where a call stands; agent specification 8."""
@@ -34,6 +36,8 @@ class CallState(enum.Enum):
     WAIT = "wait"
     EXEC = "exec"
     DONE = "done"
+
+    __hash__ = object.__hash__  # a member is equal to itself only, and Python's own is slow
 
 
 S = TypeVar("S", bound=enum.Enum)
