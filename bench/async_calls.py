@@ -32,9 +32,8 @@ from hearth.agent.function import Function
 from hearth.clock import SystemClock
 from hearth.models.app import App
 from hearth.models.call import QUEUED, Call
-from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB
 from hearth.models.ids import IdGenerator
-from hearth.models.route import Route
+from hearth.models.route import LIMITS, Route
 from hearth.queues.open import open_queue
 
 QUEUES: Final = ("memory", "bolt", "redis")
@@ -145,7 +144,7 @@ async def fill(url: str, image: str, count: int) -> None:
 def _call(image: str, path: str, memory: int, call_id: str, body: bytes) -> Call:
     fields = {"format": "http", "type": "async", "timeout": 3600, "idle_timeout": 30}
     route = Route(app_name="e2e", path=path, image=image, memory=memory, **fields)
-    function = Function(App(name="e2e"), route, DEFAULT_MAX_MEMORY_MIB)
+    function = Function(App(name="e2e"), route, LIMITS)
     url = f"http://127.0.0.1/r/e2e{path}"
     call = function.record(call_id, dt.datetime.now(dt.UTC), method="POST", url=url, headers={})
     call.status, call.payload = QUEUED, body

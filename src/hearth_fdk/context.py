@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 
 class BadInput(Exception):
@@ -120,6 +122,8 @@ class Context:
         """When the call has to be answered; ``None`` if nobody said."""
         if not self._deadline:
             return None
+        import datetime as dt
+
         found = dt.datetime.fromisoformat(self._deadline.replace("Z", "+00:00"))
         return found if found.tzinfo else found.replace(tzinfo=dt.timezone.utc)  # noqa: UP017 - as old Pythons know it
 
@@ -128,6 +132,8 @@ class Context:
         deadline = self.deadline
         if deadline is None:
             return float("inf")
+        import datetime as dt
+
         return (deadline - dt.datetime.now(tz=deadline.tzinfo)).total_seconds()
 
     def set_status(self, status: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
@@ -153,6 +152,8 @@ def told(call_id: str = "") -> str:
     here = os.path.dirname(__file__)
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(here):
         trace = trace.tb_next
+    import traceback  # only what fails pays for it
+
     text = "".join(traceback.format_exception(type(exc), exc, trace))
     return f"call {call_id} failed\n{text}" if call_id else text
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 from tests.support.base_image import base_image
-from tests.support.node import HEARTH, RunningNode
+from tests.support.cli import Cli
+from tests.support.node import RunningNode
 
 FUNCTION = """
 import asyncio, dataclasses, os
@@ -40,26 +39,32 @@ async def handle(ctx: Context, order: Order) -> object:
         "type": ctx.headers["content-type"], "left": 0 < ctx.remaining_s() < 31, "config": ctx.config["COLOUR"],
     }
 """
+_NO_MODULE = "ModuleNotFoundError: No module named 'nosuch'"
 
 
-def build(node: RunningNode, folder: Path, version: str = "VERSION = 1", **more: str) -> str:
+def build(node: RunningNode, folder: Path, version: str = "VERSION = 1", name: str = "kit", **more: str) -> str:
     """Build the function for the node's driver; its reference."""
     folder.mkdir(exist_ok=True)
     (folder / "func.py").write_text(f"{version}\n{FUNCTION}")
-    (folder / "func.yaml").write_text(f"name: kit-{node.driver}\nruntime: python\nrun_image: {base_image()}\n")
-    for name, text in more.items():
-        (folder / name.replace("_", ".")).write_text(text)
-    environment = {**os.environ, "FN_DATA_DIR": str(node.data), "DOCKER_BUILDKIT": "0"}
-    done = subprocess.run(
-        [HEARTH, "build", "--driver", node.driver, folder], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return f"kit-{node.driver}:latest"
+    (folder / "func.yaml").write_text(f"name: {name}-{node.driver}\nruntime: python\nrun_image: {base_image()}\n")
+    for file, text in more.items():
+        (folder / file.replace("_", ".")).write_text(text)
+    _command(node)("build", "--driver", node.driver, folder)
+    return f"{name}-{node.driver}:latest"
+
+
+def _command(node: RunningNode) -> Cli:
+    return Cli("", node.data, FN_DATA_DIR=str(node.data), DOCKER_BUILDKIT="0")
 
 
 @pytest.fixture(scope="module")
-def image(node: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return build(node, tmp_path_factory.mktemp("kit") / "f")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kit") / "f"
+
+
+@pytest.fixture(scope="module")
+def image(node: RunningNode, folder: Path) -> str:
+    return build(node, folder)
 
 
 def test_a_handler_answers_calls_one_after_another(node: RunningNode, image: str, any_format: str) -> None:
@@ -96,14 +101,35 @@ def test_what_is_raised_is_in_the_log_and_the_next_call_is_served(
     assert node.call(path, act="tell").json()["calls"] == (1 if any_format == "default" else 2)
 
 
-def test_a_rebuild_under_the_same_tag_reaches_a_warm_route(node: RunningNode, tmp_path: Path) -> None:
-    image = build(node, tmp_path / "f")
+@pytest.fixture(scope="module")
+def broken(node: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return build(node, tmp_path_factory.mktemp("broken") / "f", "import nosuch", "kit-broken")
+
+
+def test_why_a_program_cannot_be_loaded_is_told(node: RunningNode, broken: str, any_format: str) -> None:
+    sync = node.call(node.route(f"kit-broken-{any_format}", any_format, image=broken), act="tell")
+    assert (sync.status_code, sync.json()) == (502, {"error": {"message": "container exit code 1"}})
+    late = node.call(node.route(f"kit-broken-later-{any_format}", any_format, image=broken, type="async"), act="tell")
+    node.ended(late)
+    for answer in (sync, late):
+        assert node.record(answer)["error"] == f"container exit code 1: {_NO_MODULE}; see the call's log"
+        log = node.log(answer)
+        assert 'func.py", line 1, in <module>\n    import nosuch\n' in log
+        assert log.rstrip().endswith(_NO_MODULE)
+
+
+def test_a_rebuild_under_the_same_tag_reaches_a_warm_route(node: RunningNode, image: str, folder: Path) -> None:
     fields = {"image": image, "config": {"COLOUR": "red"}}
     path = node.route("kit-again", "json", **fields)
     assert [node.call(path, act="tell").json()["calls"] for _ in range(2)] == [1, 2]
     node.route("kit-again", "json", **fields)
     assert node.call(path, act="tell").json()["calls"] == 3  # nothing was built: still warm
-    build(node, tmp_path / "f", "VERSION = 2")
+    (folder / "requirements.txt").write_text("./nowhere\n")
+    assert "nowhere" in _command(node).run("build", "--driver", node.driver, folder).stderr
+    node.route("kit-again", "json", **fields)
+    assert node.call(path, act="tell").json()["calls"] == 4  # what could not be built has left all as it was
+    (folder / "requirements.txt").unlink()
+    build(node, folder, "VERSION = 2")
     node.route("kit-again", "json", **fields)
     told = node.call(path, act="tell").json()
     assert (told["version"], told["calls"]) == (2, 1)
@@ -120,16 +146,3 @@ def test_requirements_are_installed_from_a_folder_of_wheels(node: RunningNode, t
     image = build(node, tmp_path / "f", "from greeting import WORD as VERSION", requirements_txt="greeting\n")
     path = node.route("kit-needs", "http", image=image, config={"COLOUR": "red"})
     assert node.call(path, act="tell").json()["version"] == "installed"
-
-
-def test_a_failed_build_leaves_what_was_there(node: RunningNode, tmp_path: Path) -> None:
-    image = build(node, tmp_path / "f")
-    (tmp_path / "f" / "requirements.txt").write_text("./nowhere\n")
-    environment = {**os.environ, "FN_DATA_DIR": str(node.data), "DOCKER_BUILDKIT": "0"}
-    done = subprocess.run(
-        [HEARTH, "build", "--driver", node.driver, tmp_path / "f"], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert "nowhere" in done.stderr
-    path = node.route("kit-left", "json", image=image, config={"COLOUR": "red"})
-    assert node.call(path, act="tell").json()["version"] == 1

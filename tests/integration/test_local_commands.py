@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 import httpx
 import pytest
 from tests.support.base_image import base_image
+from tests.support.cli import Cli, Done
 from tests.support.node import HEARTH
 
 FUNCTION = """
@@ -53,11 +53,8 @@ tests:
 """
 
 
-def hearth(*arguments: object, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = {**os.environ, "DOCKER_BUILDKIT": "0", **environment}
-    return subprocess.run(
-        [HEARTH, *map(str, arguments)], input=stdin, capture_output=True, text=True, env=variables, timeout=120
-    )
+def hearth(*arguments: str | Path, stdin: str = "") -> Done:
+    return Cli("", Path("/nonexistent"), DOCKER_BUILDKIT="0").run(*arguments, stdin=stdin)
 
 
 @pytest.fixture
@@ -99,6 +96,7 @@ def test_run_shows_why_a_function_cannot_be_loaded(folder: Path) -> None:
     assert done.returncode == 1
     assert "import nosuch\nModuleNotFoundError: No module named 'nosuch'" in done.stderr
     assert "hearth_fdk" not in done.stderr
+    assert json.loads(done.stdout) == {"error": {"message": "container exit code 1"}}
 
 
 def test_run_runs_any_program(tmp_path: Path) -> None:
@@ -247,6 +245,8 @@ def test_a_debugger_can_attach(folder: Path) -> None:
     dev = Dev(folder, "--debug", "--debug-port", str(port))
     try:
         assert httpx.post(dev.url, json={}, timeout=60).json()["word"] == "one"
+        route = httpx.get(dev.url.replace("/r/myapp/", "/v1/apps/myapp/routes/")).json()["route"]
+        assert route["timeout"] == 24 * 3600  # nobody is hurried at a breakpoint
         with socket.create_connection(("127.0.0.1", port), timeout=30) as debugger, debugger.makefile("rb") as answers:
             order = json.dumps(
                 {"seq": 1, "type": "request", "command": "initialize", "arguments": {"adapterID": "test"}}

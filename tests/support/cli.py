@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import structlog
+
 from hearth.cli import main
+from hearth.telemetry import logs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Cli:
             contextlib.chdir(cwd or Path.cwd()),
         ):
             status = _status()
+            logs.close()
+            structlog.reset_defaults()
         for stream in streams.values():
             stream.flush()
         stdout, stderr = (streams[name].buffer.getvalue().decode() for name in ("stdout", "stderr"))  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.cli import Cli
 from tests.support.processes import spawn
 
 HEARTH = Path(sys.executable).with_name("hearth")
@@ -120,7 +121,5 @@ def build_bundle(data: Path, folder: Path, script: Path) -> str:
     folder.mkdir(parents=True)
     (folder / "func.py").write_bytes(script.read_bytes())
     (folder / "func.yaml").write_text(f"name: {script.stem}\nversion: '1'\nruntime: python\n")
-    subprocess.run(
-        [HEARTH, "build", folder], env={**os.environ, "FN_DATA_DIR": str(data)}, check=True, stdout=subprocess.DEVNULL
-    )
+    Cli("", data, FN_DATA_DIR=str(data))("build", "--driver", "process", folder)
     return f"{script.stem}:1"

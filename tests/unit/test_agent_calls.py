@@ -14,7 +14,7 @@ from tests.support.virtual_time import run
 from hearth.agent.agent import Stopped
 from hearth.agent.resources import Amount
 from hearth.drivers.base import DriverError, DriverUnavailable, Exit, ImageNotFound, OutOfTime, PhaseLimits, StartFailed
-from hearth.drivers.script import Script, Step
+from hearth.drivers.script import Pipe, Script, Step
 from hearth.models.app import App
 from hearth.models.errors import (
     CallTimeout,
@@ -325,6 +325,38 @@ def test_a_container_that_dies_busy_fails_its_own_call_only(ended: Exit, error: 
         assert on.statuses() == ["error", "success"]
 
     play(scenario)
+
+
+async def stillborn(stdin: Pipe, stdout: Pipe, stderr: Pipe) -> int:
+    """A program that cannot be loaded."""
+    await stderr.write(b"import tea\nImportError: no \x00 tea\n\n")
+    return 3
+
+
+@pytest.mark.parametrize("format_name", ["json", "default"])
+def test_why_a_program_ended_is_in_the_log_of_its_call_and_in_short_in_its_record(format_name: str) -> None:
+    async def scenario(on: Bench) -> None:
+        with pytest.raises(ContainerExited, match=r"^container exit code 3$"):
+            await on.ask(on.function(image="stillborn", format=format_name))
+        (ended,) = on.records.ended
+        assert ended.log == b"import tea\nImportError: no \x00 tea\n\n"
+        assert ended.call.error == "container exit code 3: ImportError: no   tea; see the call's log"
+
+    play(scenario, images={"stillborn": Script(main=stillborn)})
+
+
+def test_a_container_in_the_making_whose_image_is_built_anew_does_not_serve() -> None:
+    async def scenario(on: Bench) -> None:
+        asked = on.start(on.function(image="slow"), echo="new")
+        await settle()
+        (old,) = on.driver.containers
+        on.driver.stale.add(old)
+        await on.agent.refresh("a", "/f")
+        assert await asked == "new"
+        assert old not in on.driver.containers
+        assert on.driver.counts.prepared == 2
+
+    play(scenario, images={"slow": Script(main=OBEDIENT, start=Step(delay_s=1.0))})
 
 
 def test_an_idle_container_ends_after_its_idle_timeout_and_not_before() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hearth.models import errors as e
 from hearth.models.app import validate_app_name
-from hearth.models.route import Route, clean_path, format_cpus, parse_cpus, validate_route
+from hearth.models.route import Route, RouteLimits, clean_path, format_cpus, parse_cpus, validate_route
 
 GOOD = Route(app_name="a", path="/p", image="x")
 
@@ -80,7 +80,7 @@ def test_one_beyond_a_bound_is_not(fields: dict[str, Any], error: type[e.ApiErro
 
 
 def test_the_largest_memory_is_the_caller_s() -> None:
-    validate_route(msgspec.structs.replace(GOOD, memory=9000), max_memory_mib=9000)
+    validate_route(msgspec.structs.replace(GOOD, memory=9000), RouteLimits(memory_mib=9000))
 
 
 @pytest.mark.parametrize(

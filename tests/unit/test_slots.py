@@ -16,6 +16,7 @@ class Hot:
     """A container that only counts its leases."""
 
     served = 0
+    opening = b""
     container: Any = None
 
     def __init__(self, queue: SlotQueue) -> None:

@@ -26,6 +26,7 @@ class Hot:
     """A container that knows whether it is offered or leased; ``idle`` is what the queue should hold, oldest first."""
 
     served = 0
+    opening = b""
 
     def __init__(self, queue: Any, idle: list[Hot], make_slot: Any) -> None:
         self._queue = queue

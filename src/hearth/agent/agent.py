@@ -27,7 +27,7 @@ from hearth.agent.late import LateLogs
 from hearth.agent.launcher import HotLauncher
 from hearth.agent.life import ContainerCounts
 from hearth.agent.listeners import CallListener, tell_after, tell_before
-from hearth.agent.log import DEFAULT_LIMIT_BYTES, CallLog, LineLog
+from hearth.agent.log import DEFAULT_LIMIT_BYTES, CallLog, LineLog, last_line
 from hearth.agent.meters import Outcome
 from hearth.agent.recorder import Recorder
 from hearth.agent.resources import NOTHING, Amount, NeverFits, ResourceTracker
@@ -39,17 +39,18 @@ from hearth.drivers.base import Driver, ImageError, ImageNotFound, ImageRefused,
 from hearth.models.app import App
 from hearth.models.call import ERROR, SUCCESS, TIMEOUT, Call
 from hearth.models.errors import (
-    DEFAULT_MAX_MEMORY_MIB,
     AppsNotFound,
     CallTimeout,
+    ContainerExited,
     ContainerStartFailed,
+    FunctionFailed,
     HearthError,
     ImagePullFailed,
     InternalError,
     RoutesNotFound,
     ServerBusy,
 )
-from hearth.models.route import HeaderMap, Route
+from hearth.models.route import LIMITS, HeaderMap, Route, RouteLimits
 from hearth.telemetry.logs import get_logger, is_debug
 from hearth.telemetry.tracing import Relation, span
 
@@ -77,6 +78,7 @@ class Agent:
         total: Memory and CPU that containers may use together.
         next_id: Makes ids of calls and containers.
         max_starts: Containers that may be in the making at once; those that take long are not counted.
+        limits: The most that a route may ask for.
         listeners: Told of each call before it runs and after it is recorded, in this order.
     """
 
@@ -89,7 +91,7 @@ class Agent:
         total: Amount,
         next_id: Callable[[], str],
         max_starts: int = 8,
-        max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB,
+        limits: RouteLimits = LIMITS,
         log_limit_bytes: int = DEFAULT_LIMIT_BYTES,
         listeners: Sequence[CallListener] = (),
     ) -> None:
@@ -100,7 +102,7 @@ class Agent:
         self._access = access
         self._clock = clock
         self._next_id = next_id
-        self._max_memory_mib = max_memory_mib
+        self._limits = limits
         self._log_limit_bytes = log_limit_bytes
         self._listeners = tuple(listeners)
         self._telling: set[asyncio.Task[Exception | None]] = set()
@@ -190,7 +192,7 @@ class Agent:
         known = self._functions.get(key)
         if known is not None and known.app is app and known.route is route:
             return known
-        function = self._functions[key] = Function(app, route, self._max_memory_mib)
+        function = self._functions[key] = Function(app, route, self._limits)
         if known is not None and known.key != function.key:
             self._drain_function(known)
         if (launcher := self._hot.get(function.key)) is not None:
@@ -255,7 +257,7 @@ class Agent:
         Raises:
             ApiError: Its fields are not valid.
         """
-        return Function.of_call(record, self._max_memory_mib)
+        return Function.of_call(record, self._limits)
 
     async def record_failure(self, record: Call, error: Exception) -> bool:
         """Store that an accepted call can never run. Whether it was stored."""
@@ -362,6 +364,9 @@ class Agent:
                 with span("agent_hot_exec", app, path):
                     await exchange.run()
                 return
+            except FunctionFailed:
+                call.log.precede(slot.opening)  # of a program that fails while it starts, nobody else would tell
+                raise
             except ContainerGone:
                 call.wait_again()
             finally:
@@ -467,7 +472,7 @@ class Agent:
             record.status = TIMEOUT
         else:
             record.status = ERROR
-            record.error = str(error) or type(error).__name__
+            record.error = _text(error, log)
         return EndedCall(record, log)
 
     # -- containers ------------------------------------------------------------------------------
@@ -523,6 +528,14 @@ def _trail(call: ActiveCall, event: str, **fields: Any) -> None:
         record = call.record
         told = {name: value for name, value in fields.items() if value is not None}
         _log.debug(event, id=record.id, call_id=record.id, app=record.app_name, route=record.path, **told)
+
+
+def _text(error: Exception, log: bytes) -> str:
+    """What the record says of an error; of a program that ended also its last words, and where the others are."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, ContainerExited) and (words := last_line(log)):
+        return f"{text}: {words}; see the call's log"
+    return text
 
 
 def _outcome(call: ActiveCall, error: Exception | None, *, started: bool) -> Outcome:

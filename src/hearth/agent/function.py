@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from hearth.models.app import App
 from hearth.models.call import Call
-from hearth.models.route import DEFAULT, SYNC, HeaderMap, Route, format_cpus, validate_route
+from hearth.models.route import DEFAULT, SYNC, HeaderMap, Route, RouteLimits, format_cpus, validate_route
 from hearth.protocols import protocol_for
 from hearth.protocols.base import CallProtocol
 
@@ -27,8 +27,8 @@ class Function:
 
     __slots__ = ("app", "environment", "is_sync", "key", "labels", "protocol", "route")
 
-    def __init__(self, app: App, route: Route, max_memory_mib: int) -> None:
-        validate_route(route, max_memory_mib)
+    def __init__(self, app: App, route: Route, limits: RouteLimits) -> None:
+        validate_route(route, limits)
         self.app = app
         self.route = route
         self.is_sync = route.type == SYNC
@@ -38,7 +38,7 @@ class Function:
         self.key = slot_key(route, self.environment)
 
     @classmethod
-    def of_call(cls, call: Call, max_memory_mib: int) -> Function:
+    def of_call(cls, call: Call, limits: RouteLimits) -> Function:
         """What an accepted call runs, as its route was when it was accepted.
 
         Raises:
@@ -56,7 +56,7 @@ class Function:
             idle_timeout=call.idle_timeout,
             config=call.config,
         )
-        return cls(App(name=call.app_name), route, max_memory_mib)
+        return cls(App(name=call.app_name), route, limits)
 
     def record(self, call_id: str, created_at: dt.datetime, *, method: str, url: str, headers: HeaderMap) -> Call:
         """The record of a new call."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from hearth.agent.call import ActiveCall
 from hearth.agent.function import Function
@@ -20,6 +20,9 @@ from hearth.drivers.base import Container, Exit, StatsSample
 from hearth.protocols.base import is_surplus
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.tracing import Relation, span
+
+#: What is kept of the stderr of a container that has not served yet.
+_OPENING_BYTES: Final = 16 * 1024
 
 _log = get_logger(__name__)
 
@@ -59,6 +62,8 @@ class HotContainer:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stderr: Callable[[bytes], None] = lambda data: None
         self._between: LineLog | None = None
+        self._opening = b""
+        self._suspect = False
         self._late_until = 0.0
         self._samples: list[StatsSample] | None = None
 
@@ -108,6 +113,10 @@ class HotContainer:
     async def _live(self) -> None:
         container = await self._started()
         try:
+            while self._suspect:
+                self._suspect = False
+                if await self._host.driver.is_stale(container):
+                    return
             self._serve(container)
             async with asyncio.TaskGroup() as group:
                 sampling = group.create_task(watch_stats(container, self._take_sample))
@@ -134,7 +143,7 @@ class HotContainer:
     def _serve(self, container: Container) -> None:
         self._container = container
         self._between = LineLog({"between_log": True, "container_id": container.id, **self._fields()})
-        self._stderr = self._between.write
+        self._stderr = self._take_opening
         container.stderr.watch(self._take_stderr)
         container.on_exit(self._exited)
         self._become_idle()
@@ -154,6 +163,11 @@ class HotContainer:
         self._stderr = call.log.write
         self._samples = call.samples
 
+    @property
+    def opening(self) -> bytes:
+        """The end of what it wrote to stderr before its first call; empty once it has served one."""
+        return self._opening
+
     def give_back(self, *, clean: bool) -> None:
         """The lease ends: idle again, or retired."""
         self._samples = None
@@ -165,6 +179,7 @@ class HotContainer:
             self._end(self._doom("exchange was not clean"))
         else:
             self.served += 1
+            self._opening = b""
             self._become_idle()
 
     def retire(self, reason: str) -> None:
@@ -175,6 +190,10 @@ class HotContainer:
         self._doom(reason)
         if self._life.state is not ContainerState.BUSY:
             self._end(reason)
+
+    def suspect(self) -> None:
+        """It is being made, of an image that may just have been built anew: it looks before it serves."""
+        self._suspect = True
 
     def _doom(self, reason: str) -> str:
         """It takes no further call; the first reason counts."""
@@ -249,6 +268,11 @@ class HotContainer:
             self._late_until = 0.0
             self._stderr = self._between.write
         self._stderr(data)
+
+    def _take_opening(self, data: bytes) -> None:
+        if self._between is not None:
+            self._between.write(data)
+        self._opening = (self._opening + data)[-_OPENING_BYTES:]
 
     def _take_idle_stdout(self, data: bytes) -> None:
         if not data:

@@ -168,7 +168,13 @@ class HotLauncher:
                 hot.retire("function changed")
 
     async def retire_stale(self) -> None:
-        """End containers whose image was built anew under the same name: idle ones now, busy ones after their call."""
+        """End containers whose image was built anew under the same name: idle ones now, busy ones after their call.
+
+        Those that are being made look at it themselves, once they are.
+        """
+        for hot in self.containers:
+            if hot.state is ContainerState.START:
+                hot.suspect()
         for hot in [hot for hot in self.containers if hot.state in (ContainerState.IDLE, ContainerState.BUSY)]:
             if await self._host.driver.is_stale(hot.container):
                 hot.retire("image built anew")

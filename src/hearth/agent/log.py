@@ -9,6 +9,11 @@ from hearth.telemetry.logs import get_logger, is_debug
 
 DEFAULT_LIMIT_BYTES: Final = 1024 * 1024
 _LINE_LIMIT: Final = 16 * 1024
+#: Characters of a log's last line that are worth telling elsewhere.
+_TOLD: Final = 200
+_TAIL_BYTES: Final = 4096
+_CUT_BEGIN: Final = b"\n-----max log size "
+_CUT_END: Final = b" bytes exceeded, truncating log-----\n"
 
 _log = get_logger(__name__)
 
@@ -81,6 +86,12 @@ class CallLog:
             late, self._late = self._late, None
             late()
 
+    def precede(self, data: bytes) -> None:
+        """Put output before all the rest, as far as there is room."""
+        data = data[: self._limit - self._size]
+        self._chunks.insert(0, data)
+        self._size += len(data)
+
     def take(self, late: Callable[[], None] | None = None) -> bytes:
         """End the log: its bytes, with the marker if it was cut.
 
@@ -92,9 +103,7 @@ class CallLog:
         self._late = None if self._cut else late
         self._open = self._late is not None
         if self._cut:
-            self._chunks.append(
-                b"\n-----max log size %d bytes exceeded, truncating log-----\n" % self._limit,
-            )
+            self._chunks.append(b"%b%d%b" % (_CUT_BEGIN, self._limit, _CUT_END))
         text = b"".join(self._chunks)
         self._chunks = [text] if self._open else []
         return text
@@ -104,3 +113,12 @@ class CallLog:
         if self._late is not None:
             self._late, self._open = None, False
             self._chunks.clear()
+
+
+def last_line(log: bytes) -> str:
+    """The last line of a log that says something, shortened; empty if there is none."""
+    if log.endswith(_CUT_END):
+        log = log.rpartition(_CUT_BEGIN)[0]
+    line = log[-_TAIL_BYTES:].rstrip().rpartition(b"\n")[2].decode("utf-8", "replace")
+    text = "".join(sign if sign.isprintable() else " " for sign in line).strip()
+    return text if len(text) <= _TOLD else f"{text[: _TOLD - 3]}..."

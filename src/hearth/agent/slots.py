@@ -25,6 +25,10 @@ class Leasable(Protocol):
     def served(self) -> int:
         """Exchanges that have begun on it."""
 
+    @property
+    def opening(self) -> bytes:
+        """The end of what it wrote to stderr before its first call; empty once it has served one."""
+
     def lease(self) -> Slot:
         """Idle becomes busy."""
 
@@ -56,6 +60,11 @@ class Slot:
     def fresh(self) -> bool:
         """No exchange has begun on this container before."""
         return self._hot.served == 0
+
+    @property
+    def opening(self) -> bytes:
+        """The end of what the container wrote to stderr before its first call; empty once it has served one."""
+        return self._hot.opening
 
     def begin(self, call: ActiveCall) -> None:
         """An exchange begins: what the container writes to stderr, and uses, from here on is the call's."""

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from hearth.cli import local
-from hearth.models.route import MAX_IDLE_TIMEOUT_S, MAX_SYNC_TIMEOUT_S
+from hearth.models.route import MAX_IDLE_TIMEOUT_S, RouteLimits
 from hearth.projects import FuncFile, staging
 
 _PACKAGE: Final = "debugpy"
+#: A call may be held at a breakpoint for a day.
+_TIMEOUT_S: Final = 24 * 3600
 #: What the debugger needs above the function's own memory, MiB.
 _MEMORY_MIB: Final = 512
 
@@ -22,6 +24,9 @@ class Debugger:
     Raises:
         LocalError: It is not installed.
     """
+
+    #: What a node must allow, so that a call may be held at a breakpoint.
+    limits: Final = RouteLimits(sync_timeout_s=_TIMEOUT_S)
 
     def __init__(self, port: int) -> None:
         found = importlib.util.find_spec(_PACKAGE)
@@ -44,6 +49,6 @@ class Debugger:
             entrypoint=(interpreter, "-m", _PACKAGE, "--listen", f"127.0.0.1:{self._port}", *words),
             cmd=None,
             memory=(func.memory or 0) + _MEMORY_MIB,
-            timeout=MAX_SYNC_TIMEOUT_S,
+            timeout=_TIMEOUT_S,
             idle_timeout=MAX_IDLE_TIMEOUT_S,
         )

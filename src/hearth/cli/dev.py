@@ -50,6 +50,7 @@ class _Session:
         self._driver = driver
         self._wanted = wanted
         self._debugger = debugger
+        self._options = nodes.Options() if debugger is None else nodes.Options(limits=debugger.limits)
         self._url: asyncio.Future[str] | None = None
         self._stopped = asyncio.Event()
         self._built = ""
@@ -60,7 +61,7 @@ class _Session:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._watch())
             try:
-                await nodes.serve(self._wanted, self._announce)
+                await nodes.serve(self._wanted, self._announce, self._options)
             finally:
                 self._stopped.set()
                 if not self._url.done():

@@ -64,6 +64,7 @@ class FakeDriver(Driver):
 
     Attributes:
         containers: Those that exist now, by id: for tests that end one from outside.
+        stale: Ids of containers whose image was built anew since they were made.
         unavailable: Says why the backend is gone; empty while it is there.
     """
 
@@ -76,6 +77,7 @@ class FakeDriver(Driver):
         self.limits = limits or PhaseLimits()
         self.containers: dict[str, FakeContainer] = {}
         self.counts = FakeCounts()
+        self.stale: set[str] = set()
         self.unavailable = ""
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._pulled: set[str] = set()
@@ -94,6 +96,10 @@ class FakeDriver(Driver):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def is_stale(self, container: Container) -> bool:
+        """Whether the script says so."""
+        return container.id in self.stale
 
     async def prepare(self, spec: ContainerSpec) -> FakeContainer:
         """Pull and create as the script says."""

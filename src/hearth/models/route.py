@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import posixpath
 import re
@@ -46,6 +47,18 @@ MAX_SYNC_TIMEOUT_S: Final = 120
 MAX_ASYNC_TIMEOUT_S: Final = 3600
 MAX_IDLE_TIMEOUT_S: Final = 3600
 MAX_CPU_MILLI: Final = 1_024_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RouteLimits:
+    """The most that a route may ask for: memory in MiB, the timeout of a sync call in seconds."""
+
+    memory_mib: int = DEFAULT_MAX_MEMORY_MIB
+    sync_timeout_s: int = MAX_SYNC_TIMEOUT_S
+
+
+#: Those of every node, unless code gives it others.
+LIMITS: Final = RouteLimits()
 
 _MILLI = re.compile(r"(\d+)m", re.ASCII)
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -109,7 +122,7 @@ def format_cpus(milli: int) -> str:
     return f"{milli}m" if milli else ""
 
 
-def validate_route(route: Route, max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB) -> None:
+def validate_route(route: Route, limits: RouteLimits = LIMITS) -> None:
     """Check a whole route; the first failure wins (API specification 2.2).
 
     Raises:
@@ -124,12 +137,11 @@ def validate_route(route: Route, max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB) -
         raise RoutesInvalidType
     if route.format not in FORMATS:
         raise RoutesInvalidFormat
-    limit = MAX_ASYNC_TIMEOUT_S if route.type == ASYNC else MAX_SYNC_TIMEOUT_S
-    if not 1 <= route.timeout <= limit:
+    if not 1 <= route.timeout <= (MAX_ASYNC_TIMEOUT_S if route.type == ASYNC else limits.sync_timeout_s):
         raise RoutesInvalidTimeout
     if not 1 <= route.idle_timeout <= MAX_IDLE_TIMEOUT_S:
         raise RoutesInvalidIdleTimeout
-    if not 1 <= route.memory <= max_memory_mib:
+    if not 1 <= route.memory <= limits.memory_mib:
         raise RoutesInvalidMemory
 
 

@@ -120,6 +120,7 @@ async def full_node(settings: Settings, port: int, options: Options) -> AsyncIte
             server=server,
             runners=runners,
             about=About(driver.name, settings.bundles),
+            limits=options.limits,
         )
         invoke = InvokeFront(agent, definitions, stores.access, clock, next_id)
         consumer = await stack.enter_async_context(Consumer(agent, stores.access, clock))
@@ -147,6 +148,7 @@ async def api_node(settings: Settings, port: int, options: Options) -> AsyncIter
             get_log=stores.get_log,
             readiness=readiness,
             refused={"/r/": InvokeNotSupported},
+            limits=options.limits,
             server=server,
             runners=runners,
         )
@@ -255,7 +257,15 @@ async def _agent(
     if (driver := options.driver) is None:
         driver = await open_driver(settings, next_id())
         stack.push_async_callback(driver.close)
-    agent = Agent(driver, access, clock, total=_total(settings), next_id=next_id, listeners=server.call_listeners)
+    agent = Agent(
+        driver,
+        access,
+        clock,
+        total=_total(settings),
+        next_id=next_id,
+        limits=options.limits,
+        listeners=server.call_listeners,
+    )
     return driver, await stack.enter_async_context(agent)
 
 

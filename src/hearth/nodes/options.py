@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hearth.datastore.base import Datastore
 from hearth.drivers.base import Driver
 from hearth.logstores.base import LogStore
+from hearth.models.route import LIMITS, RouteLimits
 from hearth.queues.base import Queue
 from hearth.server.extensions import Extension
 
@@ -23,6 +24,7 @@ class Options:
         driver: Opened; instead of what ``FN_DRIVER`` names.
         extensions: Added in this order, before those of ``FN_EXTENSIONS``.
         shutdown_endpoint: Whether ``GET /shutdown`` stops the node.
+        limits: The most that a route may ask for.
     """
 
     datastore: Datastore | None = None
@@ -31,3 +33,4 @@ class Options:
     driver: Driver | None = None
     extensions: Sequence[Extension | str] = ()
     shutdown_endpoint: bool = False
+    limits: RouteLimits = LIMITS

@@ -19,8 +19,8 @@ from structlog.contextvars import bind_contextvars
 from hearth import FN_VERSION
 from hearth.clock import Clock
 from hearth.datastore.base import Datastore
-from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB, ApiError, AppsMissingName, PathNotFound
-from hearth.models.route import clean_path
+from hearth.models.errors import ApiError, AppsMissingName, PathNotFound
+from hearth.models.route import LIMITS, RouteLimits, clean_path
 from hearth.server import errors
 from hearth.server.about import About
 from hearth.server.api_v1.apps import Apps
@@ -58,6 +58,7 @@ class Api:
         readiness: What /readyz tells; without it, that the node is ready.
         server: What extensions have added.
         runners: Serves /v1/runner.
+        limits: The most that a route may ask for.
         refused: Paths that nodes of this type do not serve, by their beginning, with the error that says so.
     """
 
@@ -66,7 +67,6 @@ class Api:
         datastore: Datastore | None,
         clock: Clock,
         stats: Callable[[], Mapping[str, Any]],
-        max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB,
         changed: Changed | None = None,
         get_log: GetLog | None = None,
         readiness: Readiness | None = None,
@@ -74,6 +74,7 @@ class Api:
         server: Server | None = None,
         runners: RunnerApi | None = None,
         about: About | None = None,
+        limits: RouteLimits = LIMITS,
     ) -> None:
         self._changed = changed
         self._about = about or About()
@@ -100,7 +101,7 @@ class Api:
             store = ListenedApps(datastore, server.app_listeners if server is not None else ())
             self._serve_v1(
                 Apps(store, clock),
-                Routes(datastore, store, clock, max_memory_mib),
+                Routes(datastore, store, clock, limits),
                 Calls(datastore, get_log or datastore.get_log),
             )
         self._runners = runners

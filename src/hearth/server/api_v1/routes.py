@@ -18,7 +18,7 @@ from hearth.models.errors import (
     RoutesPathImmutable,
 )
 from hearth.models.patch import RoutePatch, new_route
-from hearth.models.route import Route, clean_path, validate_route
+from hearth.models.route import Route, RouteLimits, clean_path, validate_route
 from hearth.server.api_v1 import decode
 from hearth.server.api_v1.encode import key_cursor, route_json
 from hearth.server.api_v1.request import ApiRequest
@@ -30,14 +30,14 @@ class Routes:
 
     Args:
         apps: Makes the app of a route, if there is none.
-        max_memory_mib: The most memory that a route may ask for.
+        limits: The most that a route may ask for.
     """
 
-    def __init__(self, datastore: Datastore, apps: ListenedApps, clock: Clock, max_memory_mib: int) -> None:
+    def __init__(self, datastore: Datastore, apps: ListenedApps, clock: Clock, limits: RouteLimits) -> None:
         self._datastore = datastore
         self._apps = apps
         self._clock = clock
-        self._max_memory_mib = max_memory_mib
+        self._limits = limits
 
     async def list(self, request: ApiRequest) -> dict[str, Any]:
         """A page of an app's routes."""
@@ -112,7 +112,7 @@ class Routes:
         return await self._datastore.insert_route(route)
 
     def _check(self, route: Route) -> None:
-        validate_route(route, self._max_memory_mib)
+        validate_route(route, self._limits)
         if clean_path(route.path) != route.path:  # it could never be invoked
             raise RoutesInvalidPath
 
