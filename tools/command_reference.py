@@ -20,13 +20,14 @@ HEAD = """# The command
 `hearth COMMAND --help` shows the same, with defaults. Options of `hearth` itself come before the command:
 `hearth --context prod apps list`. Objects and verbs change places as in Fn's CLI: `hearth create app shop` is
 `hearth apps create shop`; `app`, `a`, `route`, `r`, `call`, `ctx` and the short verbs `c`, `ls`, `i`, `g`, `up`, `d`,
-`u`, `un` are understood.
+`u`, `un` are understood, and `bu`, `bm`, `dp`, `in`, `iv`, `p` for build, bump, deploy, init, invoke and push.
 
 Exit status: 0 done, 1 an error, 2 wrong usage. An error is one line on stderr. Nothing is asked without a terminal, and
 nothing is coloured in a pipe or with `NO_COLOR`.
 
 The server is the first of: `--api-url`, `FN_API_URL`, the context (`--context`, `FN_CONTEXT`, the one in use),
 `http://localhost:8080`. Contexts are the files of the fn CLI, `~/.fn/config.yaml` and `~/.fn/contexts/NAME.yaml`.
+The token (`FN_TOKEN`) is for the API: functions are shown it only by `hearth invoke --auth`.
 """
 
 

@@ -106,6 +106,13 @@ def test_the_environment_beats_the_context_and_a_flag_the_environment(tmp_path: 
     assert [token for _, token in recorder.asked] == ["Bearer s3cret", None, None, None]
 
 
+def test_functions_see_the_token_only_where_that_is_asked_for(tmp_path: Path, recorder: Recorder) -> None:
+    cli = Cli(recorder.url, tmp_path, FN_TOKEN="s3cret")
+    cli("invoke", "a", "/f")
+    cli("invoke", "a", "/f", "--auth")
+    assert recorder.asked == [("/r/a/f", None), ("/r/a/f", "Bearer s3cret")]
+
+
 def test_help_starts_without_what_a_node_needs(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['hearth', '--help']\n"

@@ -9,10 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.support.cli import Cli
 from tests.support.node import HEARTH
 
 ROOT = Path(__file__).parents[2]
-PROMISED = ['{"message": "Hello Ada"}', "1 passed, 0 failed, 0 skipped"]
+PROMISED = ['{"message": "Hello Ada"}', "2 passed, 0 failed, 0 skipped"]
 
 
 def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
@@ -21,7 +22,13 @@ def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
     with socket.create_server(("", 0)) as free:
         port = str(free.getsockname()[1])
     assert "localhost:8080" in script
-    environment = {**os.environ, "PATH": f"{HEARTH.parent}:{os.environ['PATH']}", "FN_PORT": port}
+    environment = {
+        **os.environ,
+        "PATH": f"{HEARTH.parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "FN_PORT": port,
+        "FN_API_URL": f"http://localhost:{port}",
+    }
     done = subprocess.run(
         [
             "bash",
@@ -34,6 +41,7 @@ def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
         ],
         cwd=tmp_path,
         env=environment,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=240,
@@ -43,10 +51,12 @@ def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
         assert text in page
         assert text in done.stdout
     assert done.stdout.count('{"message": "Hello Ada"}') == 2
-    assert '"status":"success"' in done.stdout
+    assert done.stdout.count("greeting Ada\n") == 1
+    assert re.search(r"/greet .* success", done.stdout)
+    assert '{"message": "Good day World"}' in done.stdout
 
 
 @pytest.mark.parametrize("name", ["hello", "shout", "stdio"])
-def test_an_example_passes_its_tests(name: str) -> None:
-    done = subprocess.run([HEARTH, "test", ROOT / "examples" / name], capture_output=True, text=True)
+def test_an_example_passes_its_tests(name: str, tmp_path: Path) -> None:
+    done = Cli("", tmp_path).run("test", ROOT / "examples" / name)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,6 +22,7 @@ class Registry:
 
     Attributes:
         port: Where it listens.
+        body: Of the last request.
         requests: What was asked for, as ``GET /v2/...``, in order.
         authorizations: What was shown, in order.
         asked: Set when the first request has come.
@@ -31,6 +32,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.port = 0
+        self.body = b""
         self.requests: list[str] = []
         self.authorizations: list[str] = []
         self.script: Script = lambda request: None
@@ -62,6 +64,7 @@ class Registry:
             self.authorizations.append(request.headers["Authorization"])
         parts = request.path.split("/")
         self.requests.append(f"{request.method} {request.path}")
+        self.body = await request.read()
         self.asked.set()
         if self.silent:
             await self._released.wait()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from hearth import projects, settings
+from hearth.cli.session import session
 from hearth.drivers.docker.build import build_image
 from hearth.drivers.process import bundle
 
@@ -18,15 +19,19 @@ Driver = Annotated[
 
 
 def build(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A folder with a func.yaml.")] = Path(),
     driver: Driver = None,
+    registry: Annotated[str, typer.Option(help="What goes before an image's name.", show_default=False)] = "",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="An image: run every step again.")] = False,
     build_arg: Annotated[list[str] | None, typer.Option("--build-arg", help="NAME=VALUE for a Dockerfile.")] = None,
 ) -> None:
     """Make a bundle or an image of a folder; a route whose image is the printed reference runs it."""
     func = load(folder)
     if (driver or settings.load().driver) == "docker" or (driver is None and func.kind == "docker"):
-        typer.echo(f"built image {build_image(func, no_cache=no_cache, build_args=tuple(build_arg or ()))}")
+        image = func.image(registry or session(ctx).image_registry())
+        build_image(func, image, no_cache=no_cache, build_args=tuple(build_arg or ()))
+        typer.echo(f"built image {image}")
     else:
         made = bundle.build(func, settings.load().bundles)
         typer.echo(f"built {func.image()} in {made.folder}")

@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import httpx
 import typer
 
 from hearth.cli import local
 from hearth.cli.build import load
+from hearth.cli.output import CommandError
+from hearth.cli.session import session
 from hearth.models.route import clean_path
 from hearth.projects import FuncFile
 from hearth.projects.cases import Case, load_cases
@@ -21,6 +24,7 @@ from hearth.telemetry import logs
 
 
 def check(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A folder with a func.yaml and a test.yaml.")] = Path(),
     driver: Annotated[
         local.DriverName | None, typer.Option("--driver", help="As a process or as an image.", show_default=False)
@@ -32,8 +36,8 @@ def check(
         ),
     ] = None,
     api_url: Annotated[
-        str, typer.Option("--api-url", envvar="FN_API_URL", help="Of the server of --remote.")
-    ] = "http://localhost:8080",
+        str, typer.Option("--api-url", help="Of the server of --remote, instead of the context's.", show_default=False)
+    ] = "",
     output: Annotated[Literal["text", "json"], typer.Option("--output", help="How the results are told.")] = "text",
 ) -> None:
     """Call a function as the cases in test.yaml (or Fn's test.json) say. Exit status 1: a case failed."""
@@ -42,7 +46,7 @@ def check(
     for warning in warnings:
         typer.echo(f"hearth: {warning}", err=True)
     logs.configure("error")
-    results = asyncio.run(_test(func, cases, driver, remote, api_url))
+    results = asyncio.run(_test(func, cases, driver, remote, api_url or session(ctx).url()))
     _tell(results, output)
     if any(result["wrong"] for result in results):
         raise typer.Exit(1)
@@ -52,10 +56,12 @@ async def _test(
     func: FuncFile, cases: list[Case], driver: local.DriverName | None, remote: tuple[str, str] | None, api_url: str
 ) -> list[dict[str, Any]]:
     if remote is not None:
-        client = local.remote_client(api_url, remote[0])
-        async with client.http:
-            path = clean_path(remote[1])
-            return [_skipped(case) if case.config else await _judge(client, path, case, func) for case in cases]
+        client, path = local.remote_client(api_url, remote[0]), clean_path(remote[1])
+        try:
+            async with client.http:
+                return [_skipped(case) if case.config else await _judge(client, path, case, func) for case in cases]
+        except httpx.HTTPError as exc:
+            raise CommandError(f"{api_url}: {exc or type(exc).__name__}") from exc
     async with _served(func, local.driver_for(func, driver)) as client:
         results = []
         for case in cases:

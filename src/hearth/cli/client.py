@@ -36,15 +36,15 @@ class Client:
 
     Args:
         url: Of the server; a path in it goes before those of the API.
-        token: Sent as ``Authorization: Bearer`` unless empty.
+        token: Sent to the API as ``Authorization: Bearer`` unless empty; to functions only if asked for.
     """
 
     def __init__(self, url: str, token: str = "") -> None:
         self.url = url
-        headers = {"Accept": "application/json"}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        self._http = httpx.Client(headers=headers, timeout=httpx.Timeout(_API_S, connect=_CONNECT_S))
+        self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(
+            headers={"Accept": "application/json"}, timeout=httpx.Timeout(_API_S, connect=_CONNECT_S)
+        )
 
     def close(self) -> None:
         """Close its connections."""
@@ -120,9 +120,17 @@ class Client:
 
     @contextmanager
     def invoke(
-        self, app: str, path: str, method: str, headers: dict[str, str], body: bytes | Iterator[bytes] | None
+        self,
+        app: str,
+        path: str,
+        method: str,
+        headers: dict[str, str],
+        body: bytes | Iterator[bytes] | None,
+        *,
+        auth: bool = False,
     ) -> Iterator[httpx.Response]:
-        """Call a function; its answer may be read piece by piece."""
+        """Call a function; its answer may be read piece by piece. With ``auth`` its code can read the token."""
+        headers = {**(self._authorization if auth else {}), **headers}
         url = f"{self.url}/r/{quote(app, safe='')}{quote(_slashed(path))}"
         try:
             with self._http.stream(method, url, headers=headers, content=body, timeout=_CALL) as answer:
@@ -157,7 +165,7 @@ class Client:
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            return self._http.request(method, self.url + path, **options)
+            return self._http.request(method, self.url + path, headers=self._authorization, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise self._unreachable(exc) from exc
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +14,9 @@ from hearth.cli.build import Driver, load
 from hearth.cli.client import Client, ServerError
 from hearth.cli.output import CommandError, note, say
 from hearth.cli.session import session
-from hearth.drivers.docker.build import build_image
+from hearth.drivers.docker.build import build_image, push_image
 from hearth.drivers.process import bundle
-from hearth.projects import AppFile, FuncFile
+from hearth.projects import AppFile, FuncFile, ProjectError
 from hearth.server.about import BUNDLES, DRIVER
 
 
@@ -68,10 +67,10 @@ class _Deployment:
     def _push(self, image: str) -> None:
         if self.verbose:
             note(f"docker push {image}")
-        done = subprocess.run(["docker", "push", image], capture_output=not self.verbose, text=True)
-        if done.returncode:
-            said = (done.stderr or "").strip().splitlines()
-            raise CommandError(f"docker push {image}: {said[-1] if said else 'failed'}; --local deploys without a push")
+        try:
+            push_image(image, verbose=self.verbose)
+        except ProjectError as exc:
+            raise CommandError(f"{exc}; --local deploys without a push") from exc
 
 
 def deploy(

@@ -20,7 +20,9 @@ from hearth_fdk import function
 
 @function
 def greet(body: dict) -> dict:
-    return {"message": f"Hello {body.get('name', 'World')}"}
+    name = body.get("name", "World")
+    print("greeting", name)  # goes to the call's log
+    return {"message": f"Hello {name}"}
 '''
 _PYTHON_TEST: Final = """tests:
   - name: greets the world

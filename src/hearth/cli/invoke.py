@@ -51,6 +51,9 @@ def invoke(
         typer.Option("--header", "-H", metavar="NAME: VALUE", help="Send this header.", show_default=False),
     ] = None,
     display_call_id: Annotated[bool, typer.Option("--display-call-id", help="Tell the call's id on stderr.")] = False,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="Send the token as well; the function's code can read it.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until an async call has ended; print its log.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -62,7 +65,7 @@ def invoke(
     sent = {"Content-Type": content_type or _content_type(path), **_headers(variables, headers)}
     verb = method.upper() or ("GET" if body is None else "POST")
     client = session(ctx).client()
-    with client.invoke(app, path, verb, sent, body) as answer:
+    with client.invoke(app, path, verb, sent, body, auth=auth) as answer:
         call_id = answer.headers.get("fn_call_id", "")
         if display_call_id:
             note(f"Call ID: {call_id}")

@@ -32,6 +32,7 @@ class _Hearth(LazyGroup):
         "run": Entry("hearth.cli.run:run", "Run a function once, with stdin as its body.", _FUNCTIONS),
         "test": Entry("hearth.cli.check:check", "Run the cases of a function's test.yaml.", _FUNCTIONS),
         "dev": Entry("hearth.cli.dev:dev", "Serve a function, and again after each change.", _FUNCTIONS),
+        "push": Entry("hearth.cli.push:push", "Push a function's image to its registry.", _FUNCTIONS),
         "bump": Entry("hearth.cli.bump:bump", "Raise a function's version.", _FUNCTIONS),
         "deploy": Entry("hearth.cli.deploy:deploy", "Build a function and give it a route.", _FUNCTIONS),
         "invoke": Entry("hearth.cli.invoke:invoke", "Call a function.", _SERVER),
@@ -69,6 +70,11 @@ class _Hearth(LazyGroup):
         "u": "use",
         "un": "unset",
         "cf": "config",
+        "bu": "build",
+        "bm": "bump",
+        "p": "push",
+        "dp": "deploy",
+        "in": "init",
     }
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -103,7 +109,7 @@ def hearth(
         str, typer.Option(envvar="FN_REGISTRY", help="The registry, instead of the context's.", show_default=False)
     ] = "",
     token: Annotated[
-        str, typer.Option(envvar="FN_TOKEN", help="Sent to the server as bearer token.", show_default=False)
+        str, typer.Option(envvar="FN_TOKEN", help="Sent to the API as bearer token.", show_default=False)
     ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
     version: Annotated[

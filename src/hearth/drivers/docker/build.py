@@ -46,6 +46,22 @@ def build_image(func: FuncFile, tag: str = "", *, no_cache: bool = False, build_
     return tag
 
 
+def push_image(image: str, *, verbose: bool = False) -> None:
+    """Send an image to the registry that its name begins with.
+
+    Args:
+        image: Its reference.
+        verbose: Show what docker says.
+
+    Raises:
+        ProjectError: docker failed; what it said last.
+    """
+    done = subprocess.run([_docker(image), "push", image], capture_output=not verbose, text=True)
+    if done.returncode:
+        said = (done.stderr or "").strip().splitlines()
+        raise ProjectError(f"docker push {image}: {said[-1] if said else 'failed'}")
+
+
 def _lay_out(func: FuncFile, context: Path) -> None:
     staging.copy_files(func.folder, context / "function")
     if func.kind == "python":
@@ -78,11 +94,15 @@ def dockerfile(func: FuncFile) -> list[str]:
 
 
 def _docker_build(func: FuncFile, context: Path, tag: str, options: list[str]) -> None:
-    docker = shutil.which("docker")
-    if docker is None:
-        raise ProjectError(f"{func.folder}: an image is built by the docker command, which is not here")
-    command = [docker, "build", "--tag", tag, *options, str(context)]
+    command = [_docker(str(func.folder)), "build", "--tag", tag, *options, str(context)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         said = done.stdout.strip().splitlines()[-12:]
         raise ProjectError(f"{func.folder}: the image was not built:\n" + "\n".join(said))
+
+
+def _docker(what: str) -> str:
+    docker = shutil.which("docker")
+    if docker is None:
+        raise ProjectError(f"{what}: this needs the docker command, which is not here")
+    return docker
