@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from hearth.models.errors import (
     ApiError,
     ApiNodeAway,
     AppsNotFound,
+    InternalError,
     RoutesNotFound,
     StartUpError,
     StoreRefused,
@@ -139,8 +141,21 @@ def test_an_address_of_an_api_node(text: str, base: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "http://", "http:///path", ":80", "ftp://host", "host:port"])
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(StartUpError):
+    with pytest.raises(StartUpError, match="^" + re.escape(f"FN_RUNNER_API_URL={text}: ")):
         parse_api_url(text)
+
+
+@pytest.mark.parametrize("scheme", ["", "http://", "ftp://"])
+@pytest.mark.parametrize(
+    "rest", ["u:s3cret@", "s3cret@", "u:s3cret@:80", "u:s3/cret@:80", "u:s3@cret@", "u:s3cret@h:port"]
+)
+def test_what_is_no_address_is_shown_without_its_credentials(scheme: str, rest: str) -> None:
+    with pytest.raises(StartUpError) as raised:
+        parse_api_url(scheme + rest)
+    told = str(raised.value)
+    assert told.startswith(f"FN_RUNNER_API_URL={scheme}***@")
+    assert "s3" not in told
+    assert "cret" not in told
 
 
 async def test_an_app_and_a_route(access: RemoteAccess, script: Script) -> None:
@@ -231,6 +246,29 @@ async def test_an_enqueue_that_is_sent_again_says_so(access: RemoteAccess, scrip
     assert {json.loads(body)["payload_encoding"] for _, _, _, body in script.requests} == {"base64"}
 
 
+async def test_an_enqueue_whose_connection_breaks_is_never_repeated_without_saying_so(
+    access: RemoteAccess, script: Script
+) -> None:
+    answers = iter([(200, APP), None, (200, {"msg": "enqueued call"})])
+    script.answer = lambda _: next(answers)
+    await access.get_app("app")  # leaves a connection that is used again, and breaks
+    await access.enqueue(Call(id="1", app_name="app", path="/p"))
+    assert [headers.get("hearth-attempt") for _, _, headers, _ in script.requests] == [None, None, "2"]
+
+
+async def test_a_runner_is_ready_once_it_was_let_in(access: RemoteAccess, script: Script) -> None:
+    script.answer = lambda _: refuse(401, "no")
+    with pytest.raises(RemoteRefusal):
+        await access.check()
+    script.answer = lambda _: None
+    with pytest.raises(ApiNodeAway):
+        await access.check()
+    script.answer = lambda _: (200, {"held": []})
+    await access.check()
+    script.answer = lambda _: None
+    await access.check()
+
+
 async def test_leases_count_from_when_they_can_have_begun(access: RemoteAccess, script: Script) -> None:
     handed = {"id": "1", "app_name": "app", "path": "/p", "lease": "l", "deliveries": 3, "lease_s": 60.0}
     script.answer = lambda _: (200, {"calls": [handed], "waited_s": 7.0, "visibility_s": 60.0})
@@ -298,11 +336,15 @@ async def test_what_is_kept_survives_the_runner(script: Script, tmp_path: Path) 
 
 
 async def test_a_full_spool_refuses_new_work_and_loses_nothing(script: Script, tmp_path: Path) -> None:
-    script.answer = lambda _: (503, b"")
+    script.answer = lambda _: (200, {"held": []})
     async with remote(script, tmp_path, spool_bytes=1000) as access:
+        await access.check()
+        script.answer = lambda _: (503, b"")
         assert access.has_room
         await access.finish_many([ended("1", b"x" * 2000)])
         assert not access.has_room
+        with pytest.raises(InternalError, match="the spool is full"):
+            await access.check()
         await access.finish_many([ended("2")])  # it ran already
         waiting = asyncio.ensure_future(access.dequeue(1))
         script.answer = done

@@ -6,6 +6,7 @@ aiohttp, because it is there for the Docker Engine anyway and costs a third of h
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from hearth.models.errors import ApiError, ApiNodeAway, AppsNotFound, RoutesNotF
 from hearth.models.message import InvalidMessage
 from hearth.telemetry import tracing
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.redaction import HIDDEN
 from hearth.telemetry.tracing import span
 
 T = TypeVar("T")
@@ -70,10 +72,17 @@ def parse_api_url(text: str) -> str:
     except ValueError:
         host = None
     if not host:
-        raise StartUpError(f"FN_RUNNER_API_URL={text}: no host specified for client")
+        raise StartUpError(f"FN_RUNNER_API_URL={_shown(text)}: no host specified for client")
     if parts.scheme not in ("http", "https"):
-        raise StartUpError(f"FN_RUNNER_API_URL={text}: begins with http:// or https://")
+        raise StartUpError(f"FN_RUNNER_API_URL={_shown(text)}: begins with http:// or https://")
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/v1/"
+
+
+def _shown(text: str) -> str:
+    """The setting without what may be a password: it is no address, so nobody knows where one ends."""
+    before, at, rest = text.rpartition("@")
+    scheme, mark, _ = before.partition("://")
+    return f"{scheme}{mark}{HIDDEN}@{rest}" if at and mark else f"{HIDDEN}@{rest}" if at else text
 
 
 class ApiNode:
@@ -82,7 +91,8 @@ class ApiNode:
     Args:
         base: From :func:`parse_api_url`.
         token: Shown with every request, if there is one.
-        connect_s: Seconds that making a connection may take.
+        connect_s: Seconds that making a connection may take. One on which twice as long nothing arrives, not even what
+            the other machine's kernel sends by itself, is given up.
     """
 
     def __init__(self, base: str, clock: Clock, *, token: str = "", connect_s: float = 5.0) -> None:
@@ -98,7 +108,10 @@ class ApiNode:
     async def __aenter__(self) -> ApiNode:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=_CONNECTIONS, limit_per_host=_CONNECTIONS_PER_HOST, keepalive_timeout=_IDLE_S
+                limit=_CONNECTIONS,
+                limit_per_host=_CONNECTIONS_PER_HOST,
+                keepalive_timeout=_IDLE_S,
+                socket_factory=self._socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=True,
@@ -109,6 +122,16 @@ class ApiNode:
 
     async def __aexit__(self, *exc_info: Any) -> None:
         await self._session.close()
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        """One that notices when packets vanish: a network that is cut says nothing, and TCP alone waits for minutes."""
+        made = socket.socket(*address[:3])
+        limit_s = max(1, round(self._connect_s))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limit_s)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limit_s)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * limit_s)
+        return made
 
     async def ask(
         self,

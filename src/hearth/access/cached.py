@@ -78,10 +78,11 @@ class Definitions:
         return kept[1]
 
     async def _load_or(self, stale: Pair, load: asyncio.Task[Pair]) -> Pair:
-        """What is loaded, if that comes soon and does not fail; nobody waits for what failed a moment ago."""
+        """What is loaded, if that comes soon and does not fail; nobody waits for what just failed, or was slow."""
         if not self._failing:
             await asyncio.wait([load], timeout=_PATIENCE_S)
         if not load.done() or load.cancelled():
+            self._failing = True
             return stale
         if (error := load.exception()) is None:
             return load.result()

@@ -19,7 +19,7 @@ from hearth.batch import GroupCommit
 from hearth.clock import Clock
 from hearth.models.app import App
 from hearth.models.call import QUEUED, Call
-from hearth.models.errors import ApiNodeAway, AppsNotFound
+from hearth.models.errors import ApiNodeAway, AppsNotFound, InternalError
 from hearth.models.message import encode_call
 from hearth.models.route import Route
 from hearth.queues.base import VISIBILITY_TIMEOUT_S, Reserved
@@ -44,6 +44,7 @@ class RemoteAccess(DataAccess):
         self._clock = clock
         self._visibility_s = VISIBILITY_TIMEOUT_S
         self._starting = GroupCommit(self._start_many, max_batch=100)
+        self._admitted = False
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -71,6 +72,22 @@ class RemoteAccess(DataAccess):
     def has_room(self) -> bool:
         """Whether calls may be taken on: their ends could be kept if the API node went away."""
         return self._delivery.has_room
+
+    async def check(self) -> None:
+        """Whether calls belong here: the API node has let this runner in once, and their ends can be kept.
+
+        One that is away later makes no difference: all its runners would be taken out at once, although they serve.
+
+        Raises:
+            ApiError: It does not know the secret, or was never there.
+            InternalError: What ended here fills the spool.
+        """
+        if not self._admitted:
+            nothing = wire.encode(wire.Leases([]))  # asks neither queue nor database
+            await self._node.ask("POST", "runner/settle", wire.reader_of_held(0), nothing, attempts=1)
+            self._admitted = True
+        if not self.has_room:
+            raise InternalError("the spool is full, or its disk fails")
 
     async def get_app(self, name: str) -> App:
         """The app, asked for anew."""
@@ -100,7 +117,8 @@ class RemoteAccess(DataAccess):
     async def enqueue(self, call: Call) -> None:
         """Have the API node accept it."""
         with span("hybrid_client_enqueue", call.app_name, call.path):
-            await self._node.ask("PUT", "runner/async", wire.read_done, encode_call(call))
+            # Not PUT: the client would send that a second time by itself, and the API node could not tell.
+            await self._node.ask("POST", "runner/async", wire.read_done, encode_call(call))
 
     async def dequeue(self, limit: int) -> list[Reserved]:
         """Poll until there is something. One that is cancelled leaves its connection: the API node gives to others."""

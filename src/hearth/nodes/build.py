@@ -180,7 +180,7 @@ async def runner_node(settings: Settings, port: int, options: Options) -> AsyncI
         stack.push_async_callback(definitions.close)
         server = await _extended(stack, settings, options, RUNNER, None)
         driver, agent = await _agent(stack, settings, options, clock, access, next_id, server)
-        readiness = Readiness(clock, {"driver": driver.check})
+        readiness = Readiness(clock, {"driver": driver.check, "api": access.check})
         refused: dict[str, type[ApiError]] = {"/v1/": APINotSupported}
         pages = Api(None, clock, lambda: stats(agent), readiness=readiness, refused=refused, server=server)
         invoke = InvokeFront(agent, definitions, access, clock, next_id)

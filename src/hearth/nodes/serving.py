@@ -26,6 +26,10 @@ from hearth.telemetry.tracing import span
 
 #: Seconds for the answers of calls that were broken off when the grace was over.
 _AFTER_GRACE_S: Final = 15
+#: Seconds of silence on a connection before its other end is looked for, between looks; and how many looks.
+_QUIET_S: Final = 10
+_PROBE_S: Final = 5
+_PROBES: Final = 3
 #: Objects that are made before the collector looks at the young ones.
 _YOUNG: Final = 10_000
 
@@ -139,12 +143,19 @@ async def _traced(settings: Settings, port: int, init: span) -> AsyncIterator[No
 
 def _listen(port: int) -> socket.socket:
     try:
-        return socket.create_server(("0.0.0.0", port), backlog=2048, reuse_port=False)
+        listener = socket.create_server(("0.0.0.0", port), backlog=2048, reuse_port=False)
     except OSError as exc:
         reason = os.strerror(exc.errno or 0)
         if exc.errno == errno.EADDRINUSE:
             reason = f"{reason} by {holder_of(port)}"
         raise StartUpError(f"FN_PORT={port}: cannot listen: {reason}; choose another port") from exc
+    # For the connections, which have it from their listener: a machine that vanished holds none for long, above all not
+    # the poll of a runner, to which async calls would be handed out.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+    return listener
 
 
 def _settle_memory() -> None:
