@@ -39,8 +39,8 @@ probe: setup engines ## 10,000 async calls on each queue while server, Redis and
 soak: setup engines ## An hour of load; memory and descriptors must stay flat
 	@HEARTH_SOAK_ROUNDS=400 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
 
-fleet: setup engines ## Ten rounds of faults and deaths in a fleet under load
-	@HEARTH_FLEET_ROUNDS=10 $(BIN)/python -m pytest tests/e2e/test_fleet_faults.py -s $(ARGS)
+fleet: setup engines ## Ten rounds of faults and deaths in a fleet under load; ROUNDS=10, PARTITION_S=10
+	@HEARTH_FLEET_ROUNDS=$(or $(ROUNDS),10) HEARTH_PARTITION_S=$(or $(PARTITION_S),10) $(BIN)/python -m pytest tests/e2e/test_fleet_faults.py -s $(ARGS)
 
 lint: setup ## ruff, mypy --strict, import-linter, known flaws of dependencies
 	@$(BIN)/ruff check .

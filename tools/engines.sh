@@ -19,6 +19,8 @@ install_packages() {
 
 missing=""
 command -v dockerd >/dev/null || missing="$missing docker.io iptables"
+command -v ip >/dev/null || missing="$missing iproute2"
+command -v iptables >/dev/null || missing="$missing iptables"
 command -v bwrap >/dev/null || missing="$missing bubblewrap"
 command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v haproxy >/dev/null || missing="$missing haproxy"

@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 from tests.support.fleet import Fleet, running_fleet
 from tests.support.node import HEARTH
+from tests.support.raw_http import RawClient
 from tests.support.waiting import until
+
+from hearth import settings
+from hearth.models.errors import StartUpError
+from hearth.nodes import open_node
 
 NO_API = "Invoking api /v1/ requests is not supported on nodes configured as type Runner"
 NO_CALLS = "Invoking routes /r/ is not supported on nodes configured as type API"
@@ -121,29 +126,42 @@ def test_a_changed_route_is_seen_within_five_seconds(fleet: Fleet) -> None:
     assert time.monotonic() - begun < 9
 
 
-def test_full_nodes_and_runners_share_a_queue(tmp_path: Path) -> None:
-    with running_fleet(tmp_path, kind="full", FN_RUNNER_TOKEN="s3cret") as fleet:
-        runner = fleet.runners[0]
-        path = fleet.api.route("later", "http", type="async")
-        answers = [node.http.post(path, json={"echo": "x"}) for node in (fleet.api, runner) for _ in range(10)]
-        assert {fleet.api.ended(answer)["status"] for answer in answers} == {"success"}
-        sync = fleet.api.route("sync", "http")
-        assert {node.http.post(sync, json={"echo": "x"}).text for node in (fleet.api, runner)} == {"x"}
-        stranger = fleet.start_runner("stranger", FN_RUNNER_TOKEN="wrong")
-        assert stranger.http.post(sync, json={"echo": "x"}).status_code == 200, "its record waits for the secret"
-        assert stranger.http.post(path, json={"echo": "x"}).status_code == 401
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A full node, which has an address that is not for it, and a runner; with a secret, and a limit on requests."""
+    environment = {"FN_RUNNER_TOKEN": "s3cret", "FN_MAX_REQUEST_SIZE": "1000", "FN_RUNNER_API_URL": "http://192.0.2.1"}
+    with running_fleet(tmp_path_factory.mktemp("guarded"), kind="full", **environment) as running:
+        yield running
 
 
-def test_a_limit_on_requests_does_not_cost_the_logs_of_runners(tmp_path: Path) -> None:
-    with running_fleet(tmp_path, FN_RUNNER_TOKEN="s3cret", FN_MAX_REQUEST_SIZE="1000") as fleet:
-        answer = fleet.call(fleet.runners[0], fleet.api.route("talks", "http"), echo="x", say="y" * 900)
-        assert fleet.api.record(answer)["status"] == "success"
-        assert fleet.api.http.post("/v1/apps", content=b"x" * 1001).status_code == 413
-        strange = fleet.api.http.post("/v1/runner/finish", content=b"x" * 1001)
-        assert strange.status_code == 401
+def test_full_nodes_and_runners_share_a_queue(guarded: Fleet) -> None:
+    nodes = (guarded.api, guarded.runners[0])
+    path = guarded.api.route("later", "http", type="async")
+    answers = [node.http.post(path, json={"echo": "x"}) for node in nodes for _ in range(10)]
+    assert {guarded.api.ended(answer)["status"] for answer in answers} == {"success"}
+    sync = guarded.api.route("sync", "http")
+    assert {node.http.post(sync, json={"echo": "x"}).text for node in nodes} == {"x"}
+    assert "FN_RUNNER_API_URL is ignored" in (guarded.api.data / "server.log").read_text()
 
 
-def test_a_runner_that_stops_gives_back_what_it_has_not_started(tmp_path: Path) -> None:
+def test_a_runner_with_another_secret_is_not_ready(guarded: Fleet) -> None:
+    stranger = guarded.start_runner("stranger", FN_RUNNER_TOKEN="wrong")
+    ready = stranger.http.get("/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    sync, later = guarded.api.route("sync", "http"), guarded.api.route("later", "http", type="async")
+    assert stranger.http.post(sync, json={"echo": "x"}).status_code == 200, "its record waits for the secret"
+    assert stranger.http.post(later, json={"echo": "x"}).status_code == 401
+
+
+def test_a_limit_on_requests_does_not_cost_the_logs_of_runners(guarded: Fleet) -> None:
+    answer = guarded.call(guarded.runners[0], guarded.api.route("talks", "http"), echo="x", say="y" * 900)
+    assert guarded.api.record(answer)["status"] == "success"
+    assert guarded.api.http.post("/v1/apps", content=b"x" * 1001).status_code == 413
+    strange = guarded.api.http.post("/v1/runner/finish", content=b"x" * 1001)
+    assert strange.status_code == 401
+
+
+def test_a_runner_that_stops_gives_back_what_it_has_not_started_and_polls_hold_up_no_end(tmp_path: Path) -> None:
     with running_fleet(tmp_path, FN_MAX_TOTAL_MEMORY=str(1000 << 20)) as fleet:
         path = fleet.api.route("slow", "http", type="async", memory=600, timeout=30)
         first = fleet.call(fleet.runners[0], path, sleep_ms=1000, echo="first")
@@ -156,36 +174,34 @@ def test_a_runner_that_stops_gives_back_what_it_has_not_started(tmp_path: Path) 
         begun = time.monotonic()
         assert other.stop() == 0, "a poll that waits does not hold it up"
         assert time.monotonic() - begun < 10
-
-
-def test_an_api_node_stops_although_runners_poll(tmp_path: Path) -> None:
-    with running_fleet(tmp_path) as fleet:
-        answer = fleet.call(fleet.runners[0], fleet.api.route("later", "http", type="async"), echo="x")
-        assert fleet.api.ended(answer)["status"] == "success"
-        begun = time.monotonic()
-        assert fleet.api.stop() == 0
-        assert time.monotonic() - begun < 15, "half of what a poll takes"
+        with RawClient(fleet.api.url) as polling:
+            polling.send("GET /v1/runner/async HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert fleet.api.http.get("/version").status_code == 200  # which comes later
+            begun = time.monotonic()
+            assert fleet.api.stop() == 0, "nor an API node"
+            assert time.monotonic() - begun < 15, "half of what a poll takes"
 
 
 @pytest.mark.parametrize(
-    ("environment", "text"),
+    ("given", "text"),
     [
-        ({"FN_DB_URL": ""}, "Full nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL."),
-        ({"FN_MQ_URL": "", "FN_NODE_TYPE": "Runner"}, "Full nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL."),
-        ({"FN_MQ_URL": "", "FN_NODE_TYPE": "api"}, "Api nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL."),
-        ({"FN_NODE_TYPE": "runner"}, "No agent started for a runner node, add FN_RUNNER_API_URL to configuration."),
-        ({"FN_NODE_TYPE": "runner", "FN_RUNNER_API_URL": "http:///x"}, "no host specified for client"),
+        ({"db_url": ""}, "Full nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL."),
+        ({"mq_url": "", "node_type": "Runner"}, "Full nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL."),
+        ({"mq_url": "", "node_type": "api"}, "Api nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL."),
+        ({"node_type": "runner"}, "No agent started for a runner node, add FN_RUNNER_API_URL to configuration."),
     ],
 )
-def test_what_keeps_a_node_from_starting(tmp_path: Path, environment: dict[str, str], text: str) -> None:
+async def test_what_keeps_a_node_from_starting(tmp_path: Path, given: dict[str, str], text: str) -> None:
+    with pytest.raises(StartUpError) as raised:
+        async with open_node(settings.load(data_dir=tmp_path, driver="process", **given), 8080):
+            pass
+    assert text in str(raised.value)
+
+
+def test_a_start_that_fails_says_why_and_no_password(tmp_path: Path) -> None:
+    environment = {"FN_NODE_TYPE": "runner", "FN_RUNNER_API_URL": "http://user:s3cret@/x"}
     variables = {**os.environ, "FN_DATA_DIR": str(tmp_path), "FN_PORT": "0", "FN_DRIVER": "process", **environment}
     done = subprocess.run([HEARTH, "start"], env=variables, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
-    assert text in done.stderr
-
-
-def test_the_address_of_an_api_node_is_not_for_full_nodes(tmp_path: Path) -> None:
-    nowhere = {"FN_RUNNER_API_URL": "http://192.0.2.1"}
-    with running_fleet(tmp_path, runners=0, kind="full", **nowhere) as fleet:
-        assert fleet.call(fleet.api, fleet.api.route("x", "http"), echo="x").text == "x"
-        assert "FN_RUNNER_API_URL is ignored" in (tmp_path / "api" / "server.log").read_text()
+    assert "FN_RUNNER_API_URL=http://***@/x: no host specified for client" in done.stderr
+    assert "s3cret" not in done.stdout + done.stderr

@@ -87,7 +87,7 @@ def all_ended(node: RunningNode) -> dict[str, dict[str, str]]:
     """Every record, once none of them is queued or running: also of calls whose 202 was lost on its way."""
     deadline = time.monotonic() + 120
     while True:
-        records = {call["id"]: call for call in _listed(node)}
+        records = {call["id"]: call for call in listed(node)}
         left = [call for call in records.values() if call["status"] in ("queued", "running")]
         if not left:
             return records
@@ -95,7 +95,8 @@ def all_ended(node: RunningNode) -> dict[str, dict[str, str]]:
         time.sleep(0.1)
 
 
-def _listed(node: RunningNode) -> Iterator[dict[str, str]]:
+def listed(node: RunningNode) -> Iterator[dict[str, str]]:
+    """Every record."""
     cursor = ""
     while True:
         page = node.http.get("/v1/apps/e2e/calls", params={"per_page": 100, "cursor": cursor}).json()

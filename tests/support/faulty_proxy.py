@@ -4,9 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import threading
 from collections.abc import Iterator
+
+
+@dataclasses.dataclass
+class Cut:
+    """Ends one connection in the midst of a request, or of its answer.
+
+    Attributes:
+        request: How the request begins.
+        after: So many bytes of it still arrive; where it is shorter, all of it does, and its answer does not.
+        of_answer: They are counted in the answer.
+        made: It has happened.
+    """
+
+    request: bytes
+    after: int
+    of_answer: bool = False
+    made: bool = False
+
+
+class _Connection:
+    """What is to come to a connection that carries a request to be cut."""
+
+    def __init__(self) -> None:
+        self.cut: Cut | None = None
+        self._left = 0
+
+    def mark(self, cut: Cut) -> None:
+        self.cut, self._left = cut, cut.after
+
+    def passed(self, data: bytes, *, is_answer: bool) -> bytes:
+        """What of a piece is still to be forwarded."""
+        if self.cut is None or (self.cut.of_answer and not is_answer):
+            return data
+        if is_answer and not self.cut.of_answer:
+            self._left = 0
+        passed = data[: self._left]
+        self._left -= len(passed)
+        self.cut.made = len(passed) < len(data)
+        return passed
 
 
 class FaultyProxy:
@@ -17,6 +57,7 @@ class FaultyProxy:
         deaf: Nothing is forwarded any more, nobody is told: a partition.
         delay_s: Seconds by which each piece comes late.
         cut_rate: How likely a connection is cut with each piece.
+        cut: The next such request is cut.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -24,6 +65,7 @@ class FaultyProxy:
         self.deaf = False
         self.delay_s = 0.0
         self.cut_rate = 0.0
+        self.cut: Cut | None = None
         self.port = 0
         self._random = random.Random(1)
 
@@ -40,9 +82,10 @@ class FaultyProxy:
         except OSError:
             writer.transport.abort()
             return
+        connection = _Connection()
         ways = [
-            asyncio.ensure_future(self._forward(reader, there_writer)),
-            asyncio.ensure_future(self._forward(there_reader, writer)),
+            asyncio.ensure_future(self._forward(reader, there_writer, connection, is_answer=False)),
+            asyncio.ensure_future(self._forward(there_reader, writer, connection, is_answer=True)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -52,7 +95,9 @@ class FaultyProxy:
             writer.transport.abort()
             there_writer.transport.abort()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection, *, is_answer: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 while self.deaf:
@@ -61,8 +106,14 @@ class FaultyProxy:
                     await asyncio.sleep(self.delay_s)
                 if self._random.random() < self.cut_rate:
                     return
-                writer.write(data)
+                if self.cut is not None and not is_answer and data.startswith(self.cut.request):
+                    connection.mark(self.cut)
+                    self.cut = None
+                passed = connection.passed(data, is_answer=is_answer)
+                writer.write(passed)
                 await writer.drain()
+                if len(passed) < len(data):
+                    return
 
 
 @contextlib.contextmanager

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
 
-from tests.support.node import RunningNode, build_multi, running_node
+from tests.support.hosts import Host
+from tests.support.node import HEARTH, RunningNode, build_multi, running_node
 
 QUICK = {"FN_RUNNER_QUIET_S": "0", "FN_LOG_LEVEL": "info"}
 
 
 class Fleet:
-    """What runs; nodes can be added."""
+    """What runs; nodes can be added. Those that have a host by their name run there."""
 
-    def __init__(self, folder: Path, stack: contextlib.ExitStack, image: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stack: contextlib.ExitStack,
+        image: str,
+        environment: dict[str, str],
+        hosts: Mapping[str, Host],
+    ) -> None:
         self.folder = folder
         self.image = image
         self.environment = environment
+        self.hosts = hosts
         self._stack = stack
         self.runners: list[RunningNode] = []
         self.api: RunningNode
@@ -42,9 +51,11 @@ class Fleet:
         bundles = data / "bundles"
         if not bundles.exists():
             bundles.symlink_to(self.folder / "shared" / "bundles")
-        return self._stack.enter_context(
-            running_node("process", data, self.image, **{**self.environment, **environment})
-        )
+        variables = {**self.environment, **environment}
+        if (host := self.hosts.get(name)) is None:
+            return self._stack.enter_context(running_node("process", data, self.image, **variables))
+        command = host.command(HEARTH, "start")
+        return self._stack.enter_context(running_node("process", data, self.image, command, host.address, **variables))
 
     def call(self, runner: RunningNode, path: str, **orders: object) -> httpx.Response:
         """Call a route on a runner."""
@@ -53,12 +64,18 @@ class Fleet:
 
 @contextlib.contextmanager
 def running_fleet(
-    folder: Path, *, runners: int = 1, kind: str = "api", image: str = "", **environment: str
+    folder: Path,
+    *,
+    runners: int = 1,
+    kind: str = "api",
+    image: str = "",
+    hosts: Mapping[str, Host] | None = None,
+    **environment: str,
 ) -> Iterator[Fleet]:
     """An API node and so many runners; leaving it stops all."""
     image = image or build_multi(folder / "shared", folder / "source")
     with contextlib.ExitStack() as stack:
-        fleet = Fleet(folder, stack, image, {**QUICK, **environment})
+        fleet = Fleet(folder, stack, image, {**QUICK, **environment}, hosts or {})
         fleet.start_api(kind)
         for number in range(runners):
             fleet.start_runner(f"runner{number}")

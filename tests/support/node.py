@@ -73,9 +73,14 @@ class RunningNode:
 
 @contextlib.contextmanager
 def running_node(
-    driver: str, data: Path, image: str, command: Sequence[Path | str] = (HEARTH, "start"), **environment: str
+    driver: str,
+    data: Path,
+    image: str,
+    command: Sequence[Path | str] = (HEARTH, "start"),
+    address: str = "127.0.0.1",
+    **environment: str,
 ) -> Iterator[RunningNode]:
-    """Start a node; leaving it stops it."""
+    """Start a node, reached at this address; leaving it stops it."""
     variables = {
         **os.environ,
         "FN_DRIVER": driver,
@@ -87,7 +92,7 @@ def running_node(
     log = (data / "server.log").open("w")
     process = spawn(command, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
-        node = RunningNode(process, _url(process), data, driver, image)
+        node = RunningNode(process, _url(process).replace("127.0.0.1", address), data, driver, image)
         with node.http:
             yield node
     finally:

@@ -46,8 +46,8 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Witness]:
-    """A witness that listens."""
+def watching(address: str = "127.0.0.1") -> Iterator[Witness]:
+    """A witness that listens at this address."""
     witness = Witness()
 
     class Handler(socketserver.StreamRequestHandler):
@@ -62,8 +62,8 @@ def watching() -> Iterator[Witness]:
                 self.rfile.read()
             witness.end(call_id)
 
-    with _Server(("127.0.0.1", 0), Handler) as server:
-        witness.address = f"127.0.0.1:{server.server_address[1]}"
+    with _Server((address, 0), Handler) as server:
+        witness.address = f"{address}:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
