@@ -181,7 +181,7 @@ class Settings(BaseSettings):
         default=3.0,
         ge=0,
         validation_alias="FN_RUNNER_QUIET_S",
-        description="seconds after an API node's start in which runners tell what ended, and get no async calls",
+        description="seconds after a start in which runners tell what ended, and no async call ends as interrupted",
     )
     runner_token: SecretStr = Field(
         default=SecretStr(""), validation_alias="FN_RUNNER_TOKEN", description="the secret that nodes share"

@@ -83,6 +83,12 @@ async def test_a_call_comes_back_whole(queue: Queue) -> None:
     assert reserved.deliveries == 1
 
 
+async def test_whatever_a_message_says_of_its_type_its_call_is_async(queue: Queue) -> None:
+    """Else its end would be stored as that of a sync call, whatever another node has stored before."""
+    await queue.push([Call(id=kind or "none", app_name="a", path="/p", type=kind) for kind in ("sync", "")])
+    assert [reserved.call.type for reserved in await queue.reserve(2)] == ["async", "async"]
+
+
 async def test_order_is_by_priority_then_by_arrival(queue: Queue) -> None:
     await queue.push([call("a"), call("b", 2)])
     await queue.push([call("c", 1), call("d", 2), call("e")])

@@ -221,11 +221,13 @@ class AsyncWorld:
             await self.access.enqueue(call(call_id))
 
     @contextlib.asynccontextmanager
-    async def node(self, *, max_waiting: int = 8, faults: Faults | None = None) -> AsyncIterator[StubAgent]:
+    async def node(
+        self, *, max_waiting: int = 8, faults: Faults | None = None, quiet_s: float = 0.0
+    ) -> AsyncIterator[StubAgent]:
         """A node that consumes; leaving it shuts it down."""
         access = FaultyAccess(self.store, self.queue, self.clock, faults or self.faults)
         agent = StubAgent(access, self.clock, faults or self.faults, self.executed)
-        consumer: Any = Consumer(agent, access, self.clock, max_waiting=max_waiting)  # type: ignore[arg-type]
+        consumer: Any = Consumer(agent, access, self.clock, max_waiting=max_waiting, quiet_s=quiet_s)  # type: ignore[arg-type]
         agent.consumer = consumer
         async with consumer:
             try:

@@ -171,6 +171,19 @@ async def test_an_end_that_could_not_be_stored_is_stored_when_the_store_is_back(
     assert await world.is_empty()
 
 
+async def test_a_message_is_settled_when_the_queue_is_back_and_does_not_come_back(world: AsyncWorld) -> None:
+    """Guard: settling is tried again before the lease ends."""
+    await world.accept("a")
+    world.faults.broken["settle"] = away()
+    async with world.node():
+        await world.until(lambda: world.faults.reached["settle"] == 1)
+        del world.faults.broken["settle"]
+        await world.until(lambda: world.faults.reached["settle"] == 2, step_s=VISIBILITY_S / 10)
+        await world.until(lambda: world.clock.monotonic() > 5 * VISIBILITY_S, step_s=0.1)
+    assert world.faults.reached["start"] == 1
+    assert await world.is_empty()
+
+
 async def test_shutdown_does_not_wait_for_a_store_that_is_away(world: AsyncWorld) -> None:
     await world.accept("a")
     world.faults.broken["put_calls"] = away()
@@ -314,6 +327,26 @@ async def test_a_call_whose_node_died_while_it_ran_is_told_not_run_again(world: 
     assert await world.is_empty()
 
 
+async def test_a_node_that_was_away_first_hears_how_calls_ended(world: AsyncWorld) -> None:
+    """Guard: the quiet time before a running call is declared interrupted."""
+    await world.accept("a", "b", "c")
+    for name in "ab":
+        await world.store.start_calls([msgspec.structs.replace(call(name), status=RUNNING)])
+    begun = world.clock.monotonic()
+    async with world.node(quiet_s=3):
+        await world.ended("c")
+        await world.until(lambda: world.faults.reached["release"] == 2)
+        assert [world.store.status(name) for name in "ab"] == [RUNNING, RUNNING]
+        await world.store.put_calls([(msgspec.structs.replace(call("a"), status=SUCCESS), None)])  # its runner tells
+        await world.ended("b", step_s=0.1)
+        assert world.clock.monotonic() - begun >= 3
+        await world.until(lambda: world.faults.reached["settle"] == 3, step_s=0.1)
+    assert world.store.history["a"] == [QUEUED, RUNNING, SUCCESS]
+    assert world.store.history["b"] == [QUEUED, RUNNING, ERROR]
+    assert world.executed == ["c"]
+    assert await world.is_empty()
+
+
 async def test_a_start_that_was_stored_but_not_answered_leads_to_no_execution(world: AsyncWorld) -> None:
     await world.accept("a")
     world.faults.once["start_calls stored"] = away()
@@ -378,3 +411,22 @@ async def test_a_call_that_was_handed_out_again_and_again_ends(
     assert "never started" in world.store.calls["a"].error
     assert world.executed == []
     assert await world.is_empty()
+
+
+async def test_more_short_calls_are_taken_ahead_and_shutdown_gives_them_back(world: AsyncWorld) -> None:
+    """Guards: the pace; the limit of calls that wait for a container; going back without a try."""
+    names = [f"{number:03}" for number in range(40)]
+    async with world.node(max_waiting=2) as agent:
+        await world.accept(*names[:20])
+        await world.ended(*names[:20])
+        agent.slots.clear()
+        world.clock.advance(0.5)  # 20 calls in half a second are 10 in a quarter
+        await world.accept(names[20])
+        await world.until(lambda: len(agent.waiting) == 1)
+        await world.queue.push([call(name) for name in names[21:]])
+        await world.until(lambda: len(agent.waiting) == 2)
+        await world.until(lambda: "waiting=10" in repr(agent.consumer))
+        assert len(agent.waiting) == 2
+    left = [one.call.id for one in await world.queue.reserve(100)]
+    assert left == names[20:]
+    assert len(world.executed) == 20

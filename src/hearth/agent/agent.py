@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, Final
 
 from hearth.access.base import DataAccess, EndedCall
@@ -56,6 +56,8 @@ from hearth.telemetry.tracing import Relation, span
 
 #: How often functions that nobody calls any more are looked for, seconds.
 _SWEEP_S: Final = 60.0
+#: Functions of accepted calls that are remembered: to make one takes longer than to look it up.
+_MAX_ACCEPTED: Final = 1000
 #: How long containers may take to go once running calls were broken off, seconds.
 _ABANDON_S: Final = 15.0
 
@@ -117,6 +119,7 @@ class Agent:
         self._recorder = Recorder(access, clock=clock)
         self._late = LateLogs(self._recorder, clock, lags=driver.capabilities.stderr_lags)
         self._functions: dict[tuple[str, str], Function] = {}
+        self._accepted: dict[Hashable, Function] = {}
         self._hot: dict[bytes, HotLauncher] = {}
         self._cold: set[ColdContainer] = set()
         self._closing = False
@@ -257,7 +260,14 @@ class Agent:
         Raises:
             ApiError: Its fields are not valid.
         """
-        return Function.of_call(record, self._limits)
+        shape = Function.shape_of(record)
+        known = self._accepted.get(shape)
+        if known is None:
+            known = Function.of_call(record, self._limits)
+            if len(self._accepted) >= _MAX_ACCEPTED:
+                self._accepted.clear()
+            self._accepted[shape] = known
+        return known
 
     async def record_failure(self, record: Call, error: Exception) -> bool:
         """Store that an accepted call can never run. Whether it was stored."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ import msgspec
 from hearth.access.base import AlreadyStarted, DataAccess
 from hearth.agent.agent import Agent
 from hearth.agent.call import ActiveCall, NotStarted
+from hearth.agent.pace import Pace
 from hearth.clock import Clock, pause
 from hearth.models.call import ERROR, RUNNING, Call
 from hearth.models.errors import HearthError, InternalError, ServerBusy
@@ -31,7 +33,7 @@ from hearth.telemetry import metrics
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.tracing import span
 
-#: Calls that may be waiting here for a container. What waits in the queue instead can be taken by any node.
+#: Calls that may be waiting for a container at once.
 _MAX_WAITING: Final = 32
 #: A call that was handed out so often and never started ends: it may be what kills the nodes that take it.
 _MAX_DELIVERIES: Final = 1000
@@ -64,25 +66,38 @@ class _Run:
     Attributes:
         until: Loop time until which the lease is surely ours.
         waiting: It has not been started.
+        not_before: Loop time before which nobody is to have it again.
     """
 
     lease: str
     until: float
     waiting: bool = True
+    not_before: float = 0.0
 
 
 class Consumer:
     """Takes calls from the queue while there is room for async work. An async context manager, within the agent's.
 
     Leaving it waits for the calls that run; what has not been started is given back.
+
+    Args:
+        quiet_s: Seconds after the start for which no call is said to have been interrupted: whoever ran it while this
+            node was away may be about to tell how it ended.
     """
 
-    def __init__(self, agent: Agent, access: DataAccess, clock: Clock, *, max_waiting: int = _MAX_WAITING) -> None:
+    def __init__(
+        self, agent: Agent, access: DataAccess, clock: Clock, *, max_waiting: int = _MAX_WAITING, quiet_s: float = 0.0
+    ) -> None:
         self._agent = agent
         self._access = access
         self._clock = clock
+        self._quiet_until = clock.monotonic() + quiet_s
         self._max_waiting = max_waiting
+        self._pace = Pace(clock, max_waiting)
+        self._waiting = 0
         self._runs: dict[str, _Run] = {}
+        self._ahead: deque[tuple[Reserved, _Run]] = deque()
+        self._unsettled: list[str] = []
         self._changed = asyncio.Event()
         self._stopping = False
         self._failure = ""
@@ -90,7 +105,7 @@ class Consumer:
         self._group = asyncio.TaskGroup()
 
     def __repr__(self) -> str:
-        return f"<Consumer calls={len(self._runs)} waiting={self._waiting()}>"
+        return f"<Consumer calls={len(self._runs)} waiting={self._waiting}>"
 
     async def __aenter__(self) -> Consumer:
         await self._group.__aenter__()
@@ -111,6 +126,7 @@ class Consumer:
     def stop(self) -> None:
         """Take no further call. Idempotent; the agent is to be drained next, so that waiting calls give up."""
         self._stopping = True
+        self._fill()
         self._loops[0].cancel()
         if not self._runs:
             self._loops[1].cancel()
@@ -152,27 +168,36 @@ class Consumer:
                     self._changed.clear()
                     await self._changed.wait()
         with span("agent_async_dequeue"):
-            taken = await self._access.dequeue(self._max_waiting - self._waiting())
+            taken = await self._access.dequeue(self._pace.limit - self._waiting)
         self._failure = ""
+        self._pace.taken()
         for reserved in taken:
             self._take(reserved)
+        self._fill()
 
     def _has_room(self) -> bool:
         # When half have gone, many are taken at once: each look into the queue is a transaction.
-        return self._waiting() <= self._max_waiting // 2 and self._agent.has_async_room()
+        return self._has_few() and self._agent.has_async_room()
 
-    def _waiting(self) -> int:
-        return sum(run.waiting for run in self._runs.values())
+    def _has_few(self) -> bool:
+        return self._waiting <= self._pace.limit // 2
 
     def _take(self, reserved: Reserved) -> None:
         if (run := self._runs.get(reserved.call.id)) is not None:
             run.lease, run.until = reserved.lease, reserved.until  # its renewal came too late, and it came back to us
             return
         run = self._runs[reserved.call.id] = _Run(reserved.lease, reserved.until)
-        self._group.create_task(self._run(reserved, run))
+        self._waiting += 1
+        self._ahead.append((reserved, run))
+
+    def _fill(self) -> None:
+        """Have as many calls wait for a container as may; none is kept back from going back."""
+        while self._ahead and (self._stopping or self._waiting - len(self._ahead) < self._max_waiting):
+            self._group.create_task(self._run(*self._ahead.popleft()))
 
     async def _renew(self) -> None:
         await pause(self._clock, self._access.visibility_s / 3)
+        await self._settle_again()
         await self._renew_leases()
         with contextlib.suppress(HearthError):  # the gauges say what was known last
             await self._measure()
@@ -200,21 +225,51 @@ class Consumer:
             with span("agent_async_run", call.app_name, call.path):
                 ended = await self._ended(reserved, run)
             if ended:
-                await self._access.settle(run.lease)
+                await self._settle(run, call)
             else:
-                await self._access.release(run.lease, self._delay_s(reserved))
+                await self._access.release(run.lease, self._delay_s(reserved, run))
         except Exception as exc:
             told = None if isinstance(exc, HearthError) else exc
             _log.error("error running async call", call_id=call.id, error=str(exc), exc_info=told)
         finally:
             del self._runs[call.id]
-            self._changed.set()
+            self._left(run)
             if self._stopping and not self._runs:
                 self._loops[1].cancel()
+
+    def _left(self, run: _Run) -> None:
+        """It waits no more."""
+        if run.waiting:
+            run.waiting = False
+            self._waiting -= 1
+            self._fill()
+            if self._has_few():
+                self._changed.set()
+
+    async def _settle(self, run: _Run, call: Call) -> None:
+        """Forget its message, later if the queue is away.
+
+        Else the message would come back, and take a container's turn to find that there is nothing to do.
+        """
+        lease = run.lease
+        try:
+            if not await self._access.settle(lease) and run.lease != lease:
+                await self._access.settle(run.lease)  # it came back to us meanwhile
+        except HearthError as exc:
+            _log.warning("message of an ended call not settled yet", call_id=call.id, error=str(exc))
+            self._unsettled.append(run.lease)
+
+    async def _settle_again(self) -> None:
+        leases, self._unsettled = self._unsettled, []
+        settling = [self._access.settle(lease) for lease in leases]
+        settled = await asyncio.gather(*settling, return_exceptions=True)
+        self._unsettled += [lease for lease, how in zip(leases, settled, strict=True) if isinstance(how, Exception)]
 
     async def _ended(self, reserved: Reserved, run: _Run) -> bool:
         """Run it; whether it is over and recorded, here or by somebody else."""
         call = reserved.call
+        if self._stopping:
+            return False
         try:
             try:
                 active = self._active(reserved)
@@ -273,8 +328,8 @@ class Consumer:
             await self._access.start(running)
         except HearthError as exc:
             raise NotStarted(str(exc)) from exc
-        run.waiting = False
-        self._changed.set()
+        self._left(run)
+        self._pace.started()
 
     async def _failed(self, call: Call, run: _Run, why: Exception) -> bool:
         """Record that it can never run, unless it has run: the message may have come back after its end."""
@@ -284,6 +339,9 @@ class Consumer:
     async def _settle_accounts(self, call: Call, run: _Run, found: AlreadyStarted) -> bool:
         """Somebody started this call, and the message came back: if the lease is ours, nobody runs it any more."""
         if found.status == RUNNING:
+            if self._clock.monotonic() < self._quiet_until:
+                run.not_before = self._quiet_until
+                return False
             if await self._access.renew([run.lease]) != [True]:
                 return False
             call.status, call.error = ERROR, str(Interrupted())
@@ -292,6 +350,10 @@ class Consumer:
         _log.warning("accepted call had been started before", call_id=call.id, status=found.status)
         return True
 
-    def _delay_s(self, reserved: Reserved) -> float:
+    def _delay_s(self, reserved: Reserved, run: _Run) -> float:
         """A call that found no room waits longer each time; one that shutdown gives back does not."""
-        return 0.0 if self._stopping else min(_MAX_DELAY_S, 2.0 ** min(reserved.deliveries - 1, 10))
+        if self._stopping:
+            return 0.0
+        if run.not_before:
+            return max(0.0, run.not_before - self._clock.monotonic())
+        return min(_MAX_DELAY_S, 2.0 ** min(reserved.deliveries - 1, 10))

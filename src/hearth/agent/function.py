@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 
 from hearth.models.app import App
 from hearth.models.call import Call
@@ -57,6 +57,15 @@ class Function:
             config=call.config,
         )
         return cls(App(name=call.app_name), route, limits)
+
+    @staticmethod
+    def shape_of(call: Call) -> Hashable:
+        """Equal for calls whose :meth:`of_call` is the same."""
+        return (
+            *(call.app_name, call.path, call.image, call.type, call.format),
+            *(call.timeout, call.idle_timeout, call.memory, call.cpu_milli),
+            frozenset(call.config.items()),
+        )
 
     def record(self, call_id: str, created_at: dt.datetime, *, method: str, url: str, headers: HeaderMap) -> Call:
         """The record of a new call."""

@@ -123,7 +123,8 @@ async def full_node(settings: Settings, port: int, options: Options) -> AsyncIte
             limits=options.limits,
         )
         invoke = InvokeFront(agent, definitions, stores.access, clock, next_id)
-        consumer = await stack.enter_async_context(Consumer(agent, stores.access, clock))
+        own = Consumer(agent, stores.access, clock, quiet_s=settings.runner_quiet_s)
+        consumer = await stack.enter_async_context(own)
         front = _front(settings, options, server, invoke, invoke.call, api)
         node = Node(front, FULL, readiness, driver.name, agent, consumer, dispatcher)
         stack.callback(node.drain)

@@ -6,7 +6,9 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import Final
 
+from hearth.models.call import Call
 from hearth.models.message import InvalidMessage, decode_call, identify_call
+from hearth.models.route import ASYNC
 from hearth.queues.base import Reserved
 from hearth.telemetry.logs import get_logger
 
@@ -33,7 +35,7 @@ def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list
     worthless: list[str] = []
     for lease, deliveries, data in rows:
         try:
-            reserved.append(Reserved(decode_call(data), lease, deliveries, until))
+            reserved.append(Reserved(_accepted(data), lease, deliveries, until))
         except InvalidMessage as exc:
             if (call := identify_call(data)) is not None:
                 reserved.append(Reserved(call, lease, deliveries, until, fault=str(exc)))
@@ -41,3 +43,10 @@ def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list
             _log.error("message dropped", error=str(exc), message=data[:_SHOWN_BYTES].decode("utf-8", "replace"))
             worthless.append(lease)
     return reserved, worthless
+
+
+def _accepted(data: bytes) -> Call:
+    """The call. Whatever its message says of the type: what was in a queue is async, for it may be delivered twice."""
+    call = decode_call(data)
+    call.type = ASYNC
+    return call

@@ -1,6 +1,7 @@
 """The embedded queue: one SQLite file (``bolt://``), or memory (``memory://``).
 
-The file is written by one thread of its own and synced at every commit: what was answered survives a loss of power.
+The file is written by one thread of its own and synced whenever a call is accepted or settled: what was answered
+survives a loss of power. A reservation need not: who held it is gone as well. Memory needs no thread.
 Leases are measured by the monotonic clock while this process lives, so that a step of the wall clock ends none of
 them; the wall time that is stored with them counts after a restart only.
 """
@@ -26,6 +27,11 @@ from hearth.queues.messages import Row, decode_rows, oldest
 
 T = TypeVar("T")
 
+_MEMORY: Final = ":memory:"
+#: Each commit waits for the disk, and now and then moves what was written to its place.
+_SYNCED: Final = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000"
+#: No commit waits for the disk; the next one that does makes up for it.
+_UNSYNCED: Final = "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0"
 _MAGIC: Final = b"SQLite format 3\0"
 #: Seconds to wait for another process that holds the file.
 _LOCK_WAIT_S: Final = 1.0
@@ -62,7 +68,7 @@ async def open_bolt(url: str, clock: Clock, *, visibility_s: float = VISIBILITY_
 
 async def open_memory(url: str, clock: Clock, *, visibility_s: float = VISIBILITY_TIMEOUT_S) -> Queue:
     """A queue that ends with the process."""
-    return await SqliteQueue.open(":memory:", clock, visibility_s=visibility_s)
+    return await SqliteQueue.open(_MEMORY, clock, visibility_s=visibility_s)
 
 
 class SqliteQueue(Queue):
@@ -72,7 +78,9 @@ class SqliteQueue(Queue):
         self.visibility_s = visibility_s
         self._path = path
         self._clock = clock
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "queue")
+        self._thread: concurrent.futures.Executor = (
+            _Here() if path == _MEMORY else concurrent.futures.ThreadPoolExecutor(1, "queue")
+        )
         self._db: sqlite3.Connection
         self._leases: dict[str, float] = {}
         self._kept = 0
@@ -116,7 +124,7 @@ class SqliteQueue(Queue):
         now, now_ms = self._clock.monotonic(), self._clock.now_ms()
         expired = [lease for lease, until in self._leases.items() if until <= now]
         self._ready.clear()  # before the look: what is pushed after it wakes again
-        taking = self._keep(self._submit(lambda: self._take(limit, expired, now_ms)))
+        taking = self._keep(self._submit(lambda: self._take_unsynced(limit, expired, now_ms)))
         try:
             rows, next_ms = await asyncio.shield(taking)
         except BaseException as exc:
@@ -225,13 +233,13 @@ class SqliteQueue(Queue):
 
     def _open(self, now_ms: int) -> list[tuple[str, float]]:
         """Open the file; the leases of an earlier run, with the seconds that are left of each."""
-        if self._path != ":memory:":
+        if self._path != _MEMORY:
             _check_file(Path(self._path))
         try:
             self._db = sqlite3.connect(self._path, timeout=_LOCK_WAIT_S, check_same_thread=False)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_SYNCED)
             self._db.executescript(_SCHEMA)
             rows = self._db.execute("SELECT lease, visible_ms FROM messages WHERE lease IS NOT NULL").fetchall()
             self._kept = self._db.execute("SELECT count(*) FROM messages").fetchone()[0]
@@ -245,6 +253,14 @@ class SqliteQueue(Queue):
     def _insert(self, rows: list[tuple[int, bool, int, bytes]]) -> None:
         with self._db:
             self._db.executemany("INSERT INTO messages (priority, ready, visible_ms, call) VALUES (?, ?, ?, ?)", rows)
+
+    def _take_unsynced(self, limit: int, expired: list[str], now_ms: int) -> tuple[list[Row], int | None]:
+        """Reserve without waiting for the disk: a call is about to start."""
+        self._db.executescript(_UNSYNCED)
+        try:
+            return self._take(limit, expired, now_ms)
+        finally:
+            self._db.executescript(_SYNCED)
 
     def _take(self, limit: int, expired: list[str], now_ms: int) -> tuple[list[Row], int | None]:
         """Reserve; and when the next of the hidden messages is due, as wall time."""
@@ -299,6 +315,19 @@ class SqliteQueue(Queue):
                 (ready, visible_ms, lease),
             )
             return changed.rowcount > 0
+
+
+class _Here(concurrent.futures.Executor):
+    """Works at once, in the thread that asks: in memory that takes less than a hand-over to another one."""
+
+    def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """Done when this returns."""
+        done: concurrent.futures.Future[T] = concurrent.futures.Future()
+        try:
+            done.set_result(work(*args, **kwargs))
+        except Exception as exc:
+            done.set_exception(exc)
+        return done
 
 
 def _marks(values: Sequence[object]) -> str:
