@@ -31,6 +31,7 @@ def bundle(folder: Path) -> Path:
 @pytest.mark.parametrize("walls", [_SANDBOX, []], ids=["sandboxed", "as docker makes it"])
 def test_a_node_serves_processes_and_stops_when_told(image: str, tmp_path: Path, walls: list[str]) -> None:
     options = [f"--security-opt={option}" for option in walls]
+    options.append("--health-interval=1s")  # of the image's own check
     bundles = bundle(tmp_path)
     with running(image, *options, "-e", "FN_DRIVER=process", "-v", f"{bundles}:/app/data/bundles:ro") as node:
         url = serving(node)

@@ -94,3 +94,20 @@ def test_services_policies_and_budgets_mean_pods_that_exist() -> None:
     served = [path for rule in named("Ingress")["hearth"]["spec"]["rules"] for path in rule["http"]["paths"]]
     assert {path["backend"]["service"]["name"] for path in served} <= set(named("Service"))
     assert not [path for path in served if "/v1/runner".startswith(path["path"])]
+
+
+def test_what_a_runner_keeps_outlives_its_pod() -> None:
+    (data,) = [volume for volume in PODS["hearth-runner"]["spec"]["volumes"] if volume["name"] == "data"]
+    assert data["hostPath"]["type"] == "Directory", "one that Kubernetes makes would belong to root"
+
+
+def test_the_monitor_finds_every_service() -> None:
+    """There is no schema of it here: only what it says of the services is looked at."""
+    monitor = yaml.safe_load((FOLDER / "optional" / "servicemonitor.yaml").read_text())
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["path"] == "/metrics"
+    for service in named("Service").values():
+        assert wanted <= service["metadata"]["labels"].items()
+        assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert monitor["metadata"]["namespace"] in named("Namespace")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
+import schemathesis
 from schemathesis import checks
 from tests.support.contract import SCHEMA
 from tests.support.served_api import APP, CALL, ROUTE, ServedApi, served_api
@@ -21,6 +23,8 @@ _CHECKS = [
     checks.content_type_conformance,
     checks.response_schema_conformance,
 ]
+#: Of answers that follow on others.
+_IN_ORDER = [checks.use_after_free, checks.ensure_resource_availability]
 _NAMES = {"app": APP, "route": ROUTE, "call": CALL}
 _APP = {"app": {"name": "new", "config": {"A": "b"}}}
 _ROUTE = {"route": {"path": "/new", "image": "x", "cpus": "0.5", "headers": {"A": ["b"]}, "timeout": 3}}
@@ -86,3 +90,42 @@ def test_a_good_request_is_answered_as_described(api: ServedApi, method: str, pa
     response = case.call(base_url=api.url + "/v1")
     assert response.status_code == 200, response.text
     case.validate_response(response, checks=_CHECKS)
+
+
+_ONE_APP, _ONE_ROUTE = "/apps/{app}", "/apps/{app}/routes/{route}"
+#: What a good answer to a POST names, and the requests that may follow about it.
+_LINKS = {
+    "/apps": (
+        {"app": "$response.body#/app/name"},
+        [("get", _ONE_APP), ("patch", _ONE_APP), ("delete", _ONE_APP), ("post", "/apps/{app}/routes")],
+    ),
+    "/apps/{app}/routes": (
+        {"app": "$request.path.app", "route": "$response.body#/route/path"},
+        [("get", _ONE_ROUTE), ("patch", _ONE_ROUTE), ("delete", _ONE_ROUTE)],
+    ),
+}
+
+
+def test_what_was_made_is_there_until_it_is_removed(api: ServedApi) -> None:
+    """Sequences of requests: each may be about what an earlier one has made or removed."""
+    linked = copy.deepcopy(DESCRIPTION)
+    for path, (parameters, followers) in _LINKS.items():
+        linked["paths"][path]["post"]["responses"]["200"]["links"] = {
+            f"{method} {other}": {"operationRef": reference(method, other), "parameters": parameters}
+            for method, other in followers
+        }
+    machine = schemathesis.openapi.from_dict(linked).as_state_machine()
+
+    class Sequence(machine):  # type: ignore[misc, valid-type]
+        def get_call_kwargs(self, case):  # type: ignore[no-untyped-def]
+            return {"base_url": api.url + "/v1", "allow_redirects": False}
+
+        def validate_response(self, response, case, **_):  # type: ignore[no-untyped-def]
+            if response.status_code not in (301, 307):
+                case.validate_response(response, checks=[*_CHECKS, *_IN_ORDER], recorder=self.recorder)
+
+    Sequence.run(settings=hypothesis.settings(_SETTINGS, max_examples=10, stateful_step_count=8))
+
+
+def reference(method: str, path: str) -> str:
+    return f"#/paths/{path.replace('~', '~0').replace('/', '~1')}/{method}"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _PREFIX = Path(sys.base_prefix)
@@ -48,6 +51,14 @@ def broken_image(entrypoint: str, mode: int) -> str:
 def exists(name: str) -> bool:
     """Whether the Engine has it."""
     return subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode == 0
+
+
+@contextlib.contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Of two test processes that need one image the second waits until the first has made it."""
+    with Path(tempfile.gettempdir(), f"hearth-test-{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def import_image(name: str, entrypoint: list[str], members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""One image with this machine's Python, a shell and the servers that a fleet needs: no registry is needed."""
+"""Images of this machine's own programs, as no registry is needed: one for nodes, one of the servers of a fleet."""
 
 from __future__ import annotations
 
@@ -8,53 +8,74 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.docker_images import exists, lock
+
 PREFIX = Path(sys.base_prefix)
-_PROGRAMS = (
-    *("sh", "env", "true", "cat", "chown", "chmod", "cp", "id", "ls", "mkdir", "rm", "sleep", "bwrap", "locale"),
-    *("haproxy", "redis-server", "redis-cli"),
-)
+_SHELL = ("sh", "env", "true", "cat", "chown", "chmod", "cp", "id", "ls", "mkdir", "rm", "sleep", "locale")
+_SERVERS = ("haproxy", "redis-server", "redis-cli", "prometheus")
+_RCLONE = Path(sys.executable).with_name("rclone")
 _POSTGRES = max(Path("/usr/lib/postgresql").glob("*"), default=Path("/usr/lib/postgresql/none"))
-_FOLDERS = (_POSTGRES, Path("/usr/share/postgresql"), Path("/usr/share/zoneinfo"), PREFIX)
 _ACCOUNTS = "root:x:0:0::/root:/bin/sh\npostgres:x:999:999::/tmp:/bin/sh\nhaproxy:x:998:998::/tmp:/bin/sh\n"
 #: What packages' own libraries may ask for.
 _RUNTIME = ("libc", "libdl", "libgcc_s", "libm", "libpthread", "libresolv", "librt", "libstdc++", "libutil", "libz")
 _SKIPPED = {"__pycache__", "test", "tests", "idlelib", "tkinter", "lib2to3", "turtledemo", "site-packages", "locale"}
+#: PostgreSQL's compiler of queries, whose library is larger than all the rest.
+_COMPILER = ("bitcode", "llvmjit.so", "llvmjit_types.bc")
 #: Of what is installed in the interpreter, only that which builds a virtual environment.
 _KEPT_PACKAGES = ("pip", "setuptools")
 
 
 def machine_image() -> str:
-    """The image's name; made once per machine and version of this file."""
-    postgres = str(_POSTGRES)
-    digest = hashlib.sha256(Path(__file__).read_bytes() + f"{PREFIX}{postgres}".encode()).hexdigest()[:12]
-    name = f"hearth-test/machine:{digest}"
-    if subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode == 0:
-        return name
-    path = f"{PREFIX}/bin:{postgres}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    """With this machine's Python, a shell and bubblewrap; its name. Made once per machine and version of this file."""
+    return _image("machine", (*_SHELL, "bwrap"), (PREFIX,), f"{PREFIX}/bin")
+
+
+def servers_image() -> str:
+    """With PostgreSQL, Redis, HAProxy, Prometheus and an S3 store (rclone); its name. Made once, too."""
+    folders = (_POSTGRES, Path("/usr/share/postgresql"), Path("/usr/share/zoneinfo"))
+    return _image("servers", (*_SHELL, *_SERVERS, str(_RCLONE)), folders, f"{_POSTGRES}/bin")
+
+
+def _image(kind: str, programs: Sequence[str], folders: Sequence[Path], search: str) -> str:
+    digest = hashlib.sha256(Path(__file__).read_bytes() + f"{folders}{search}".encode()).hexdigest()[:12]
+    name = f"hearth-test/{kind}:{digest}"
+    with lock(kind):
+        if not exists(name):
+            _import(name, search, programs, folders)
+    return name
+
+
+def _import(name: str, search: str, programs: Sequence[str], folders: Sequence[Path]) -> None:
+    path = f"{search}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     command = ["docker", "import", "--change", f"ENV PATH={path}", "--change", "ENV LANG=C.UTF-8", "-", name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         with tarfile.open(fileobj=process.stdin, mode="w|") as archive:
-            _fill(archive)
+            _fill(archive, programs, folders)
     assert process.returncode == 0
-    return name
 
 
-def _fill(archive: tarfile.TarFile) -> None:
+def _fill(archive: tarfile.TarFile, programs: Sequence[str], folders: Sequence[Path]) -> None:
     for folder, mode in (("tmp", 0o1777), ("etc", 0o755), ("root", 0o755), ("run", 0o755), ("var/run", 0o755)):
         info = tarfile.TarInfo(folder)
         info.type, info.mode = tarfile.DIRTYPE, mode
         archive.addfile(info)
+    data = tarfile.TarInfo("var/lib/postgresql/data")  # a new volume takes its owner over
+    data.type, data.mode, data.uid, data.gid = tarfile.DIRTYPE, 0o700, 999, 999
+    archive.addfile(data)
     _text(archive, "etc/passwd", _ACCOUNTS)
     _text(archive, "etc/group", _ACCOUNTS)
-    files = {Path(found): Path(found) for program in _PROGRAMS if (found := shutil.which(program))}
-    files |= {path: path for folder in _FOLDERS for path in folder.rglob("*") if _wanted(path)}
+    found = [Path(path) for program in programs if (path := shutil.which(program))]
+    files = {Path("/usr/local/bin", path.name) if path == _RCLONE else path: path for path in found}
+    files |= {path: path for folder in folders for path in folder.rglob("*") if _wanted(path)}
     for library in _libraries([path for path in files.values() if path.is_file()]):
         files[library] = library
-    for name in [f"bin/python{sys.version_info.major}", "bin/python"]:
-        files[PREFIX / name] = PREFIX / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    if PREFIX in folders:
+        for name in [f"bin/python{sys.version_info.major}", "bin/python"]:
+            files[PREFIX / name] = PREFIX / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     for inside, path in sorted(files.items()):
         archive.add(path.resolve() if path.is_symlink() else path, str(inside)[1:], recursive=False)
     link = tarfile.TarInfo("bin")
@@ -69,7 +90,7 @@ def _wanted(path: Path) -> bool:
             return len(parts) > 3 and parts[3].startswith(_KEPT_PACKAGES) and path.suffix != ".pyc"
         if parts[0] in ("share", "include") or _SKIPPED & set(parts) or path.suffix in (".a", ".pyc"):
             return False
-    return path.is_file()
+    return path.is_file() and not set(path.parts) & set(_COMPILER)
 
 
 def _libraries(paths: list[Path]) -> set[Path]:

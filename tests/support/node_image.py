@@ -8,38 +8,58 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.docker_images import lock
 from tests.support.machine_image import machine_image
 
 ROOT = Path(__file__).parent.parent.parent
 _SHIPPED = ("pyproject.toml", "README.md", "LICENSE", ".dockerignore", "src", "deploy")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "wheels")
+_LABEL = "hearth-test.source"
 
 
 def node_image(folder: Path) -> str:
-    """The image's name. ``folder`` is for the build; the Engine keeps layers that did not change."""
+    """The image's name; built only if this tree has changed since. ``folder`` is for the build."""
     for name in _SHIPPED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "wheels"))
+            shutil.copytree(ROOT / name, folder / name, ignore=_LEFT_OUT)
         else:
             shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(_wheels(), folder / "deploy" / "wheels", copy_function=shutil.copy2)
-    name = f"hearth-test/node:{hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]}"
-    command = ["docker", "build", "--quiet", "-f", folder / "deploy" / "Dockerfile", "-t", name]
-    for argument in (f"BASE={machine_image()}", "PIP_NO_INDEX=1", "PACKAGES="):
-        command += ["--build-arg", argument]
-    built = subprocess.run([*command, folder], capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    name, base = f"hearth-test/node:{hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]}", machine_image()
+    digest = _digest(folder, base)
+    with lock("node"):
+        look = ["docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{_LABEL}"}}}}', name]
+        if subprocess.run(look, capture_output=True, text=True).stdout.strip() != digest:
+            _build(folder, name, base, digest)
     return name
+
+
+def _build(folder: Path, name: str, base: str, digest: str) -> None:
+    shutil.copytree(_wheels(), folder / "deploy" / "wheels", copy_function=shutil.copy2)
+    command = ["docker", "build", "--quiet", "-f", folder / "deploy" / "Dockerfile", "-t", name]
+    for argument in (f"BASE={base}", "PIP_NO_INDEX=1", "PACKAGES="):
+        command += ["--build-arg", argument]
+    built = subprocess.run([*command, "--label", f"{_LABEL}={digest}", folder], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+
+
+def _digest(folder: Path, base: str) -> str:
+    found = hashlib.sha256(base.encode())
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found.update(f"{path.relative_to(folder)} {path.stat().st_mode:o} {path.stat().st_size} ".encode())
+            found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _wheels() -> Path:
     """Wheels of both locks, fetched once as this machine fetches its packages."""
     locks = [ROOT / "deploy" / "requirements.lock", ROOT / "deploy" / "build.lock"]
-    digest = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks) + sys.version.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in locks) + sys.version.encode()).hexdigest()[:12]
     wheels = ROOT / ".venv" / f"wheels-{digest}"
     if not wheels.exists():
         partial = wheels.with_suffix(".partial")
-        for lock in locks:
-            options = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--dest", partial, "-r", lock]
+        for file in locks:
+            options = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--dest", partial, "-r", file]
             fetched = subprocess.run(
                 [sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True
             )

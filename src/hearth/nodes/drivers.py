@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 
 from hearth.drivers.base import Driver, DriverUnavailable
 from hearth.drivers.process.driver import ProcessDriver
 from hearth.models.errors import StartUpError
+from hearth.nodes.identity import node_id
 from hearth.settings import Settings
 
 
@@ -14,9 +15,9 @@ async def open_driver(settings: Settings, instance: str) -> Driver:
     """Docker if it answers, or is asked for; else processes.
 
     Raises:
-        StartUpError: Docker is asked for and does not answer.
+        StartUpError: Docker is asked for and does not answer, or the data folder cannot be written to.
     """
-    node = _node_name(settings)
+    node = await asyncio.to_thread(node_id, settings.data)
     if settings.driver != "process":
         from hearth.nodes.docker import docker_driver  # its libraries take a tenth of a second, and 10 MiB
 
@@ -32,8 +33,3 @@ async def open_driver(settings: Settings, instance: str) -> Driver:
     processes = ProcessDriver(settings.bundles, node)
     await processes.open()
     return processes
-
-
-def _node_name(settings: Settings) -> str:
-    """Names the node by its data: the same after a restart, another for another node of the machine."""
-    return hashlib.blake2b(str(settings.data).encode(), digest_size=6).hexdigest()

@@ -53,6 +53,22 @@ async def test_the_servers_files_and_sockets_are_not_there(walled: ProcessBench,
     assert set(seen["seen"]) <= allowed
 
 
+async def test_a_link_in_a_bundle_leads_to_nothing_of_the_server(walled: ProcessBench, tmp_path: Path) -> None:
+    (tmp_path / "fn.db").write_text("secret")
+    stored = tmp_path / "bundles" / "probe" / "latest"
+    links = {"absolute": tmp_path / "fn.db", "up": "../../../../fn.db", "folder": tmp_path, "root": "/proc/1/root"}
+    for name, target in links.items():
+        (stored / "function" / name).symlink_to(target)
+    assert (stored / "function" / "up").read_text() == "secret", "outside of the sandbox they do lead there"
+    paths = [*links, "folder/fn.db", f"root{tmp_path}/fn.db", "func.py"]
+    seen = await told(await walled.start("look", PATHS=json.dumps(paths)))
+    # The folders above the bundle are there, made for its path, and hold nothing else.
+    assert set(seen["seen"]) <= {"func.py", "folder", "root"}
+    assert "func.py" in seen["seen"]
+    assert set(seen["written"]) <= {"folder"}, "which is in its own /tmp, where the tests run in /tmp"
+    assert not (tmp_path / "hearth-probe").exists()
+
+
 async def test_only_tmp_can_be_written_and_is_its_own(walled: ProcessBench, tmp_path: Path) -> None:
     files = tmp_path / "bundles" / "probe" / "latest" / "function"
     paths = json.dumps(["/", "/usr", "/etc", "/home", "/proc/sys/kernel", str(files), "/tmp"])

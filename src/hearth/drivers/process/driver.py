@@ -21,7 +21,7 @@ from hearth.drivers.base import (
     PhaseLimits,
     StartFailed,
 )
-from hearth.drivers.process import bundle, cgroups, launch, programs, sandbox
+from hearth.drivers.process import bundle, cgroups, keyrings, launch, programs, sandbox
 from hearth.drivers.process.container import ProcessContainer
 from hearth.telemetry.logs import get_logger
 
@@ -75,6 +75,7 @@ class ProcessDriver(Driver):
         self._limits = limits or PhaseLimits()
         self._clock = clock or SystemClock()
         self._bwrap: str | None = None
+        self._filter: int | None = None
         self._groups: cgroups.Groups | None = None
         self._inherited: list[int] = []
         self._alive: set[ProcessContainer] = set()
@@ -88,7 +89,9 @@ class ProcessDriver(Driver):
         """Find out what works here, remove what an earlier run left, warn where functions are not walled in."""
         if not hasattr(os, "pidfd_open"):
             raise DriverUnavailable(f"functions as processes need Linux 5.3 or later, not {sys.platform}")
-        self._bwrap = await asyncio.to_thread(sandbox.find) if self._want_sandbox else None
+        if self._want_sandbox:
+            self._filter = keyrings.open_filter() if self._filter is None else self._filter
+            self._bwrap = await asyncio.to_thread(sandbox.find)
         self._groups = await asyncio.to_thread(cgroups.find, self._node)
         self._inherited = await asyncio.to_thread(launch.inherited)
         self.capabilities = self._capabilities()
@@ -99,6 +102,9 @@ class ProcessDriver(Driver):
         """Give the node's control groups back."""
         for container in list(self._alive):
             await container.give_up()
+        if self._filter is not None:
+            os.close(self._filter)
+            self._filter = None
         if self._groups is not None:
             await asyncio.to_thread(self._groups.close)
 
@@ -180,13 +186,15 @@ class ProcessDriver(Driver):
         bwrap, files = self._bwrap, plan.found.files
         cmd = launch.lay_out(plan.found.manifest.cmd, len(plan.env))
         if bwrap is not None:
-            cmd = sandbox.wrap(bwrap, cmd, folder=plan.found.folder, workdir=files, roots=plan.found.manifest.roots)
+            roots, fd = plan.found.manifest.roots, None if self._filter is None else launch.FILTER
+            cmd = sandbox.wrap(bwrap, cmd, folder=plan.found.folder, workdir=files, roots=roots, filter_fd=fd)
         limits = launch.Limits(
             groups=[] if group is None else group.entries,
             open_files=_OPEN_FILES,
             address_space=0 if group is not None else (spec.memory_mib + _SPACE_MARGIN_MIB) << 20,
         )
-        return launch.enter(cmd, plan.env, limits, files if bwrap is None else None, self._inherited)
+        command = launch.enter(cmd, plan.env, limits, files if bwrap is None else None)
+        return dataclasses.replace(command, hidden=self._inherited, filter_fd=None if bwrap is None else self._filter)
 
     def _warn(self) -> None:
         if self._bwrap is None:

@@ -28,8 +28,10 @@ _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _VARIABLE: Final = "HEARTH_{}"
 #: The child gets 0 to 5.
 _LAST_GIVEN: Final = 5
+#: What the child finds the sandbox's filter at; the sandbox reads it and closes it.
+FILTER: Final = 9
 #: Above every number that the child's descriptors get, so that none is overwritten before it is copied.
-_FIRST_FREE: Final = 10
+FIRST_FREE: Final = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +51,16 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Command:
-    """What the shell runs, ready to be spawned. ``hidden``: descriptors that it must not inherit."""
+    """What the shell runs, ready to be spawned.
+
+    ``hidden``: descriptors that it must not inherit. ``filter_fd``: one that it gets as ``FILTER``, opened anew, since
+    whoever reads it reads to its end.
+    """
 
     argv: list[str]
     env: Mapping[str, str]
     hidden: Sequence[int] = ()
+    filter_fd: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,9 +81,7 @@ def lay_out(cmd: Sequence[str], variables: int) -> list[str]:
     return [_SHELL, "-c", script, "function", *cmd]
 
 
-def enter(
-    cmd: Sequence[str], env: Mapping[str, str], limits: Limits, folder: Path | None, hidden: Sequence[int]
-) -> Command:
+def enter(cmd: Sequence[str], env: Mapping[str, str], limits: Limits, folder: Path | None) -> Command:
     """The command that enters ``limits`` and then runs ``cmd``, in ``folder`` if it is given."""
     steps = [f"echo 0 >{shlex.quote(str(group))}" for group in limits.groups]
     steps += ["ulimit -c 0", f"ulimit -n {_attainable(limits.open_files)}"]
@@ -86,7 +91,7 @@ def enter(
         steps.append(f"cd {shlex.quote(str(folder))}")
     script = " && ".join([*steps, 'exec "$@"'])
     variables = {_VARIABLE.format(number): f"{name}={value}" for number, (name, value) in enumerate(env.items())}
-    return Command([_SHELL, "-c", script, "launch", *cmd], {"PATH": _PATH, **variables}, hidden)
+    return Command([_SHELL, "-c", script, "launch", *cmd], {"PATH": _PATH, **variables})
 
 
 def inherited() -> list[int]:
@@ -107,6 +112,9 @@ def spawn(command: Command) -> Spawned:
         ValueError: A NUL in the command or the environment.
     """
     opened: list[int] = []
+    filtered = []
+    if command.filter_fd is not None:
+        filtered.append((os.POSIX_SPAWN_OPEN, FILTER, f"/proc/self/fd/{command.filter_fd}", os.O_RDONLY, 0))
     try:
         theirs_in, ours_in = _pipe(opened)
         ours_out, theirs_out = _pipe(opened)
@@ -124,6 +132,7 @@ def spawn(command: Command) -> Spawned:
                 (os.POSIX_SPAWN_DUP2, theirs_out, 4),
                 (os.POSIX_SPAWN_DUP2, theirs_err, _LAST_GIVEN),
                 *[(os.POSIX_SPAWN_CLOSE, fd) for fd in command.hidden],
+                *filtered,
             ],
             setsid=True,
             setsigmask=[],
@@ -142,7 +151,7 @@ def _pipe(opened: list[int]) -> tuple[int, int]:
     ends = []
     for end in os.pipe():
         try:
-            ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE))
+            ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE))
             opened.append(ends[-1])
         finally:
             os.close(end)
