@@ -16,7 +16,7 @@ from tests.support.node import WITNESS, RunningNode, build_bundle
 from tests.support.waiting import until
 from tests.support.witness import Witness
 
-CLIENTS = 4
+CLIENTS = 8
 #: So many answers show that work goes on.
 PROGRESS = 40
 
@@ -57,9 +57,9 @@ class Load:
                 for client in clients:
                     client.result()
 
-    def goes_on(self) -> bool:
-        """Whether further calls are answered."""
-        wanted = len(self.answered) + PROGRESS
+    def goes_on(self, calls: int = PROGRESS) -> bool:
+        """Whether so many further calls are answered."""
+        wanted = len(self.answered) + calls
         return until(lambda: len(self.answered) >= wanted)
 
     def alone(self, node: RunningNode, text: str) -> httpx.Response:
