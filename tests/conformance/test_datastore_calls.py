@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import datetime as dt
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -140,6 +141,30 @@ async def test_errors_and_stats_of_any_size_and_kind_come_back(store: SqlDatasto
     await store.put_calls([(large, None), (nul, None)])
     assert await store.get_call("app", "id") == large
     assert (await store.get_call("app", "nul")).error == "a\N{REPLACEMENT CHARACTER}b?"
+
+
+async def test_many_calls_with_any_logs_come_back(store: SqlDatastore) -> None:
+    log = b"%s \\' \" ; :name -- \0 \xff\n" * 200
+    calls = [msgspec.structs.replace(CALL, id=f"{n:03}", path=f"/'%\\{n}\N{BUG}") for n in range(300)]
+    assert await store.put_calls([(call, b"%d" % n + log) for n, call in enumerate(calls)]) == [True] * 300
+    assert await store.get_calls(CallFilter(app_name="app")) == calls[::-1]
+    assert [await store.get_log("app", f"{n:03}") for n in (0, 150, 299)] == [b"%d" % n + log for n in (0, 150, 299)]
+
+
+async def test_a_batch_is_stored_as_a_whole_or_not_at_all(store: SqlDatastore) -> None:
+    nowhere: Any = None
+    with pytest.raises(errors.StoreRefused):
+        await store.put_calls([(CALL, b"log"), (msgspec.structs.replace(CALL, id="j", path=nowhere), b"log")])
+    large = [(msgspec.structs.replace(CALL, id=f"{n}"), b"x" * 100_000) for n in range(5)]
+    async with store.engine.execution_options(**WRITES).begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE logs RENAME TO away")
+    with pytest.raises(errors.StoreUnavailable):
+        await store.put_calls(large)
+    assert await store.get_calls(CallFilter(app_name="app")) == []
+    async with store.engine.execution_options(**WRITES).begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE away RENAME TO logs")
+    assert await store.put_calls(large) == [True] * 5
+    assert await store.get_log("app", "4") == b"x" * 100_000
 
 
 async def test_names_differ_by_every_byte(store: SqlDatastore) -> None:

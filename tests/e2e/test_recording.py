@@ -100,6 +100,7 @@ def test_a_log_store_that_is_away_costs_the_log_and_nothing_else(tmp_path: Path)
             assert (node.log(kept).strip(), node.log(after).strip()) == ("kept", "after")
             missing = node.http.get(f"/v1/apps/e2e/calls/{lost.headers['fn_call_id']}/log")
             assert (missing.status_code, missing.json()["error"]["message"]) == (404, "Call log not found")
+            assert 'hearth_logs_lost{fn_appname="",fn_path=""} 1\n' in node.http.get("/metrics").text
             said = (tmp_path / "server.log").read_text()
             assert "error uploading log" in said
             assert "se/cr+et" not in said

@@ -11,9 +11,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.support import servers
-from tests.support.databases import folder, url
+from tests.support.databases import folder, plain, url
 from tests.support.servers import Server
 
 from hearth.access.base import EndedCall
@@ -24,7 +25,7 @@ from hearth.datastore.base import AppFilter, CallFilter
 from hearth.datastore.sql import SqlDatastore, open_datastore
 from hearth.models.app import App
 from hearth.models.call import SUCCESS, Call
-from hearth.models.errors import StartUpError, StoreUnavailable
+from hearth.models.errors import StartUpError, StoreRefused, StoreUnavailable
 from hearth.queues.base import Queue
 from hearth.queues.open import open_queue
 
@@ -82,13 +83,32 @@ async def test_a_store_serves_again_after_the_server_has_restarted(server: tuple
     dialect, running = server
     store = await open_datastore(url(dialect, running))
     await asyncio.gather(*[store.get_apps(AppFilter()) for _ in range(8)])  # several connections in the pool
+    await asyncio.gather(*[store.put_calls([(ended(n).call, b"log")]) for n in range(4)])
     running.stop()
     with pytest.raises(StoreUnavailable):
         await store.get_apps(AppFilter())
     running.start()
-    await store.insert_app(App(name="after"))
-    assert [app.name for app in await store.get_apps(AppFilter())] == ["after"]
-    await store.remove_app("after")
+    assert await store.put_calls([(ended(1).call, b"log")]) == [True]  # over connections that died with it
+    await store.insert_app(App(name="app"))
+    assert [app.name for app in await store.get_apps(AppFilter())] == ["app"]
+    assert await stored(store) == ["0000", "0001", "0002", "0003"]
+    await store.remove_app("app")
+    await store.close()
+
+
+@pytest.mark.parametrize("server", ["mysql"], indirect=True)
+async def test_a_servers_lax_mode_neither_cuts_nor_reads_otherwise(server: tuple[str, Server]) -> None:
+    dialect, running = server
+    async with plain(url(dialect, running)) as engine, engine.begin() as connection:
+        await connection.exec_driver_sql("SET GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES'")
+    store = await open_datastore(url(dialect, running))
+    log = b"\\'), ('x', 'app', '"
+    await store.put_calls([(ended(1).call, log)])
+    with pytest.raises(StoreRefused):
+        await store.put_calls([(msgspec.structs.replace(ended(2).call, path="/" + "x" * 256), None)])
+    assert (await stored(store), await store.get_log("app", "0001")) == (["0001"], log)
+    await store.insert_app(App(name="app"))
+    await store.remove_app("app")
     await store.close()
 
 

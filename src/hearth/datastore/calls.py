@@ -21,9 +21,10 @@ from hearth.models.errors import (
 from hearth.models.route import ASYNC
 from hearth.models.times import format_time
 from hearth.sql import strays, upsert
-from hearth.sql.batches import Stored, Swap, Writes, batches
+from hearth.sql.batches import batches
 from hearth.sql.tables import calls, logs, stray_calls
 from hearth.sql.transactions import Transactions, repeated
+from hearth.sql.writes import Stored, Swap, Writes
 
 _NOT_STARTED: Final = frozenset({QUEUED})
 _NOT_ENDED: Final = frozenset({QUEUED, RUNNING})

@@ -112,6 +112,8 @@ def _mysql(rest: str) -> Address:
     if not slash:
         raise ValueError("it names no database; use mysql://user:pass@tcp(host:3306)/db")
     arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "charset": "utf8mb4"}
+    # whatever the server's own mode: nothing is cut, and a backslash is what the driver takes it for
+    arguments["sql_mode"] = "'TRADITIONAL'"
     if socket := re.fullmatch(r"unix\((.+)\)", place):
         arguments["unix_socket"] = socket[1]
     else:

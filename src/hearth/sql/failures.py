@@ -24,11 +24,14 @@ class Conflict(StoreUnavailable):
 def failures() -> tuple[type[Exception], ...]:
     """What a database may raise: for an ``except``, which asks only when something was raised.
 
-    asyncpg and the network raise some of theirs past SQLAlchemy, while a connection is made.
+    The drivers and the network raise some of theirs past SQLAlchemy: while a connection is made, and to who uses it.
     """
-    if (asyncpg := sys.modules.get("asyncpg")) is None:  # not loaded, so nothing of it was raised
-        return sa.exc.SQLAlchemyError, OSError
-    return sa.exc.SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError
+    found: list[type[Exception]] = [sa.exc.SQLAlchemyError, OSError]
+    if (asyncpg := sys.modules.get("asyncpg")) is not None:  # else nothing of it was raised
+        found += [asyncpg.PostgresError, asyncpg.InterfaceError]
+    if (asyncmy := sys.modules.get("asyncmy")) is not None:
+        found.append(asyncmy.errors.Error)
+    return tuple(found)
 
 
 @contextlib.contextmanager
@@ -44,6 +47,8 @@ def translated() -> Iterator[None]:
 def _is_refused(exc: BaseException) -> bool:
     # asyncpg's own errors of data come as plain ones; their SQLSTATE is of class 22
     state, refused = code(exc), isinstance(exc, sa.exc.DataError | sa.exc.IntegrityError)
+    if (asyncmy := sys.modules.get("asyncmy")) is not None:
+        refused = refused or isinstance(exc, asyncmy.errors.DataError | asyncmy.errors.IntegrityError)
     return refused or (isinstance(state, str) and state.startswith(("22", "23")))
 
 

@@ -47,6 +47,13 @@ class Transactions:
                 yield connection
 
     @contextlib.asynccontextmanager
+    async def limited(self) -> AsyncIterator[None]:
+        """The same limit and errors for what is sent past these connections."""
+        with translated():
+            async with asyncio.timeout(self._limit_s):
+                yield
+
+    @contextlib.asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A transaction: committed at the end, undone by an error."""
         with translated():

@@ -1,0 +1,143 @@
+"""Writes to SQLite.
+
+There a transaction is a few microseconds of work, between ten hand-overs from thread to thread and back if each
+statement is sent on its own. So a batch is one piece of work for one thread that has a connection of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from hearth.models.errors import StoreRefused, StoreUnavailable
+from hearth.sql import upsert
+from hearth.sql.address import BUSY_TIMEOUT_S
+from hearth.sql.tables import calls
+from hearth.sql.writes import Rows, Stored, Swap, Writes, fresh
+
+T = TypeVar("T")
+
+_DIALECT: Final = sqlite.dialect(paramstyle="qmark")
+#: Rows that one statement writes: few different statements, and few of them for any number of rows.
+_SIZES: Final = (64, 16, 4, 1)
+
+
+class InThread:
+    """SQLite in a thread of its own.
+
+    Args:
+        database: The file's name, or its ``file:`` URI.
+    """
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._connection: sqlite3.Connection | None = None
+        self._thread = ThreadPoolExecutor(1, "hearth-sqlite-writer")
+        self._texts: dict[tuple[sa.Insert, int], tuple[str, list[str]]] = {}
+        self._swaps: dict[frozenset[str], sa.Insert] = {}
+
+    async def write(self, writes: Writes) -> None:
+        """Write in one transaction."""
+        await self._in_thread(lambda db: self._write(db, writes))
+
+    async def swap(self, swap: Swap, writes: Writes = ()) -> dict[str, Stored]:
+        """Swap and write in one transaction."""
+        return await self._in_thread(lambda db: self._swap(db, swap, writes))
+
+    async def _in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Work in one transaction."""
+        # no limit of its own: a lock is waited for BUSY_TIMEOUT_S, and nobody can call back a thread from a disk
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
+        except sqlite3.DatabaseError as exc:
+            kind = StoreRefused if isinstance(exc, sqlite3.IntegrityError | sqlite3.DataError) else StoreUnavailable
+            raise kind(f"database: {exc}") from exc
+
+    async def close(self) -> None:
+        """Wait for what is being written, then close the file."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        self._thread.shutdown()
+
+    def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._connection is None:
+            self._connection = self._connect()
+        db = self._connection
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(db)
+            db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # a disk that is full has undone it already
+                db.execute("ROLLBACK")
+            raise
+        return result
+
+    def _write(self, db: sqlite3.Connection, writes: Writes) -> None:
+        for statement, rows in writes:
+            self._insert(db, statement, rows)
+
+    def _swap(self, db: sqlite3.Connection, swap: Swap, writes: Writes) -> dict[str, Stored]:
+        statement = self._replacing(swap.over)
+        kept = {}
+        if self._insert(db, statement, swap.records) < len(swap.records):
+            db.execute("ROLLBACK")  # which of them were not replaced can only be seen one by one
+            db.execute("BEGIN IMMEDIATE")
+            for row in swap.records:
+                if not self._insert(db, statement, [row]):
+                    found = db.execute("SELECT status, completed_at FROM calls WHERE id = ?", (row["id"],)).fetchone()
+                    kept[row["id"]] = Stored(*found)
+        self._write(db, [*fresh(kept, swap.also), *writes])
+        return kept
+
+    def _replacing(self, over: frozenset[str]) -> sa.Insert:
+        known = self._swaps.get(over)
+        if known is None:
+            where = calls.c.status.in_([sa.literal_column(f"'{status}'") for status in sorted(over)])
+            known = self._swaps[over] = upsert.replacing("sqlite", calls, where=where)
+        return known
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._database,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=self._database.startswith("file:"),
+        )
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _insert(self, db: sqlite3.Connection, statement: sa.Insert, rows: Rows) -> int:
+        """Many rows with each statement: between two of them the thread lets the others run, and waits for its turn.
+
+        How many rows were made or changed.
+        """
+        start = changed = 0
+        while start < len(rows):
+            count = next(size for size in _SIZES if size <= len(rows) - start)
+            text, names = self._text(statement, count)
+            changed += db.execute(text, [row[name] for row in rows[start : start + count] for name in names]).rowcount
+            start += count
+        return changed
+
+    def _text(self, statement: sa.Insert, count: int) -> tuple[str, list[str]]:
+        known = self._texts.get((statement, count))
+        if known is None:
+            compiled: Any = statement.compile(dialect=_DIALECT)
+            names = list(compiled.positiontup)
+            one = f"({', '.join('?' * len(names))})"
+            text = str(compiled).replace(f"VALUES {one}", f"VALUES {', '.join([one] * count)}", 1)
+            known = self._texts[statement, count] = (text, names)
+        return known
