@@ -33,6 +33,7 @@ class Settings(BaseSettings):
 
     node_type: str = Field(default="full", validation_alias="FN_NODE_TYPE", description="api, runner; else full")
     port: int = Field(default=8080, ge=0, le=65535, validation_alias="FN_PORT", description="0: any free port")
+    bind: str = Field(default="0.0.0.0", validation_alias="FN_BIND", description="the address that is listened on")
     data_dir: Path = Field(default=Path("data"), validation_alias="FN_DATA_DIR", description="where all data lives")
     db_url: str | None = Field(
         default=None, repr=False, validation_alias="FN_DB_URL", description="sqlite3://, postgres:// or mysql://"
@@ -265,6 +266,11 @@ def _credentials(text: str) -> set[str]:
 
 class _DockerConfig(msgspec.Struct):
     auths: dict[str, dict[str, Any]] = {}
+
+
+def environment(**changed: str) -> dict[str, str]:
+    """The variables of this process, some of them changed: for a process of its own making."""
+    return {**os.environ, **changed}
 
 
 def unknown_variables() -> dict[str, str]:

@@ -92,7 +92,7 @@ def running_node(
     log = (data / "server.log").open("w")
     process = spawn(command, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
-        node = RunningNode(process, _url(process).replace("127.0.0.1", address), data, driver, image)
+        node = RunningNode(process, url_of(process).replace("127.0.0.1", address), data, driver, image)
         with node.http:
             yield node
     finally:
@@ -104,7 +104,7 @@ def running_node(
         log.close()
 
 
-def _url(process: subprocess.Popen[str]) -> str:
+def url_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     url = ""
     for line in process.stdout:

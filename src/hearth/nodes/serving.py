@@ -47,7 +47,7 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None], optio
     Raises:
         StartUpError: It cannot start.
     """
-    listener = _listen(settings.port)
+    listener = _listen(settings.bind, settings.port)
     port = listener.getsockname()[1]
     init = span("server_init")
     async with _traced(settings, port, init), open_node(settings, port, options) as node:
@@ -141,10 +141,12 @@ async def _traced(settings: Settings, port: int, init: span) -> AsyncIterator[No
         await asyncio.to_thread(left.close)
 
 
-def _listen(port: int) -> socket.socket:
+def _listen(address: str, port: int) -> socket.socket:
     try:
-        listener = socket.create_server(("0.0.0.0", port), backlog=2048, reuse_port=False)
+        listener = socket.create_server((address, port), backlog=2048, reuse_port=False)
     except OSError as exc:
+        if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
+            raise StartUpError(f"FN_BIND={address}: {exc.strerror}; name an address of this machine") from exc
         reason = os.strerror(exc.errno or 0)
         if exc.errno == errno.EADDRINUSE:
             reason = f"{reason} by {holder_of(port)}"

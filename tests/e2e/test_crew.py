@@ -1,0 +1,68 @@
+"""Several runners on one machine, started and stopped as one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import httpx
+from tests.support.node import HEARTH, RunningNode, build_multi, url_of
+from tests.support.waiting import until
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _children(pid: int) -> dict[int, str]:
+    found = subprocess.run(["pgrep", "-a", "-P", str(pid)], capture_output=True, text=True).stdout
+    return {int(line.split()[0]): line for line in found.splitlines()}
+
+
+def test_a_crew_serves_outlives_a_runner_and_leaves_nothing(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    environment = {
+        **os.environ,
+        "FN_DRIVER": "process",
+        "FN_DATA_DIR": str(tmp_path),
+        "FN_PORT": str(_free_port()),
+        "FN_MAX_TOTAL_MEMORY": str(8 << 30),
+    }
+    process = subprocess.Popen(
+        [HEARTH, "start", "--nodes", "2"], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        node = RunningNode(process, url_of(process), tmp_path, "process", image)
+        with node.http:
+            path, later = node.route("now", "http"), node.route("later", "http", type="async")
+            assert node.call(path, echo="x").text == "x"
+            assert node.ended(node.call(later, echo="y"))["status"] == "success"
+            assert node.http.get("/v1/runner/async").status_code == 404
+
+            members = _children(process.pid)
+            assert len(members) == 4  # the API node, two runners, the balancer
+            runner = next(
+                pid for pid in members if "FN_NODE_TYPE=runner" in Path(f"/proc/{pid}/environ").read_text().split("\0")
+            )
+            os.kill(runner, signal.SIGKILL)
+            until(lambda: _answers(node, path))
+            until(lambda: len(_children(process.pid)) == 4 and runner not in _children(process.pid))
+            assert [node.call(path, echo=str(n)).text for n in range(10)] == [str(n) for n in range(10)]
+
+        members = _children(process.pid)
+        assert node.stop() == 0
+        assert [pid for pid in members if Path(f"/proc/{pid}").exists()] == []
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _answers(node: RunningNode, path: str) -> bool:
+    try:
+        return node.call(path, echo="x").status_code == 200
+    except httpx.HTTPError:
+        return False
