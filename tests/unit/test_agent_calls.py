@@ -23,8 +23,10 @@ from hearth.models.errors import (
     ImagePullFailed,
     InternalError,
     OutOfMemory,
+    RoutesInvalidTimeout,
     ServerBusy,
 )
+from hearth.models.route import RouteLimits
 
 Scenario = Callable[[Bench], Coroutine[Any, Any, None]]
 
@@ -325,6 +327,15 @@ def test_a_container_that_dies_busy_fails_its_own_call_only(ended: Exit, error: 
         assert on.statuses() == ["error", "success"]
 
     play(scenario)
+
+
+def test_a_node_may_be_given_other_limits_so_that_a_call_can_be_held_for_longer() -> None:
+    async def scenario(on: Bench) -> None:
+        assert await on.ask(on.function(timeout=400), echo="held", sleep=390) == "held"
+        with pytest.raises(RoutesInvalidTimeout):
+            on.function(timeout=401)
+
+    play(scenario, limits=RouteLimits(sync_timeout_s=400))
 
 
 async def stillborn(stdin: Pipe, stdout: Pipe, stderr: Pipe) -> int:
