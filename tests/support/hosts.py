@@ -43,6 +43,11 @@ class Host:
             if wanted:
                 _run(*self.command("iptables", "-w", "-A", chain, side, other.address, *some, "-j", "DROP"))
 
+    def connected(self, other: Host) -> bool:
+        """Whether a connection to another host is held to be alive here."""
+        asked = self.command("ss", "-Htn", "state", "established", "dst", other.address)
+        return bool(subprocess.run(asked, check=True, capture_output=True).stdout)
+
     def heal(self) -> None:
         """All packets arrive again."""
         _run(*self.command("iptables", "-w", "-F"))
@@ -115,7 +120,7 @@ def networked() -> Iterator[Network]:
 
 def _made() -> Network | str:
     """A network, or why there is none."""
-    if missing := [tool for tool in ("ip", "nsenter", "iptables") if shutil.which(tool) is None]:
+    if missing := [tool for tool in ("ip", "ss", "nsenter", "iptables") if shutil.which(tool) is None]:
         return f"no {missing[0]}; tools/engines.sh installs it"
     if os.geteuid():
         return "network namespaces need root"
