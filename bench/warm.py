@@ -64,7 +64,7 @@ def _targets(stack: contextlib.ExitStack, drivers: Sequence[str], reference: str
 def _measure(figures: Figures, target: Target, count: int, seconds: float) -> None:
     before = _starts(target)
     done = load(target.url, target.pid, connections=count, seconds=seconds)
-    if done.errors:
+    if done.errors or not done.requests:
         raise SystemExit(f"bench: {target.name}: {done.errors} of {done.requests} requests failed")
     figures.add("warm", target.name, "requests/s", done.rate, at=count, against="proxy")
     figures.add("warm", target.name, "ms p50", done.p50_ms, at=count)

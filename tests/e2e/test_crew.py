@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -25,17 +27,7 @@ def _children(pid: int) -> dict[int, str]:
 
 def test_a_crew_serves_outlives_a_runner_and_leaves_nothing(tmp_path: Path) -> None:
     image = build_multi(tmp_path, tmp_path / "source")
-    environment = {
-        **os.environ,
-        "FN_DRIVER": "process",
-        "FN_DATA_DIR": str(tmp_path),
-        "FN_PORT": str(_free_port()),
-        "FN_MAX_TOTAL_MEMORY": str(8 << 30),
-    }
-    process = subprocess.Popen(
-        [HEARTH, "start", "--nodes", "2"], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
+    with _crew(tmp_path) as process:
         node = RunningNode(process, url_of(process), tmp_path, "process", image)
         with node.http:
             path, later = node.route("now", "http"), node.route("later", "http", type="async")
@@ -49,13 +41,37 @@ def test_a_crew_serves_outlives_a_runner_and_leaves_nothing(tmp_path: Path) -> N
                 pid for pid in members if "FN_NODE_TYPE=runner" in Path(f"/proc/{pid}/environ").read_text().split("\0")
             )
             os.kill(runner, signal.SIGKILL)
-            until(lambda: _answers(node, path))
-            until(lambda: len(_children(process.pid)) == 4 and runner not in _children(process.pid))
+            assert until(lambda: _answers(node, path))
+            assert until(lambda: len(_children(process.pid)) == 4 and runner not in _children(process.pid))
             assert [node.call(path, echo=str(n)).text for n in range(10)] == [str(n) for n in range(10)]
 
         members = _children(process.pid)
         assert node.stop() == 0
         assert [pid for pid in members if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_crew_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    with _crew(tmp_path) as process:
+        url_of(process)
+        members = _children(process.pid)
+        process.kill()
+        assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in members))
+
+
+@contextlib.contextmanager
+def _crew(data: Path) -> Iterator[subprocess.Popen[str]]:
+    environment = {
+        **os.environ,
+        "FN_DRIVER": "process",
+        "FN_DATA_DIR": str(data),
+        "FN_PORT": str(_free_port()),
+        "FN_MAX_TOTAL_MEMORY": str(8 << 30),
+    }
+    process = subprocess.Popen(
+        [HEARTH, "start", "--nodes", "2"], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        yield process
     finally:
         process.kill()
         process.communicate()

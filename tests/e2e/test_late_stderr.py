@@ -24,7 +24,10 @@ def test_each_call_has_the_line_that_was_written_just_before_its_answer(node: Ru
 def test_a_large_log_is_whole_and_the_next_call_has_none_of_it(node: RunningNode, hot: str) -> None:
     path = node.route(f"large-stderr-{hot}", hot)
     for _ in range(5):
-        large, small = node.call(path, echo="x", stderr=512_000), node.call(path, echo="x", say="small")
+        large = node.call(path, echo="x", stderr=512_000)
+        if node.driver == "docker":  # what its Engine still holds when the next call begins is not told apart
+            assert has(node, large, "n" * 63, 512_000)
+        small = node.call(path, echo="x", say="small")
         assert has(node, large, "n" * 63, 512_000)
         assert has(node, small, "small")
 

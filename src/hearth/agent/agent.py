@@ -80,6 +80,7 @@ class Agent:
         total: Memory and CPU that containers may use together.
         next_id: Makes ids of calls and containers.
         max_starts: Containers that may be in the making at once; those that take long are not counted.
+        are_busy: Whether the processors have no time left.
         limits: The most that a route may ask for.
         listeners: Told of each call before it runs and after it is recorded, in this order.
     """
@@ -93,6 +94,7 @@ class Agent:
         total: Amount,
         next_id: Callable[[], str],
         max_starts: int = 8,
+        are_busy: Callable[[], bool] = lambda: False,
         limits: RouteLimits = LIMITS,
         log_limit_bytes: int = DEFAULT_LIMIT_BYTES,
         listeners: Sequence[CallListener] = (),
@@ -113,6 +115,7 @@ class Agent:
             resources=self.resources,
             clock=clock,
             starts=StartGate(max_starts, clock),
+            are_busy=are_busy,
             next_id=next_id,
             observe=self.containers.observe,
         )

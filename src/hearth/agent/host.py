@@ -31,6 +31,7 @@ class Host:
         starts: Bounds the containers that are being made at once.
         next_id: Makes container ids.
         standby: The containers that may give way.
+        are_busy: Whether the processors have no time left.
     """
 
     driver: Driver
@@ -40,6 +41,7 @@ class Host:
     next_id: Callable[[], str]
     observe: Observer
     standby: Standby[Any] = dataclasses.field(default_factory=Standby)
+    are_busy: Callable[[], bool] = lambda: False
 
     async def reserve(self, function: Function) -> Reservation:
         """Wait for the memory and CPU of one container of this function."""

@@ -20,6 +20,8 @@ from hearth.telemetry.tracing import Relation, span
 
 #: While a call waits the launcher looks again at least this often, seconds.
 _LOOK_AGAIN_S: Final = 0.2
+#: Where processors are busy, calls that will be taken within this time have nothing started for them.
+_TURNOVER_S: Final = 0.5
 _FIRST_BACK_OFF_S: Final = 0.025
 _MAX_BACK_OFF_S: Final = 3.2
 #: For this long after a failure that no retry can mend, new calls hear of it at once instead of waiting.
@@ -35,8 +37,9 @@ class Snapshot:
     """What the decision looks at.
 
     Attributes:
-        turnover: Waiting calls that busy containers have gone on with of late, in the time between two looks. As many
-            of those that wait now need no new container: a start would take processors from those that work.
+        turnover: Where processors have no time left: waiting calls that busy containers have gone on with of late, in
+            half a second. As many of those that wait now need no new container: its start, and then it itself, would
+            take processors from those that work.
     """
 
     waiting_calls: int
@@ -63,18 +66,30 @@ def containers_spare(now: Snapshot) -> int:
     return min(now.reserving_containers, max(0, starters - now.effective_waiters))
 
 
-class _Pace:
-    """How much of something that only grows came about in the time between two looks."""
+class _Turnover:
+    """How many calls that waited were taken of late by containers that had ended another one, in half a second.
 
-    def __init__(self, now: float) -> None:
-        self._older = self._newer = (now, 0)
+    Time in which nobody waits does not count: a function that was quick is taken to be quick when the next burst comes,
+    for as long as it takes to see.
+    """
 
-    def recent(self, now: float, count: int) -> int:
-        """Of late: over one to two such times, for one. Nothing, after a time without a look."""
-        if now - self._newer[0] >= _LOOK_AGAIN_S:
-            self._older, self._newer = self._newer, (now, count)
+    def __init__(self) -> None:
+        self._waited_s = 0.0
+        self._waiting_since: float | None = None
+        self._older = self._newer = (0.0, 0)
+
+    def note(self, now: float, *, waiting: bool) -> None:
+        """Whether somebody waits from now on."""
+        if self._waiting_since is not None:
+            self._waited_s += now - self._waiting_since
+        self._waiting_since = now if waiting else None
+
+    def recent(self, count: int) -> int:
+        """By the last one to two times between looks. ``count`` is that of all time."""
+        if self._waited_s - self._newer[0] >= _LOOK_AGAIN_S:
+            self._older, self._newer = self._newer, (self._waited_s, count)
         begun, before = self._older
-        return int((count - before) * _LOOK_AGAIN_S / max(_LOOK_AGAIN_S, now - begun))
+        return int((count - before) * _TURNOVER_S / max(_LOOK_AGAIN_S, self._waited_s - begun))
 
 
 def back_off_s(failures: int) -> float:
@@ -119,7 +134,7 @@ class HotLauncher:
         self._not_before = 0.0
         self._last_fault: tuple[float, Exception] | None = None
         self._quiet_since = host.clock.monotonic()
-        self._pace = _Pace(self._quiet_since)
+        self._turnover = _Turnover()
         self._closed = False
         self._obsolete = False
         route = function.route
@@ -195,6 +210,7 @@ class HotLauncher:
     def container_idle(self, hot: HotContainer) -> None:
         """Its slot is free and nobody took it."""
         self._failures = 0
+        self._turnover.note(hot.idle_since, waiting=False)
         if self._obsolete:
             hot.retire("function changed")
         self._relieve()
@@ -236,7 +252,8 @@ class HotLauncher:
         if self._closed:
             return
         now = self._host.clock.monotonic()
-        snapshot = self._snapshot(now)
+        self._turnover.note(now, waiting=self.queue.waiting > 0)
+        snapshot = self._snapshot()
         if now >= self._not_before:
             for _ in range(containers_wanted(snapshot)):
                 self._start_one()
@@ -249,13 +266,13 @@ class HotLauncher:
             again = max(self._not_before, now) if self._not_before > now else now + _LOOK_AGAIN_S
             self._timer = self._host.clock.call_at(min(again, now + _LOOK_AGAIN_S), self._evaluate)
 
-    def _snapshot(self, now: float) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         return Snapshot(
             waiting_calls=self.queue.waiting,
             idle_containers=self.queue.idle,
             starting_containers=self._counts[ContainerState.START],
             reserving_containers=self._counts[ContainerState.WAIT],
-            turnover=self._pace.recent(now, self.queue.turnover),
+            turnover=self._turnover.recent(self.queue.turnover) if self._host.are_busy() else 0,
         )
 
     def _start_one(self) -> None:

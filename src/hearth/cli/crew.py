@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import dataclasses
 import secrets
 import shutil
@@ -24,6 +25,7 @@ from hearth.settings import Settings, environment
 from hearth.telemetry.logs import get_logger
 
 _HEARTH: Final = (sys.executable, "-c", "from hearth.cli import main; main()", "start")
+_PR_SET_PDEATHSIG: Final = 1
 _AGAIN_S: Final = 1.0
 _LOOK_S: Final = 0.05
 #: Seconds for which a runner that is to stop says so first: three looks of the balancer.
@@ -89,7 +91,11 @@ class _Member:
             StartUpError: It ended instead; it has told why.
         """
         self.process = await asyncio.create_subprocess_exec(
-            *self.command, env=dict(self.environment), stdout=asyncio.subprocess.PIPE, start_new_session=True
+            *self.command,
+            env=dict(self.environment),
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C is for us: members end in their order
+            preexec_fn=_end_with_parent,
         )
         assert self.process.stdout is not None
         while self.says:
@@ -109,6 +115,11 @@ class _Member:
             return
         self.process.send_signal(self.stop)
         await self.process.wait()
+
+
+def _end_with_parent() -> None:
+    """However this process ends, its members are told to."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def run(settings: Settings, nodes: int, announce: Callable[[str], None]) -> None:

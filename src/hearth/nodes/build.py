@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -19,6 +20,7 @@ from hearth.access.remote import RemoteAccess
 from hearth.agent import machine
 from hearth.agent.agent import Agent
 from hearth.agent.consumer import Consumer
+from hearth.agent.processors import Processors
 from hearth.agent.resources import Amount
 from hearth.clock import Clock, SystemClock
 from hearth.datastore.base import AppFilter, Datastore
@@ -264,6 +266,8 @@ async def _agent(
         clock,
         total=_total(settings),
         next_id=next_id,
+        max_starts=max(2, os.cpu_count() or 1),
+        are_busy=Processors(clock).are_busy,
         limits=options.limits,
         listeners=server.call_listeners,
     )

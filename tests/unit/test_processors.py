@@ -1,0 +1,37 @@
+"""Whether the processors have time left, by the kernel's account."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.clock import FakeClock
+
+from hearth.agent.processors import Processors
+
+
+def account(stat: Path, busy: int, idle: int) -> None:
+    stat.write_text(f"cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\ncpu0 1 2 3 4\n")
+
+
+@pytest.mark.parametrize(
+    ("processors", "busy", "idle", "found"),
+    [(16, 95, 5, True), (16, 80, 20, False), (2, 80, 20, True), (2, 70, 30, False), (2, 0, 0, False)],
+)
+def test_processors_without_idle_time_are_busy(
+    tmp_path: Path, processors: int, busy: int, idle: int, found: bool
+) -> None:
+    stat, clock = tmp_path / "stat", FakeClock()
+    account(stat, 1000, 1000)
+    watched = Processors(clock, stat, processors)
+    account(stat, 1000 + busy, 1000 + idle)
+    assert not watched.are_busy()  # not looked at again yet
+    clock.advance(0.1)
+    assert watched.are_busy() == found
+
+
+def test_without_an_account_they_are_never_busy(tmp_path: Path) -> None:
+    clock = FakeClock()
+    processors = Processors(clock, tmp_path / "none")
+    clock.advance(1)
+    assert not processors.are_busy()
