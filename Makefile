@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test storm deaths probe soak fuzz lint format bench bench-async simulate docs reference transcript lock engines clean
+.PHONY: help setup run bench-full test storm deaths probe soak fuzz lint format bench bench-async simulate docs reference transcript lock engines clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,8 +56,11 @@ format: setup ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: setup ## Measure warm calls and cold starts; prints ratios
+bench: setup ## Measure calls, cold starts, the node's start and its API beside their limits; needs wrk
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-full: setup ## The same with more loads and rounds, and curves over routes and containers; half an hour
+	@$(BIN)/python -m bench --full $(ARGS)
 
 bench-async: setup ## Measure async calls on each queue against sync calls; ARGS=--million for a long backlog
 	@$(BIN)/python -m bench.async_calls $(ARGS)

@@ -23,8 +23,8 @@ from bench.scale import scale
 from bench.warm import warm
 
 PARTS = ("direct", "warm", "cold", "api", "start", "scale")
-QUICK = {"connections": (1, 8, 32), "rounds": 3, "seconds": 2.0}
-FULL = {"connections": (1, 8, 32, 128, 512), "rounds": 5, "seconds": 4.0}
+QUICK = {"connections": (1, 8, 32), "rounds": 3, "seconds": 3.0}
+FULL = {"connections": (1, 8, 32, 128, 512), "rounds": 5, "seconds": 5.0}
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ def _measure(figures: Figures, target: Target, count: int, seconds: float) -> No
     before = _starts(target)
     done = load(target.url, target.pid, connections=count, seconds=seconds)
     if done.errors or not done.requests:
-        raise SystemExit(f"bench: {target.name}: {done.errors} of {done.requests} requests failed")
+        raise SystemExit(f"bench: {target.name} over {count}: {done.errors} of {done.requests} requests failed")
     figures.add("warm", target.name, "requests/s", done.rate, at=count, against="proxy")
     figures.add("warm", target.name, "ms p50", done.p50_ms, at=count)
     figures.add("warm", target.name, "ms p99", done.p99_ms, at=count)
