@@ -267,12 +267,13 @@ class HotLauncher:
             self._timer = self._host.clock.call_at(min(again, now + _LOOK_AGAIN_S), self._evaluate)
 
     def _snapshot(self) -> Snapshot:
+        turnover = self._turnover.recent(self.queue.turnover)  # at each look, so that it tells of the last ones
         return Snapshot(
             waiting_calls=self.queue.waiting,
             idle_containers=self.queue.idle,
             starting_containers=self._counts[ContainerState.START],
             reserving_containers=self._counts[ContainerState.WAIT],
-            turnover=self._turnover.recent(self.queue.turnover) if self._host.are_busy() else 0,
+            turnover=turnover if self._host.are_busy() else 0,
         )
 
     def _start_one(self) -> None:
