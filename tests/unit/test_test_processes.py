@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 from tests.support import processes
 
-#: Starts a process from a thread that ends, tells its id, and waits.
+#: Starts a process from a thread that ends, and waits. The process tells its id itself: it is tied to its parent then.
 PARENT = """
 import threading, time
 from tests.support.processes import spawn
 children = []
-starter = threading.Thread(target=lambda: children.append(spawn(["sleep", "600"])))
+starter = threading.Thread(target=lambda: children.append(spawn(["sh", "-c", "echo $$; exec sleep 600"])))
 starter.start()
 starter.join()
-print(children[0].pid, flush=True)
 time.sleep(600)
 """
 

@@ -147,12 +147,12 @@ async def test_a_closed_stdin_is_told_to_the_writer(bench: Bench) -> None:
     container = await bench.start("deaf")
     assert await container.stdout.read() == b"closed"
     writing = asyncio.ensure_future(feed(container, PIECE * 1000))
-    if not bench.tells_closed_streams:
-        await until(lambda: container.stdin.pending > HIGH_WATER // 4)
+    if not bench.tells_closed_streams:  # the Engine does tell, now and then: it depends on which of its copies looks first
+        await until(lambda: writing.done() or container.stdin.pending > HIGH_WATER // 4)
         await container.kill()
     with pytest.raises(StreamClosed):
         await writing
-    assert bench.tells_closed_streams == (container.exited is None)
+    assert container.exited is None or not bench.tells_closed_streams
 
 
 async def test_the_end_of_stdout_is_told_while_the_function_lives(bench: Bench) -> None:
