@@ -42,7 +42,7 @@ def late_logs(records: Records, clock: FakeClock, *, lags: bool = True) -> LateL
 
 
 def a_log(limit: int = 100) -> CallLog:
-    return CallLog(LineLog({}), limit)
+    return CallLog(LineLog(dict), limit)
 
 
 async def test_what_comes_late_is_stored_with_what_was_there_in_few_writes(records: Records, clock: FakeClock) -> None:

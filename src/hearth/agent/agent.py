@@ -36,6 +36,7 @@ from hearth.agent.slots import Slot
 from hearth.agent.stats import CallStats
 from hearth.clock import Clock
 from hearth.drivers.base import Driver, ImageError, ImageNotFound, ImageRefused, StartFailed
+from hearth.expiry import Expiries, TimeLimit
 from hearth.models.app import App
 from hearth.models.call import ERROR, SUCCESS, TIMEOUT, Call
 from hearth.models.errors import (
@@ -52,7 +53,7 @@ from hearth.models.errors import (
 )
 from hearth.models.route import LIMITS, HeaderMap, Route, RouteLimits
 from hearth.telemetry.logs import get_logger, is_debug
-from hearth.telemetry.tracing import Relation, span
+from hearth.telemetry.tracing import span
 
 #: How often functions that nobody calls any more are looked for, seconds.
 _SWEEP_S: Final = 60.0
@@ -124,6 +125,7 @@ class Agent:
         self._functions: dict[tuple[str, str], Function] = {}
         self._accepted: dict[Hashable, Function] = {}
         self._hot: dict[bytes, HotLauncher] = {}
+        self._timeouts: dict[float, Expiries] = {}
         self._cold: set[ColdContainer] = set()
         self._closing = False
         self._aborted = False
@@ -152,6 +154,8 @@ class Agent:
         self._late.close()
         await self._recorder.close()
         await self._group.__aexit__(None, None, None)
+        for limits in self._timeouts.values():
+            limits.close()
         if self._abandon_timer is not None:
             self._abandon_timer.cancel()
 
@@ -277,16 +281,7 @@ class Agent:
         return await self._recorder.record(self._ended(record, b"", error))
 
     def _log_of(self, record: Call) -> CallLog:
-        lines = LineLog(
-            {
-                "user_log": True,
-                "app_name": record.app_name,
-                "path": record.path,
-                "image": record.image,
-                "call_id": record.id,
-            }
-        )
-        return CallLog(lines, self._log_limit_bytes)
+        return CallLog(LineLog(lambda: _whose(record)), self._log_limit_bytes)
 
     def _active(
         self, record: Call, function: Function, body: RequestBody, sink: ResponseSink, log: CallLog
@@ -300,7 +295,6 @@ class Agent:
             log=log,
             begun=begun,
             slot_deadline=begun + timeout / 2,
-            exec_deadline=begun + timeout,
             deadline_text=deadline_text(self._clock.now(), timeout),
         )
 
@@ -318,13 +312,8 @@ class Agent:
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
-        app, path = call.record.app_name, call.record.path
         try:
-            with (
-                span("agent_submit", app, path),
-                span("agent_submit_global", relation=Relation.ROOT, is_present=False),
-                span("agent_submit_app", app, relation=Relation.ROOT, is_present=False),
-            ):
+            with call.function.spans.submit():
                 await self._submit(call, task)
         finally:
             self._running.discard(task)
@@ -336,7 +325,7 @@ class Agent:
         call.submit(self.stats.of(call.record.app_name, call.record.path).moved)
         error: Exception | None = None
         try:
-            async with asyncio.timeout_at(call.exec_deadline):
+            with TimeLimit(self._timeout_line(call.function.route.timeout), task):
                 await (self._execute_hot(call) if call.function.protocol.hot else self._execute_cold(call))
         except asyncio.CancelledError:
             if not self._aborted:
@@ -353,7 +342,7 @@ class Agent:
             error = self._explain(call, exc)
         if self._end(call, error) or not isinstance(error, ServerBusy | ClientGone | NotStarted):
             call.ended = self._result(call, error)
-            with span("agent_call_end", call.record.app_name, call.record.path):
+            with call.function.spans.end():
                 if self._listeners:
                     late = await asyncio.shield(self._tell(call))
                     error = error or (None if call.sink.started else late)
@@ -363,9 +352,15 @@ class Agent:
         if error is not None:
             raise error
 
+    def _timeout_line(self, timeout_s: float) -> Expiries:
+        limits = self._timeouts.get(timeout_s)
+        if limits is None:
+            limits = self._timeouts[timeout_s] = Expiries(self._clock, timeout_s)
+        return limits
+
     async def _execute_hot(self, call: ActiveCall) -> None:
-        app, path = call.record.app_name, call.record.path
-        launcher = self._launcher(call.function)
+        function = call.function
+        launcher = self._launcher(function)
         while True:
             slot = await self._hot_slot(call, launcher)
             _trail(call, "slot obtained", container_id=slot.container.id)
@@ -374,7 +369,7 @@ class Agent:
                 await self._start(call)
                 await catch_up(slot.container.stderr)  # what comes by now is not this call's
                 slot.begin(call)
-                with span("agent_hot_exec", app, path):
+                with function.spans.hot_exec():
                     await exchange.run()
                 return
             except FunctionFailed:
@@ -387,8 +382,7 @@ class Agent:
 
     @staticmethod
     async def _hot_slot(call: ActiveCall, launcher: HotLauncher) -> Slot:
-        app, path = call.record.app_name, call.record.path
-        with span("agent_get_slot", app, path), span("agent_wait_hot", app, path):
+        with call.function.spans.hot_slot():
             slot = launcher.queue.acquire_nowait()
             if slot is None:
                 async with asyncio.timeout_at(call.slot_deadline):
@@ -416,7 +410,7 @@ class Agent:
                 task.cancel()  # its call gave up: nobody wants what is being made
 
     async def _start(self, call: ActiveCall) -> None:
-        with span("agent_call_start", call.record.app_name, call.record.path):
+        with call.function.spans.start():
             if call.take_over is not None:
                 take_over, call.take_over = call.take_over, None  # also if it needs a second container
                 await take_over()
@@ -541,6 +535,17 @@ def _trail(call: ActiveCall, event: str, **fields: Any) -> None:
         record = call.record
         told = {name: value for name, value in fields.items() if value is not None}
         _log.debug(event, id=record.id, call_id=record.id, app=record.app_name, route=record.path, **told)
+
+
+def _whose(record: Call) -> dict[str, Any]:
+    """What each line of a call's output carries."""
+    return {
+        "user_log": True,
+        "app_name": record.app_name,
+        "path": record.path,
+        "image": record.image,
+        "call_id": record.id,
+    }
 
 
 def _text(error: Exception, log: bytes) -> str:

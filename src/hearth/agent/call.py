@@ -135,8 +135,7 @@ class ActiveCall:
 
     Attributes:
         slot_deadline: Loop time until which it may wait for a slot.
-        exec_deadline: Loop time at which it is answered 504.
-        deadline_text: The same instant as wall time, for the function.
+        deadline_text: The wall time at which it is answered 504, for the function.
         first_piece: The beginning of its body, once read: another container may need it again.
         waited_s: Seconds from the request to its start (or until it gave up).
         take_over: Awaited once, when an async call holds its slot: raises :class:`NotStarted` if it may not be run.
@@ -154,7 +153,6 @@ class ActiveCall:
     log: CallLog
     begun: float
     slot_deadline: float
-    exec_deadline: float
     deadline_text: str
     first_piece: bytes | None = None
     waited_s: float = 0.0

@@ -47,6 +47,7 @@ class Exchange:
         "_dead",
         "_decoder",
         "_fresh",
+        "_input",
         "_input_written",
         "_sink",
         "_touched",
@@ -63,7 +64,8 @@ class Exchange:
         self._touched = False
         self._input_written = False
         self._complete = False
-        self._decoder = call.function.protocol.decoder(call.input())
+        self._input = call.input()
+        self._decoder = call.function.protocol.decoder(self._input)
 
     @property
     def clean(self) -> bool:
@@ -101,7 +103,7 @@ class Exchange:
             first = self._call.first_piece = await self._call.body.read()
         if not self._fresh:
             await self._check_alive()
-        encoder = self._call.function.protocol.encoder(self._call.input())
+        encoder = self._call.function.protocol.encoder(self._input)
         data = encoder.body(first) if first else b""
         if self._call.body.ended:
             data += encoder.end()

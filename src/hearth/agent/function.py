@@ -11,6 +11,24 @@ from hearth.models.call import Call
 from hearth.models.route import DEFAULT, SYNC, HeaderMap, Route, RouteLimits, format_cpus, validate_route
 from hearth.protocols import protocol_for
 from hearth.protocols.base import CallProtocol
+from hearth.telemetry.tracing import Relation, Step, Steps
+
+
+class CallSpans:
+    """The spans of a function's calls."""
+
+    __slots__ = ("end", "hot_exec", "hot_slot", "start", "submit")
+
+    def __init__(self, app: str, path: str) -> None:
+        self.submit = Steps(
+            Step("agent_submit", app, path),
+            Step("agent_submit_global", relation=Relation.ROOT, is_present=False),
+            Step("agent_submit_app", app, relation=Relation.ROOT, is_present=False),
+        )
+        self.hot_slot = Steps(Step("agent_get_slot", app, path), Step("agent_wait_hot", app, path))
+        self.start = Steps(Step("agent_call_start", app, path))
+        self.hot_exec = Steps(Step("agent_hot_exec", app, path))
+        self.end = Steps(Step("agent_call_end", app, path))
 
 
 class Function:
@@ -20,12 +38,13 @@ class Function:
         environment: What every container of the route gets (protocols specification 3).
         key: Names the slot queue: equal for two routes only if one container may serve both.
         protocol: The route's format.
+        spans: What a call of it takes time for.
 
     Raises:
         ApiError: The stored route is not valid; the row of the catalogue that fits.
     """
 
-    __slots__ = ("app", "environment", "is_sync", "key", "labels", "protocol", "route")
+    __slots__ = ("app", "environment", "is_sync", "key", "labels", "protocol", "route", "spans")
 
     def __init__(self, app: App, route: Route, limits: RouteLimits) -> None:
         validate_route(route, limits)
@@ -36,6 +55,7 @@ class Function:
         self.environment = environment(app, route)
         self.labels = {"app": app.name, "path": route.path}
         self.key = slot_key(route, self.environment)
+        self.spans = CallSpans(app.name, route.path)
 
     @classmethod
     def of_call(cls, call: Call, limits: RouteLimits) -> Function:

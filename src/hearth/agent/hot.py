@@ -142,7 +142,8 @@ class HotContainer:
 
     def _serve(self, container: Container) -> None:
         self._container = container
-        self._between = LineLog({"between_log": True, "container_id": container.id, **self._fields()})
+        fields = {"between_log": True, "container_id": container.id, **self._fields()}
+        self._between = LineLog(lambda: fields)
         self._stderr = self._take_opening
         container.stderr.watch(self._take_stderr)
         container.on_exit(self._exited)

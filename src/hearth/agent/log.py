@@ -22,12 +22,12 @@ class LineLog:
     """Copies a stream to the server's log at debug, line by line.
 
     Args:
-        fields: What every line carries: whose output it is.
+        fields: Asked what every line carries: whose output it is.
     """
 
     __slots__ = ("_fields", "_partial")
 
-    def __init__(self, fields: dict[str, Any]) -> None:
+    def __init__(self, fields: Callable[[], dict[str, Any]]) -> None:
         self._fields = fields
         self._partial = b""
 
@@ -48,7 +48,7 @@ class LineLog:
             self._partial = b""
 
     def _emit(self, line: bytes) -> None:
-        _log.debug(line.decode("utf-8", "replace"), **self._fields)
+        _log.debug(line.decode("utf-8", "replace"), **self._fields())
 
 
 class CallLog:

@@ -13,6 +13,7 @@ from typing import Final
 from hearth.access.base import DataAccess, EndedCall
 from hearth.batch import GroupCommit
 from hearth.clock import Clock, SystemClock, pause
+from hearth.expiry import Expiries
 from hearth.models.errors import StoreUnavailable
 from hearth.telemetry import metrics
 from hearth.telemetry.logs import get_logger, is_debug
@@ -23,6 +24,7 @@ _MAX_WAITING: Final = 10_000
 _MAX_WAITING_BYTES: Final = 256 * 1024 * 1024
 _FIRST_RETRY_S: Final = 0.1
 _MAX_RETRY_S: Final = 2.0
+_ANSWERED: Final = "call answered before its record was stored"
 _FAILED: Final = "error finalizing call on datastore/mq"
 
 _log = get_logger(__name__)
@@ -45,12 +47,12 @@ class Recorder:
         self, access: DataAccess, *, limit_s: float = 10.0, retry_s: float = 60.0, clock: Clock | None = None
     ) -> None:
         self._access = access
-        self._limit_s = limit_s
         self._retry_s = retry_s
         self._clock = clock or SystemClock()
-        self._commits = GroupCommit(self._store)
+        self._commits = GroupCommit(self._write)
         self._waiting_bytes = 0
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[bool], str] = {}
+        self._limits = Expiries(self._clock, limit_s)
         self._failing = False
         self._closing = False
         self.dropped = 0
@@ -63,12 +65,9 @@ class Recorder:
         if self._commits.waiting >= _MAX_WAITING or self._waiting_bytes >= _MAX_WAITING_BYTES:
             self._lose([ended], "too many calls wait")
             return None
-        size = len(ended.log)
-        self._waiting_bytes += size
+        self._waiting_bytes += len(ended.log)
         _waiting.add(1)
-        stored = self._commits.put(ended)
-        stored.add_done_callback(lambda _: self._release(size))
-        return stored
+        return self._commits.put(ended)
 
     async def record(self, ended: EndedCall) -> bool:
         """Have it stored, and wait until it is: stored first, then the response ends. Whether it was stored.
@@ -78,29 +77,30 @@ class Recorder:
         stored = self.add(ended)
         if stored is None:
             return False
-        if not self._failing:
-            await self._wait(stored)
-        if not stored.done():
-            _log.error("call answered before its record was stored", call_id=ended.call.id)
+        call_id = ended.call.id
+        if self._failing:
+            _log.error(_ANSWERED, call_id=call_id)
             return False
-        return stored.result()
+        self._waiters[stored] = call_id
+        limit = self._limits.add(lambda: self._give_up(stored, call_id))
+        try:
+            return await stored
+        finally:
+            self._limits.discard(limit)
+            del self._waiters[stored]
 
     async def close(self) -> None:
         """Wait until all is stored; what the store does not take now is lost."""
         self._closing = True
         await self._commits.close()
+        self._limits.close()
 
-    async def _wait(self, stored: asyncio.Future[bool]) -> None:
-        """Wait until it is stored, or the store shows that it is gone, or the limit is reached."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        stored.add_done_callback(lambda _: _wake(waiter))
-        timer = self._clock.call_at(self._clock.monotonic() + self._limit_s, _wake, waiter)
+    async def _write(self, ended: list[EndedCall]) -> Sequence[bool]:
         try:
-            await waiter
+            return await self._store(ended)
         finally:
-            timer.cancel()
-            self._waiters.discard(waiter)
+            self._waiting_bytes -= sum([len(one.log) for one in ended])
+            _waiting.add(-len(ended))
 
     async def _store(self, ended: list[EndedCall]) -> Sequence[bool]:
         try:
@@ -124,8 +124,8 @@ class Recorder:
                 await self._access.finish_many(ended)
             except StoreUnavailable as exc:
                 self._failing = True
-                for waiter in self._waiters:
-                    _wake(waiter)
+                for stored, call_id in self._waiters.items():
+                    self._give_up(stored, call_id)
                 if self._closing or self._clock.monotonic() + delay_s > give_up:
                     raise
                 _log.warning("records not stored yet, trying again", calls=len(ended), error=str(exc))
@@ -143,11 +143,9 @@ class Recorder:
         _lost.add(len(ended))
         _log.error(_FAILED, calls=len(ended), call_id=ended[0].call.id, error=reason, exc_info=cause)
 
-    def _release(self, size: int) -> None:
-        self._waiting_bytes -= size
-        _waiting.add(-1)
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    @staticmethod
+    def _give_up(stored: asyncio.Future[bool], call_id: str) -> None:
+        """Let a call be answered; its record is stored all the same, if it can be."""
+        if not stored.done():
+            _log.error(_ANSWERED, call_id=call_id)
+            stored.set_result(False)

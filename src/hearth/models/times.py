@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from typing import Final
 
@@ -19,11 +20,22 @@ _RFC3339 = re.compile(
 )
 
 
+# Four times are written for every call, most of them of the same minute.
+_SECONDS: Final = [f"{second:02}" for second in range(60)]
+_MILLIS: Final = [f".{ms:03}Z" for ms in range(1000)]
+
+
+@functools.lru_cache(maxsize=256)
+def _minute(year: int, month: int, day: int, hour: int, minute: int) -> str:
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:"
+
+
 def format_time(moment: dt.datetime) -> str:
     """RFC 3339 in UTC with exactly three fractional digits, cut (not rounded), ending in ``Z``."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+    minute = _minute(moment.year, moment.month, moment.day, moment.hour, moment.minute)
+    return minute + _SECONDS[moment.second] + _MILLIS[moment.microsecond // 1000]
 
 
 def parse_time(text: str) -> dt.datetime:
@@ -67,4 +79,4 @@ def format_duration(seconds: float) -> str:
 
 def _fraction(value: int, digits: int) -> str:
     whole, rest = divmod(value, 10**digits)
-    return f"{whole}.{rest:0{digits}d}".rstrip("0").rstrip(".") if rest else str(whole)
+    return f"{whole}.{str(rest).zfill(digits).rstrip('0')}" if rest else str(whole)

@@ -7,9 +7,10 @@ its stdout into events. Both are fed; neither does I/O, neither knows time. One 
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
+
+import msgspec
 
 from hearth.models.errors import HearthError
 
@@ -32,8 +33,7 @@ HOP_BY_HOP: Final = frozenset(
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CallInput:
+class CallInput(msgspec.Struct, frozen=True, kw_only=True):
     """What a function is told of its call.
 
     Attributes:
@@ -57,8 +57,7 @@ class CallInput:
         return self.method != "HEAD" or self.call_type == "async"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, eq=False):
     """Status and headers of the answer. At most one per call, before any body.
 
     Attributes:
@@ -69,18 +68,24 @@ class Head:
 
     status: int
     headers: Sequence[tuple[str, str]]
-    original: object = dataclasses.field(default=None, repr=False, compare=False)
+    original: object = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Head) and (self.status, self.headers) == (other.status, other.headers)
+
+    __hash__ = None  # type: ignore[assignment]  # headers may be a list
+
+    def __repr__(self) -> str:
+        return f"Head(status={self.status}, headers={self.headers!r})"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Body:
+class Body(msgspec.Struct, frozen=True):
     """Some bytes of the answer's body, never empty."""
 
     data: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """The answer is complete.
 
     Attributes:

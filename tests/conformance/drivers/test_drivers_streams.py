@@ -147,7 +147,7 @@ async def test_a_closed_stdin_is_told_to_the_writer(bench: Bench) -> None:
     container = await bench.start("deaf")
     assert await container.stdout.read() == b"closed"
     writing = asyncio.ensure_future(feed(container, PIECE * 1000))
-    if not bench.tells_closed_streams:  # the Engine does tell, now and then: it depends on which of its copies looks first
+    if not bench.tells_closed_streams:  # the Engine does tell now and then: it depends on which of its copies looks
         await until(lambda: writing.done() or container.stdin.pending > HIGH_WATER // 4)
         await container.kill()
     with pytest.raises(StreamClosed):
