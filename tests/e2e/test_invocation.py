@@ -85,17 +85,17 @@ def test_a_missing_image_is_told(node: RunningNode, any_format: str) -> None:
 
 
 def test_a_cold_call_beyond_its_deadline_times_out(node: RunningNode) -> None:
-    path = node.route("slow-default", "default", timeout=2)
+    path = node.route("slow-default", "default", timeout=4)  # a start has half of it
     assert node.call(path, sleep_ms=0, echo="a").text == "a"
-    answer = node.call(path, sleep_ms=5000)
+    answer = node.call(path, sleep_ms=6000)
     assert (answer.status_code, answer.json()) == (504, {"error": {"message": "Timed out"}})
     record = node.record(answer)
     assert (record["status"], "error" in record) == ("timeout", False)
 
 
 def test_the_call_after_a_timeout_gets_its_own_answer(node: RunningNode, hot: str) -> None:
-    path = node.route(f"slow-{hot}", hot, timeout=2)
-    assert node.call(path, sleep_ms=5000, echo="late").status_code == 504
+    path = node.route(f"slow-{hot}", hot, timeout=4)  # a start has half of it
+    assert node.call(path, sleep_ms=6000, echo="late").status_code == 504
     answer = node.call(path, echo="mine")
     assert (answer.status_code, answer.text) == (200, "mine")
 
@@ -302,7 +302,7 @@ def test_a_death_within_the_answer_is_seen_as_truncation(node: RunningNode, form
 
 
 def test_a_hanging_answer_times_out_and_the_next_call_works(node: RunningNode, hot: str) -> None:
-    path = node.route(f"partial-{hot}", hot, timeout=2)
+    path = node.route(f"partial-{hot}", hot, timeout=4)  # a start has half of it
     if hot == "json":
         assert node.call(path, partial=True, echo="half of this").status_code == 504
     else:  # the client has seen the head: it sees the truncation
@@ -318,7 +318,7 @@ def test_memory_beyond_the_limit_is_told(node: RunningNode, any_format: str) -> 
 
 
 def test_a_body_that_comes_too_late_reaches_no_function(node: RunningNode, hot: str) -> None:
-    path = node.route(f"late-{hot}", hot, timeout=2)
+    path = node.route(f"late-{hot}", hot, timeout=4)  # a start has half of it
     before = node.call(path, tell=True).json()["born"]
     bodies = ['{"echo":"first"}', '{"tell":1,"a":2}']
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n"
