@@ -6,11 +6,9 @@ statement is sent on its own. So a batch is one piece of work for one thread tha
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -21,6 +19,7 @@ from hearth.sql import upsert
 from hearth.sql.address import BUSY_TIMEOUT_S
 from hearth.sql.tables import calls
 from hearth.sql.writes import Rows, Stored, Swap, Writes, fresh
+from hearth.worker import WorkThread
 
 T = TypeVar("T")
 
@@ -39,7 +38,7 @@ class InThread:
     def __init__(self, database: str) -> None:
         self._database = database
         self._connection: sqlite3.Connection | None = None
-        self._thread = ThreadPoolExecutor(1, "hearth-sqlite-writer")
+        self._thread = WorkThread("hearth-sqlite-writer")
         self._texts: dict[tuple[sa.Insert, int], tuple[str, list[str]]] = {}
         self._swaps: dict[frozenset[str], sa.Insert] = {}
 
@@ -55,15 +54,15 @@ class InThread:
         """Work in one transaction."""
         # no limit of its own: a lock is waited for BUSY_TIMEOUT_S, and nobody can call back a thread from a disk
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
+            return await self._thread.do(lambda: self._transaction(work))
         except sqlite3.DatabaseError as exc:
             kind = StoreRefused if isinstance(exc, sqlite3.IntegrityError | sqlite3.DataError) else StoreUnavailable
             raise kind(f"database: {exc}") from exc
 
     async def close(self) -> None:
         """Wait for what is being written, then close the file."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown()
+        await self._thread.do(self._disconnect)
+        self._thread.end()
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._connection is None:
