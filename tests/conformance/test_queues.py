@@ -228,7 +228,7 @@ async def test_a_cancelled_reservation_loses_nothing(queue: Queue) -> None:
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await taking
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (found := await names(queue)):
             await queue.wait()
     assert found == ["a"]

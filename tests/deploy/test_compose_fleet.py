@@ -80,7 +80,7 @@ def scraped(fleet: Project) -> set[str]:
     """The nodes that Prometheus reads."""
     networks = json.loads(docker("inspect", fleet.run("ps", "--quiet", "prometheus").strip()))[0]["NetworkSettings"]
     (network,) = networks["Networks"].values()
-    answer = httpx.get(f"http://{network['IPAddress']}:9090/api/v1/query", params={"query": "up == 1"})
+    answer = httpx.get(f"http://{network['IPAddress']}:9090/api/v1/query", params={"query": "up == 1"}, timeout=60)
     return {series["metric"]["instance"] for series in answer.json()["data"]["result"]}
 
 

@@ -36,8 +36,8 @@ def test_a_node_serves_processes_and_stops_when_told(image: str, tmp_path: Path,
     with running(image, *options, "-e", "FN_DRIVER=process", "-v", f"{bundles}:/app/data/bundles:ro") as node:
         url = serving(node)
         route = {"image": "multi:1", "format": "json"}
-        httpx.put(f"{url}/v1/apps/a/routes/f", json={"route": route}).raise_for_status()
-        assert httpx.post(f"{url}/r/a/f", json={"echo": "hello"}, timeout=30).text == "hello"
+        httpx.put(f"{url}/v1/apps/a/routes/f", json={"route": route}, timeout=60).raise_for_status()
+        assert httpx.post(f"{url}/r/a/f", json={"echo": "hello"}, timeout=60).text == "hello"
         assert ("WITHOUT a sandbox" in docker_logs(node)) is not bool(walls)
         wait_until(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", node) == "healthy")
         docker("kill", "--signal", signal.SIGTERM.value, node)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import signal
-import time
+import sqlite3
 from pathlib import Path
 
-from tests.support.node import RunningNode, build_multi, running_node
+from tests.support.held import listens
+from tests.support.node import WITNESS, RunningNode, build_bundle, build_multi, running_node
+from tests.support.waiting import until
+from tests.support.witness import watching
 
 
 def test_an_async_call_is_accepted_then_runs(node: RunningNode, any_format: str) -> None:
@@ -102,8 +106,7 @@ def test_a_call_that_outgrew_the_node_ends_as_an_error(tmp_path: Path) -> None:
     with running_node("process", tmp_path, image, **environment) as node:
         path = node.route("big", "http", type="async", memory=1200, timeout=60)
         running = node.call(path, sleep_ms=60_000)
-        while node.record(running)["status"] != "running":
-            pass
+        assert until(lambda: node.record(running)["status"] == "running")
         queued = node.call(path, echo="x")  # no room for a second one
         node.process.send_signal(signal.SIGKILL)
         node.process.wait()
@@ -120,8 +123,7 @@ def test_sudden_death_loses_no_accepted_call_and_runs_none_twice(tmp_path: Path)
         slow = node.route("slow", "http", type="async", timeout=60)
         quick = node.route("quick", "http", type="async", timeout=60)
         running = [node.call(slow, sleep_ms=60_000) for _ in range(2)]
-        while {node.record(answer)["status"] for answer in running} != {"running"}:
-            pass
+        assert until(lambda: {node.record(answer)["status"] for answer in running} == {"running"})
         queued = [node.call(quick, sleep_ms=20, echo=str(n)) for n in range(100)]
         node.process.send_signal(signal.SIGKILL)
         node.process.wait()
@@ -138,17 +140,22 @@ def test_sudden_death_loses_no_accepted_call_and_runs_none_twice(tmp_path: Path)
 
 
 def test_shutdown_finishes_what_runs_and_keeps_what_waits(tmp_path: Path) -> None:
-    image = build_multi(tmp_path, tmp_path / "source")
+    image = build_bundle(tmp_path, tmp_path / "source", WITNESS)
     environment = {"FN_MAX_TOTAL_MEMORY": str(1000 << 20)}
-    with running_node("process", tmp_path, image, **environment) as node:
-        path = node.route("slow", "http", type="async", memory=600, timeout=30)
-        first = node.call(path, sleep_ms=1500, echo="first")
-        while node.record(first)["status"] != "running":
-            pass
-        waiting = [node.call(path, echo=str(n)) for n in range(5)]
-        begun = time.monotonic()
-        assert node.stop() == 0
-        assert time.monotonic() - begun < 20
-    with running_node("process", tmp_path, image, **environment) as node:
-        assert node.record(first)["status"] == "success"
-        assert {node.ended(answer)["status"] for answer in waiting} == {"success"}
+    with watching() as witness, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        config = {"WITNESS": witness.address}
+        with running_node("process", tmp_path, image, **environment) as node:
+            path = node.route("slow", "http", type="async", memory=600, timeout=60, config=config)
+            witness.go.clear()
+            first, *waiting = [node.http.post(path, content=b"0") for _ in range(6)]
+            assert until(lambda: node.record(first)["status"] == "running")
+            stopped = pool.submit(node.stop)
+            assert until(lambda: not listens(node))
+            witness.go.set()
+            assert stopped.result() == 0
+        with contextlib.closing(sqlite3.connect(tmp_path / "fn.db")) as database:
+            kept = dict(database.execute("SELECT id, status FROM calls"))
+        assert kept.pop(first.headers["fn_call_id"]) == "success"
+        assert set(kept.values()) == {"queued"}
+        with running_node("process", tmp_path, image, **environment) as node:
+            assert {node.ended(answer)["status"] for answer in waiting} == {"success"}

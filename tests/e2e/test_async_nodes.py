@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tests.support.async_probe import Probe, all_ended, judge
 from tests.support.node import WITNESS, RunningNode, build_bundle, running_node
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.support.witness import watching
 
 CALLS = 200
@@ -59,8 +59,7 @@ def test_calls_are_spread_over_two_nodes_and_outlive_one(
         threads = [*[pool.submit(probe.call_on, number) for number in range(4)], pool.submit(probe.look_on)]
         try:
             probe.wait_for(CALLS // 2)
-            while not (_completed(mortal) and _completed(other)):
-                pass
+            assert until(lambda: _completed(mortal) > 0 and _completed(other) > 0)
             mortal.process.send_signal(signal.SIGKILL)
             concurrent.futures.wait(threads[:4])
             records = all_ended(other)
@@ -84,8 +83,7 @@ def test_a_node_that_slept_past_its_lease_changes_no_end_that_was_recorded(
         witness.go.clear()
         answer = sleeper.http.post(path, content=b"0")
         call_id = answer.json()["call_id"]
-        while not witness.executions[call_id]:
-            pass
+        assert until(lambda: witness.executions[call_id] > 0)
         with running_node("process", *place(tmp_path, "other"), **environment) as other:
             sleeper.process.send_signal(signal.SIGSTOP)
             try:
@@ -95,9 +93,7 @@ def test_a_node_that_slept_past_its_lease_changes_no_end_that_was_recorded(
                 witness.go.set()
             assert "the server stopped while the call was running" in call["error"]
             told = "recorded by another node before"
-            deadline = time.monotonic() + 30
-            while told not in (data / "server.log").read_text():
-                assert time.monotonic() < deadline
+            assert until(lambda: told in (data / "server.log").read_text())
             assert other.record(answer) == call
             assert sleeper.record(answer) == call
             _until_empty(redis)
@@ -110,7 +106,5 @@ def _completed(node: RunningNode) -> int:
 
 def _until_empty(redis: RedisServer) -> None:
     """Until no message is left: the end of a call is recorded a moment before."""
-    deadline = time.monotonic() + 30
     with redis.client() as client:
-        while client.hlen("/hearth:calls"):
-            assert time.monotonic() < deadline
+        assert until(lambda: client.hlen("/hearth:calls") == 0)

@@ -95,7 +95,7 @@ def test_where_bundles_are_is_told_only_on_the_same_machine(server: RunningNode)
     answer = server.http.get("/version")
     assert (answer.text, answer.headers["hearth-driver"]) == ('{"version":"0.3.316"}', "process")
     assert answer.headers["hearth-bundles"] == str(server.data / "bundles")
-    forwarded = httpx.get(f"{server.url}/version", headers={"X-Forwarded-For": "203.0.113.9"})
+    forwarded = httpx.get(f"{server.url}/version", headers={"X-Forwarded-For": "203.0.113.9"}, timeout=60)
     assert "hearth-bundles" not in forwarded.headers
 
 

@@ -47,7 +47,7 @@ def guarded(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def admin(guarded: RunningNode) -> Iterator[httpx.Client]:
     """Somebody who may use the API."""
-    with httpx.Client(base_url=guarded.url, headers={"authorization": "Bearer admin-1"}) as client:
+    with httpx.Client(base_url=guarded.url, headers={"authorization": "Bearer admin-1"}, timeout=60) as client:
         yield client
 
 

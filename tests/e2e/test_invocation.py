@@ -5,13 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import datetime as dt
 import json
-import time
 import urllib.parse
 
 import httpx
 import pytest
 from tests.support.node import RunningNode
 from tests.support.raw_http import RawClient
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -85,18 +85,17 @@ def test_a_missing_image_is_told(node: RunningNode, any_format: str) -> None:
 
 
 def test_a_cold_call_beyond_its_deadline_times_out(node: RunningNode) -> None:
-    path = node.route("slow-default", "default", timeout=4)  # a start has half of it
-    assert node.call(path, sleep_ms=0, echo="a").text == "a"
-    answer = node.call(path, sleep_ms=6000)
+    path = node.route("slow-default", "default", timeout=2)
+    answer = node.call_once_free(path, sleep_ms=5000)
     assert (answer.status_code, answer.json()) == (504, {"error": {"message": "Timed out"}})
     record = node.record(answer)
     assert (record["status"], "error" in record) == ("timeout", False)
 
 
 def test_the_call_after_a_timeout_gets_its_own_answer(node: RunningNode, hot: str) -> None:
-    path = node.route(f"slow-{hot}", hot, timeout=4)  # a start has half of it
-    assert node.call(path, sleep_ms=6000, echo="late").status_code == 504
-    answer = node.call(path, echo="mine")
+    path = node.route(f"slow-{hot}", hot, timeout=2)
+    assert node.call_once_free(path, sleep_ms=5000, echo="late").status_code == 504
+    answer = node.call_once_free(path, echo="mine")
     assert (answer.status_code, answer.text) == (200, "mine")
 
 
@@ -302,13 +301,14 @@ def test_a_death_within_the_answer_is_seen_as_truncation(node: RunningNode, form
 
 
 def test_a_hanging_answer_times_out_and_the_next_call_works(node: RunningNode, hot: str) -> None:
-    path = node.route(f"partial-{hot}", hot, timeout=4)  # a start has half of it
+    path = node.route(f"partial-{hot}", hot, timeout=2)
+    node.call_once_free(path, echo="warm")
     if hot == "json":
         assert node.call(path, partial=True, echo="half of this").status_code == 504
     else:  # the client has seen the head: it sees the truncation
         with pytest.raises(httpx.RemoteProtocolError):
             node.call(path, partial=True, echo="half of this")
-    assert node.call(path, echo="next").text == "next"
+    assert node.call_once_free(path, echo="next").text == "next"
 
 
 def test_memory_beyond_the_limit_is_told(node: RunningNode, any_format: str) -> None:
@@ -318,8 +318,8 @@ def test_memory_beyond_the_limit_is_told(node: RunningNode, any_format: str) -> 
 
 
 def test_a_body_that_comes_too_late_reaches_no_function(node: RunningNode, hot: str) -> None:
-    path = node.route(f"late-{hot}", hot, timeout=4)  # a start has half of it
-    before = node.call(path, tell=True).json()["born"]
+    path = node.route(f"late-{hot}", hot, timeout=3)
+    before = node.call_once_free(path, tell=True).json()["born"]
     bodies = ['{"echo":"first"}', '{"tell":1,"a":2}']
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n"
     with RawClient(node.url) as first, RawClient(node.url) as second:
@@ -328,9 +328,9 @@ def test_a_body_that_comes_too_late_reaches_no_function(node: RunningNode, hot: 
         assert late
         assert (late.status, late.message) == (504, "Timed out")
         second.send(head)
-        assert second.quiet_for(0.5)
+        assert second.quiet_for(0.1)
         first.send(bodies[0])
-        assert second.quiet_for(0.5)
+        assert second.quiet_for(0.1)
         second.send(bodies[1])
         answer = second.answer()
         assert answer
@@ -341,16 +341,18 @@ def test_a_body_that_comes_too_late_reaches_no_function(node: RunningNode, hot: 
 
 def test_a_client_that_leaves_ends_its_call(node: RunningNode, hot: str) -> None:
     path = node.route(f"gone-{hot}", hot, timeout=60)
-    with pytest.raises(httpx.ReadTimeout):
-        node.http.post(path, json={"sleep_ms": 30000}, timeout=1)
+    assert node.call(path, echo="warm").text == "warm"
+    with RawClient(node.url) as leaving:
+        leaving.send(f'POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 19\r\n\r\n{{"sleep_ms": 90000}}')
+        assert until(lambda: node.http.get("/stats").json()["FunctionStatsMap"][f"/gone-{hot}"]["Running"] == 1)
     answer = node.call(path, echo="mine")
     assert (answer.status_code, answer.text) == (200, "mine")
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+
+    def errors() -> list[str]:
         calls = node.http.get("/v1/apps/e2e/calls", params={"path": f"/gone-{hot}"}).json()["calls"]
-        if [call["error"] for call in calls if call["status"] == "error"] == ["context canceled"]:
-            return
-    raise AssertionError(calls)
+        return [call["error"] for call in calls if call["status"] == "error"]
+
+    assert until(lambda: errors() == ["context canceled"]), errors()
 
 
 def test_an_answer_before_the_input_is_read_is_delivered(node: RunningNode, any_format: str) -> None:

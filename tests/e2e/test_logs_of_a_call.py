@@ -74,7 +74,7 @@ def test_no_secret_of_the_settings_is_ever_shown(tmp_path: Path) -> None:
             "FN_DRIVER": "docker",
             **chosen,
         }
-        ended = subprocess.run([HEARTH, "start"], env=environment, capture_output=True, text=True, timeout=60)
+        ended = subprocess.run([HEARTH, "start"], env=environment, capture_output=True, text=True, timeout=120)
         assert ended.returncode == 1, ended
         assert ended.stderr
         assert "S3cret" not in ended.stdout + ended.stderr

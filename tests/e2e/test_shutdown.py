@@ -12,9 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.support.held import holding
 from tests.support.node import RunningNode, build_multi, running_node
 from tests.support.raw_http import RawClient
 from tests.support.redis_server import running_redis
+from tests.support.waiting import until
 
 
 def _get(raw: RawClient, path: str) -> tuple[int, bytes, str]:
@@ -38,11 +40,8 @@ def test_a_node_says_whether_it_lives_and_is_ready(tmp_path: Path) -> None:
         assert ready.headers["access-control-allow-origin"] == pages["Origin"]
         assert node.http.get("/readyz", headers={"Origin": "http://other"}).status_code == 403
         redis.kill()
-        deadline = time.monotonic() + 20
-        while (ready := node.http.get("/readyz")).status_code == 200:
-            assert time.monotonic() < deadline
-        assert ready.status_code == 503
-        told = ready.json()
+        assert until(lambda: node.http.get("/readyz").status_code == 503)
+        told = node.http.get("/readyz").json()
         assert (told["ready"], told["database"], told["driver"]) == (False, "ok", "ok")
         assert told["queue"] != "ok"
         assert node.http.get("/healthz").json() == {"status": "ok"}  # it lives: nobody shall kill it for that
@@ -52,17 +51,11 @@ def test_a_draining_node_tells_old_connections_to_go_elsewhere(tmp_path: Path) -
     image = build_multi(tmp_path, tmp_path / "source")
     with running_node("process", tmp_path, image) as node, concurrent.futures.ThreadPoolExecutor(1) as pool:
         path = node.route("slow", "http")
-        node.call(path, echo="warm")
-        with RawClient(node.url) as idle, RawClient(node.url) as busy:
+        with RawClient(node.url) as idle, holding(node, path, echo="finished") as busy:
             assert _get(idle, "/version")[2] == ""
-            body = '{"sleep_ms":1500,"echo":"finished"}'
-            busy.send(f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n{body}")
-            while node.http.get("/stats").json()["Running"] == 0:
-                pass
             stopped = pool.submit(node.stop)
             assert idle.is_closed()
-            answer = busy.answer()
-            assert answer
+            answer = busy.let_go()
             assert (answer.status, answer.body, answer.headers["connection"]) == (200, b"finished", "close")
             assert busy.is_closed()
         assert stopped.result() == 0
@@ -74,19 +67,14 @@ def test_calls_that_wait_are_told_to_come_back_when_the_node_leaves(tmp_path: Pa
         running_node("process", tmp_path, image, FN_MAX_TOTAL_MEMORY=str(500 << 20)) as node,
         concurrent.futures.ThreadPoolExecutor(4) as pool,
     ):
-        path = node.route("one", "http", memory=300, timeout=60)
-        running = pool.submit(node.call, path, sleep_ms=2000, echo="finished")
-        while node.http.get("/stats").json()["Running"] == 0:
-            pass
-        waiting = [pool.submit(node.call, path, echo="never") for _ in range(2)]
-        while node.http.get("/stats").json()["Queue"] < 2:
-            pass
-        node.process.send_signal(signal.SIGTERM)
-        done, _ = concurrent.futures.wait([running, *waiting], return_when=concurrent.futures.FIRST_COMPLETED)
-        assert running not in done  # they did not wait for it
-        assert {call.result().status_code for call in waiting} == {503}
-        assert running.result().text == "finished"
-        assert node.process.wait(30) == 0
+        path = node.route("one", "http", memory=300, timeout=120)
+        with holding(node, path, echo="finished") as running:
+            waiting = [pool.submit(node.call, path, echo="never") for _ in range(2)]
+            assert until(lambda: node.http.get("/stats").json()["Queue"] == 2)
+            node.process.send_signal(signal.SIGTERM)
+            assert {call.result().status_code for call in waiting} == {503}  # they did not wait for it
+            assert running.let_go().body == b"finished"
+        assert node.process.wait(60) == 0
 
 
 def test_a_second_signal_waits_for_nobody(tmp_path: Path) -> None:
@@ -94,11 +82,10 @@ def test_a_second_signal_waits_for_nobody(tmp_path: Path) -> None:
     with running_node("process", tmp_path, image) as node, concurrent.futures.ThreadPoolExecutor(1) as pool:
         path = node.route("slow", "http", timeout=100)
         running = pool.submit(node.call, path, sleep_ms=90_000)
-        while node.http.get("/stats").json()["Running"] == 0:
-            pass
+        assert until(lambda: node.http.get("/stats").json()["Running"] == 1)
         node.process.send_signal(signal.SIGTERM)
         node.process.send_signal(signal.SIGINT)
-        assert node.process.wait(30) == 0
+        assert node.process.wait(60) == 0
         assert running.exception() or running.result().status_code == 500
     assert _statuses(tmp_path) == ["error"]
 
@@ -121,7 +108,7 @@ def test_code_may_let_a_request_stop_its_node(tmp_path: Path) -> None:
         assert node.http.post("/shutdown").status_code == 404
         answer = node.http.get("/shutdown")
         assert (answer.status_code, answer.text) == (200, '"shutting down"')
-        assert node.process.wait(30) == 0
+        assert node.process.wait(60) == 0
 
 
 def test_nobody_else_may(tmp_path: Path) -> None:

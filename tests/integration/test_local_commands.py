@@ -199,12 +199,15 @@ class Dev:
                 self.said[name].put(line.rstrip("\n"))
 
     def next(self, name: str) -> str:
-        return self.said[name].get(timeout=30)
+        return self.said[name].get(timeout=60)
+
+    def post(self, body: dict[str, Any]) -> httpx.Response:
+        return httpx.post(self.url, json=body, timeout=60)
 
     def stop(self) -> None:
         """As Ctrl-C does: everything ends, and the port is free."""
         self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(30) == 0
+        assert self.process.wait(60) == 0
         for thread in self.threads:
             thread.join()
         with pytest.raises(httpx.ConnectError):
@@ -216,6 +219,13 @@ class Dev:
         return line
 
 
+def save(file: Path, text: str) -> None:
+    """Save a file at once, as editors do: there is no moment in which it is empty, which would be a change, too."""
+    made = file.parent.with_suffix(".saved")
+    made.write_text(text)
+    made.replace(file)
+
+
 @pytest.fixture
 def dev(folder: Path) -> Iterator[Dev]:
     running = Dev(folder)
@@ -224,19 +234,19 @@ def dev(folder: Path) -> Iterator[Dev]:
 
 
 def test_dev_serves_what_was_saved_last_and_shows_logs_and_faults(dev: Dev, folder: Path) -> None:
-    assert httpx.post(dev.url, json={}).json()["word"] == "one"
+    assert dev.post({}).json()["word"] == "one"
     dev.until("body has 0 fields")
-    (folder / "func.py").write_text(FUNCTION.replace('"one"', '"two"'))
+    save(folder / "func.py", FUNCTION.replace('"one"', '"two"'))
     assert dev.next("stdout") == f"serving {dev.url}"
-    assert httpx.post(dev.url, json={}).json()["word"] == "two"
-    assert httpx.post(dev.url, json={"fail": 1}).status_code == 500
+    assert dev.post({}).json()["word"] == "two"
+    assert dev.post({"fail": 1}).status_code == 500
     dev.until("RuntimeError: on purpose")
-    (folder / "func.yaml").write_text("memory: x\n")
+    save(folder / "func.yaml", "memory: x\n")
     dev.until("func.yaml:1: memory: 'x'")
-    assert httpx.post(dev.url, json={}).json()["word"] == "two"  # what was there goes on serving
-    (folder / "func.yaml").write_text("name: f\nruntime: python\nformat: http\n")
+    assert dev.post({}).json()["word"] == "two"  # what was there goes on serving
+    save(folder / "func.yaml", "name: f\nruntime: python\nformat: http\n")
     assert dev.next("stdout") == f"serving {dev.url}"
-    assert httpx.post(dev.url, json={}).json()["format"] == "http"
+    assert dev.post({}).json()["format"] == "http"
 
 
 def test_a_debugger_can_attach(folder: Path) -> None:
@@ -244,10 +254,10 @@ def test_a_debugger_can_attach(folder: Path) -> None:
         port = free.getsockname()[1]
     dev = Dev(folder, "--debug", "--debug-port", str(port))
     try:
-        assert httpx.post(dev.url, json={}, timeout=60).json()["word"] == "one"
-        route = httpx.get(dev.url.replace("/r/myapp/", "/v1/apps/myapp/routes/")).json()["route"]
+        assert dev.post({}).json()["word"] == "one"
+        route = httpx.get(dev.url.replace("/r/myapp/", "/v1/apps/myapp/routes/"), timeout=60).json()["route"]
         assert route["timeout"] == 24 * 3600  # nobody is hurried at a breakpoint
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as debugger, debugger.makefile("rb") as answers:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as debugger, debugger.makefile("rb") as answers:
             order = json.dumps(
                 {"seq": 1, "type": "request", "command": "initialize", "arguments": {"adapterID": "test"}}
             ).encode()

@@ -50,7 +50,7 @@ async def names(queue: Queue, limit: int = 100) -> list[str]:
 async def soon(queue: Queue, wanted: Callable[[list[str]], bool]) -> list[str]:
     """What can be reserved, once it is as wanted; looks when the queue says so, also while it is away."""
     found: list[str] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not wanted(found):
             await queue.wait()
             with contextlib.suppress(StoreUnavailable):

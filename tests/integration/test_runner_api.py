@@ -127,7 +127,7 @@ async def test_a_push_ends_a_poll_at_once(world: World) -> None:
     polls = [asyncio.ensure_future(world.poll()) for _ in range(3)]
     while len(world.dispatcher._polls) < 3:
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         for number in range(3):
             await world.put(call(str(number)))
         got = [(await poll)[0]["id"] for poll in polls]
@@ -262,7 +262,7 @@ async def test_a_node_that_stops_ends_polls_at_once(world: World) -> None:
     while not world.dispatcher._polls:
         await asyncio.sleep(0)
     world.dispatcher.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await poll == []
     assert (await world.http.get("/v1/runner/async")).status_code == 503
 
@@ -278,7 +278,7 @@ async def test_a_call_that_is_dealt_to_one_who_gives_up_goes_to_another(world: W
         poll.cancel()
         await asyncio.wait([poll])
         if poll.cancelled():
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 (got,) = await world.dispatcher.take(1, 30)
             assert got.call.id == str(step)
 

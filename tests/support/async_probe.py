@@ -38,7 +38,7 @@ class Probe:
     def call_on(self, number: int) -> None:
         """Make calls until there are enough."""
         dice = random.Random(number)
-        with httpx.Client(timeout=30) as http:
+        with httpx.Client(timeout=60) as http:
             while len(self.accepted) < self._wanted and not self.done.is_set():
                 body = f"{dice.choice((0, 0, 0.01, 0.05)):.2f}"
                 url = self._urls[number % len(self._urls)]
@@ -63,7 +63,7 @@ class Probe:
         """Whatever was accepted is queued, running or ended at every look, and never goes back."""
         seen: dict[str, str] = {}
         dice = random.Random(0)
-        with httpx.Client(base_url=self._urls[-1], timeout=30) as http:
+        with httpx.Client(base_url=self._urls[-1], timeout=60) as http:
             while not self.done.is_set():
                 if not self.accepted:
                     self.done.wait(0.01)

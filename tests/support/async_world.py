@@ -242,7 +242,7 @@ class AsyncWorld:
 
     async def until(self, condition: Callable[[], bool], *, step_s: float = 0.0) -> None:
         """Let things happen, and ``step_s`` pass at each look, until it is so."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.002)
                 self.clock.advance(step_s)

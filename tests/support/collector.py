@@ -59,7 +59,7 @@ class Collector:
 
     def one(self, name: str, **tags: str) -> Span:
         """The first of them, when it has come."""
-        assert until(lambda: bool(self.named(name, **tags)), 20), (name, sorted({span.name for span in self.spans}))
+        assert until(lambda: bool(self.named(name, **tags))), (name, sorted({span.name for span in self.spans}))
         return self.named(name, **tags)[0]
 
 

@@ -38,7 +38,7 @@ def spec(image: str, probe: str, memory_mib: int = 128, **env: str) -> Container
     )
 
 
-async def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
     """Let the loop turn until the condition holds."""
     deadline = time.monotonic() + limit_s
     while not condition():

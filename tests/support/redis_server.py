@@ -40,7 +40,7 @@ class RedisServer:
         arguments = [text for name, value in {**settings, **durable}.items() for text in (f"--{name}", str(value))]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = spawn(["redis-server", *arguments], stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self.answers():
             assert self._process.poll() is None, (self.folder / "redis.log").read_text()
             assert time.monotonic() < deadline

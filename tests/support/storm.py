@@ -67,8 +67,8 @@ class Storm:
         self._dice = random.Random(seed)
         self.outcome = Outcome()
         self._paths = {
-            (kind, name): node.route(f"storm-{kind}-{name}", name, timeout=3, memory=64, idle_timeout=2)
-            for kind in ("good", "bad", "later")
+            (kind, name): node.route(f"storm-{kind}-{name}", name, timeout=timeout, memory=64, idle_timeout=2)
+            for kind, timeout in (("good", 60), ("bad", 3), ("later", 3))
             for name in ("http", "json")
         }
 

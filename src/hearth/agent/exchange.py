@@ -20,8 +20,9 @@ from hearth.telemetry.logs import get_logger
 _INLINE_BYTES: Final = 64 * 1024
 #: Pieces in which a large input is handed over.
 _PIECE_BYTES: Final = 64 * 1024
-#: How long a container that ended its output may take to exit before its answer is judged without an exit code.
-_EXIT_GRACE_S: Final = 1.0
+#: How long a container that ended its output may take to exit before its answer is judged without an exit code. The
+#: Engine of a busy machine tells of an end seconds after it has ended the streams.
+_EXIT_GRACE_S: Final = 10.0
 #: Turns of the loop that stderr is given to come in; a function that writes without a pause is not waited for.
 _TURNS: Final = 64
 
