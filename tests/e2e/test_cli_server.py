@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import select
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.cli import Cli
+from tests.support.held import holding
 from tests.support.node import HEARTH, RunningNode, build_multi, running_node
+from tests.support.waiting import until
+
+from hearth.cli.client import Client
+from hearth.cli.follow import Follower
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +178,29 @@ def test_logs_are_followed_live(cli: Cli, server: RunningNode) -> None:
             assert (call["log"].splitlines()[0], call["status"]) == ("second", "success")
         finally:
             following.terminate()
+
+
+def test_following_misses_no_call_and_tells_none_twice_whatever_the_order_of_their_ends(server: RunningNode) -> None:
+    path = server.route("followed-ends", "http")
+    client = Client(server.url)
+    follower = Follower(client, "e2e", "/followed-ends")
+    told: Counter[str] = Counter()
+
+    def look() -> None:
+        told.update([call["id"] for call in follower.ended()])
+
+    made: list[str] = []
+    with concurrent.futures.ThreadPoolExecutor(4) as pool, holding(server, path, echo="made first") as first:
+        for _ in range(3):  # more than a short look goes back
+            answers = pool.map(lambda number: server.call(path, echo=str(number)), range(100))
+            made += [answer.headers["fn_call_id"] for answer in answers]
+            look()
+        made.append(first.let_go().headers["fn_call_id"])
+    assert until(lambda: look() or made[-1] in told)
+    for _ in range(5):
+        look()
+    assert told == Counter(made)
+    client.close()
 
 
 def _line_within(process: subprocess.Popen[str], seconds: float) -> str:

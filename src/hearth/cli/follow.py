@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Final
 
 import typer
@@ -14,18 +13,25 @@ from hearth.cli.fields import unix_seconds
 from hearth.cli.output import Format
 
 #: Seconds between two looks.
-_PAUSE_S: Final = 0.5
+_PAUSE_S: Final = 0.25
 #: A call's record may show up this many seconds after the call was made: the longest sync call, and its wait.
 _LATE_S: Final = 250
-_MOST: Final = 10_000
+#: A short look goes back until it has met so many known calls: less than a page, so that it is mostly one request.
+_OVERLAP: Final = 50
+#: Calls that a short look less is made for, before the next long one.
+_CALLS_PER_LOOK: Final = 200
+_MOST: Final = 1_000_000
 _UNDER_WAY: Final = ("queued", "running")
 
 
 class Follower:
     """Tells which calls have ended since the last look.
 
-    The list is in the order of making, not of ending, and a sync call is listed only when it has ended: so each look
-    goes back as far as a call can take. Async calls are listed from the start, and are looked at until they have ended.
+    The list is in the order of making, not of ending, and a sync call is listed only when it has ended. So a long look
+    goes back as far as a call can take, and finds every one. Most looks are short: they see the newest calls, among
+    which one that ends is found unless many were made since. The more calls there are, the rarer is the long look.
+
+    Async calls are listed from the start, and are looked at until they have ended.
     """
 
     def __init__(self, client: Client, app: str, path: str) -> None:
@@ -34,34 +40,61 @@ class Follower:
         self._path = path
         self._known: dict[str, int] = {}
         self._under_way: set[str] = set()
-        self._newest_s = 0
+        self._newest_s = self._oldest_s = 0
+        self._short_looks = 0
         for call in client.calls(app, 1, path=path):
             self._newest_s = _created_s(call)
-        for _ in self._listed():
-            pass
+        self._long_look()
 
     def ended(self) -> list[Record]:
         """The calls that have ended since the last look, in the order of their ends."""
-        late = [call for call in map(self._look, sorted(self._under_way)) if call["status"] not in _UNDER_WAY]
-        self._under_way -= {call["id"] for call in late}
-        return sorted([*late, *self._listed()], key=lambda call: str(call["completed_at"]))
+        if self._short_looks:
+            self._short_looks -= 1
+            found = self._short_look()
+        else:
+            found = self._long_look()
+        return sorted(found, key=lambda call: str(call["completed_at"]))
 
-    def _look(self, call_id: str) -> Record:
-        return self._client.call(self._app, call_id)
+    def _short_look(self) -> list[Record]:
+        ended, met = [], 0
+        for call in self._client.calls(self._app, _MOST, path=self._path):
+            met += call["id"] in self._known or _created_s(call) <= self._oldest_s
+            if self._is_news(call):
+                ended.append(call)
+            if met >= _OVERLAP:
+                break
+        return ended
 
-    def _listed(self) -> Iterator[Record]:
-        """Calls that were not listed before, and have ended."""
+    def _long_look(self) -> list[Record]:
         since = max(self._newest_s - _LATE_S, 0)
-        self._known = {call_id: made for call_id, made in self._known.items() if made >= since}
-        for call in self._client.calls(self._app, _MOST, path=self._path, from_time=str(since)):
-            if call["id"] in self._known:
-                continue
-            self._known[call["id"]] = made = _created_s(call)
-            self._newest_s = max(self._newest_s, made)
-            if call["status"] in _UNDER_WAY:
-                self._under_way.add(call["id"])
-            else:
-                yield call
+        listed = list(self._client.calls(self._app, _MOST, path=self._path, from_time=str(since)))
+        self._short_looks = len(listed) // _CALLS_PER_LOOK
+        older = self._under_way - {call["id"] for call in listed}
+        looked_up = [self._client.call(self._app, call_id) for call_id in sorted(older)]
+        ended = [call for call in [*listed, *looked_up] if self._is_news(call)]
+        self._oldest_s = since
+        self._known = {call_id: made for call_id, made in self._known.items() if made > since}
+        return ended
+
+    def _is_news(self, call: Record) -> bool:
+        """Whether this call was not seen to have ended before, and has."""
+        call_id, made = call["id"], _created_s(call)
+        if call["status"] in _UNDER_WAY:
+            if made > self._oldest_s:
+                self._note(call_id, made)
+                self._under_way.add(call_id)
+            return False
+        if call_id in self._under_way:
+            self._under_way.discard(call_id)
+            return True
+        if call_id in self._known or made <= self._oldest_s:
+            return False
+        self._note(call_id, made)
+        return True
+
+    def _note(self, call_id: str, made: int) -> None:
+        self._known[call_id] = made
+        self._newest_s = max(self._newest_s, made)
 
 
 def follow_logs(client: Client, app: str, path: str, output: Format) -> None:
