@@ -43,6 +43,22 @@ def test_labels_may_hold_anything() -> None:
     assert samples(metrics.exposition().decode())["fn_calls", "odd", path] == 1
 
 
+def test_the_number_of_series_is_bounded_and_nothing_goes_uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_SERIES", 3)
+    counter, spread = metrics.Value("bounded", "counter"), metrics.Histogram("spread")
+    for number in range(10):
+        counter.add(1, "app", f"/{number}")
+        spread.observe(0.1, "app", f"/{number}")
+    assert [line for line in counter.lines() if line.startswith("bounded")] == [
+        'bounded{fn_appname="",fn_path=""} 8',
+        'bounded{fn_appname="app",fn_path="/0"} 1',
+        'bounded{fn_appname="app",fn_path="/1"} 1',
+    ]
+    counts = [line for line in spread.lines() if line.startswith("spread_count")]
+    assert sum(int(line.split()[-1]) for line in counts) == 10
+    assert len(counts) <= 4
+
+
 def test_buckets_are_cumulative_and_include_their_bound() -> None:
     histogram = metrics.histogram("test_seconds")
     for value in (0.005, 0.006, 3, 11):

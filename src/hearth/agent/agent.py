@@ -226,6 +226,22 @@ class Agent:
             except HearthError as exc:
                 _log.warning("definition not looked at again", app_name=app_name, path=key[1], error=str(exc))
 
+    def let_go(self, app_name: str, path: str) -> bool:
+        """Forget a route that was deleted; false while something of it is still here, or has just been ended."""
+        launchers = [
+            one for one in self._hot.values() if (one.function.app.name, one.function.route.path) == (app_name, path)
+        ]
+        for launcher in launchers:
+            if not launcher.containers and not launcher.queue.waiting:
+                self._hot.pop(launcher.function.key).close(Draining())
+            else:
+                launcher.drain()
+        if launchers:
+            return False
+        self._functions.pop((app_name, path), None)
+        self.stats.forget(app_name, path)
+        return True
+
     def _drain_function(self, function: Function) -> None:
         if (launcher := self._hot.get(function.key)) is not None:
             launcher.drain()

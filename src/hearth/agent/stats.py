@@ -84,3 +84,7 @@ class CallStats:
             counts = self._by_path.setdefault(path, CallCounts())
             function = self._functions[app, path] = FunctionStats(self.total, counts, CallMeter(app, path))
         return function
+
+    def forget(self, app: str, path: str) -> None:
+        """The function is no more: what is still counted for it is told to nobody but the node's own counts."""
+        self._functions.pop((app, path), None)

@@ -16,6 +16,7 @@ from hearth.access.api_node import parse_api_url
 from hearth.access.base import DataAccess
 from hearth.access.cached import Definitions
 from hearth.access.local import LocalAccess
+from hearth.access.obsolete import ObsoleteSeries
 from hearth.access.remote import RemoteAccess
 from hearth.agent import machine
 from hearth.agent.agent import Agent
@@ -125,6 +126,7 @@ async def full_node(settings: Settings, port: int, options: Options) -> AsyncIte
             limits=options.limits,
         )
         invoke = InvokeFront(agent, definitions, stores.access, clock, next_id)
+        await stack.enter_async_context(ObsoleteSeries(stores.access, clock, agent.let_go))
         own = Consumer(agent, stores.access, clock, quiet_s=settings.runner_quiet_s)
         consumer = await stack.enter_async_context(own)
         front = _front(settings, options, server, invoke, invoke.call, api)
@@ -142,6 +144,7 @@ async def api_node(settings: Settings, port: int, options: Options) -> AsyncIter
     async with AsyncExitStack() as stack:
         stores = await _open_stores(stack, settings, options, clock)
         server = await _extended(stack, settings, options, API, stores.datastore)
+        await stack.enter_async_context(ObsoleteSeries(stores.access, clock))
         readiness = Readiness(clock, stores.checks())
         dispatcher, runners = await _runner_api(stack, settings, clock, stores)
         api = Api(
@@ -187,6 +190,7 @@ async def runner_node(settings: Settings, port: int, options: Options) -> AsyncI
         refused: dict[str, type[ApiError]] = {"/v1/": APINotSupported}
         pages = Api(None, clock, lambda: stats(agent), readiness=readiness, refused=refused, server=server)
         invoke = InvokeFront(agent, definitions, access, clock, next_id)
+        await stack.enter_async_context(ObsoleteSeries(access, clock, agent.let_go))
         consumer = await stack.enter_async_context(Consumer(agent, access, clock))
         gate = Gate(invoke, lambda: access.has_room)
         front = _front(settings, options, server, gate, invoke.call, pages)

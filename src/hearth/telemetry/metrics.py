@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from hearth.telemetry.names import METRICS, TIME_BUCKETS, Kind
@@ -18,6 +18,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Labels = tuple[str, str]
 _NO_LABELS: Final[Labels] = ("", "")
+#: Series that a metric may have. What comes when they are taken is counted without labels.
+MAX_SERIES: Final = 10_000
 
 
 class Series:
@@ -48,7 +50,8 @@ class Value:
         """The number with these labels."""
         found = self._series.get((app, path))
         if found is None:
-            found = self._series[app, path] = Series()
+            key = (app, path) if len(self._series) < MAX_SERIES else _NO_LABELS
+            found = self._series.setdefault(key, Series())
         return found
 
     def add(self, by: float = 1.0, app: str = "", path: str = "") -> None:
@@ -63,6 +66,14 @@ class Value:
         """What it says."""
         found = self._series.get((app, path))
         return found.value if found is not None else 0.0
+
+    def labels(self) -> Iterable[Labels]:
+        """Those of its series."""
+        return self._series.keys()
+
+    def forget(self, app: str, path: str) -> None:
+        """Drop a series."""
+        self._series.pop((app, path), None)
 
     def lines(self) -> Iterator[str]:
         """The text exposition."""
@@ -102,7 +113,8 @@ class Histogram:
         """The values with these labels."""
         found = self._series.get((app, path))
         if found is None:
-            found = self._series[app, path] = Spread(self._bounds)
+            key = (app, path) if len(self._series) < MAX_SERIES else _NO_LABELS
+            found = self._series.setdefault(key, Spread(self._bounds))
         return found
 
     def observe(self, value: float, app: str = "", path: str = "") -> None:
@@ -113,6 +125,14 @@ class Histogram:
         """How many values there were."""
         found = self._series.get((app, path))
         return sum(found.counts) if found is not None else 0
+
+    def labels(self) -> Iterable[Labels]:
+        """Those of its series."""
+        return self._series.keys()
+
+    def forget(self, app: str, path: str) -> None:
+        """Drop a series."""
+        self._series.pop((app, path), None)
 
     def lines(self) -> Iterator[str]:
         """The text exposition."""
@@ -149,6 +169,17 @@ def histogram(name: str, bounds: Sequence[float] | None = None, help_text: str =
     if not isinstance(found, Histogram):
         raise TypeError(f"{name} is no histogram")
     return found
+
+
+def labels() -> set[Labels]:
+    """The apps and paths that any series is about."""
+    return {pair for metric in _METRICS.values() for pair in metric.labels() if pair != _NO_LABELS}
+
+
+def forget(app: str, path: str) -> None:
+    """Drop the series of an app and a path. Whoever holds one counts for nobody from now on."""
+    for metric in _METRICS.values():
+        metric.forget(app, path)
 
 
 def exposition() -> bytes:

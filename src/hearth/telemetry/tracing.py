@@ -214,6 +214,12 @@ def inject(headers: MutableMapping[str, str]) -> None:
         _tracer.inject(present, headers)
 
 
+def forget(app: str, path: str) -> None:
+    """Let go of the histograms of an app and a path: before :func:`hearth.telemetry.metrics.forget`."""
+    for key in [key for key in _spreads if key[1:] == (app, path)]:
+        del _spreads[key]
+
+
 def install(tracer: Tracer | None) -> None:
     """Have spans exported from now on; ``None``: no longer."""
     global _tracer

@@ -1,0 +1,61 @@
+"""Series of metrics go with the apps and routes that they are about."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.support.agent import bench
+from tests.support.scrape import samples
+from tests.support.virtual_time import VirtualClock, run
+
+from hearth.access.obsolete import ObsoleteSeries
+from hearth.models.errors import ApiNodeAway, AppsNotFound
+from hearth.telemetry import metrics
+from hearth.telemetry.tracing import span
+
+#: More than until idle containers are gone, and than it takes to look at everything.
+WHILE_S = 200
+
+
+def paths_of(app: str) -> set[str]:
+    return {path for _, name, path in samples(metrics.exposition().decode()) if name == app}
+
+
+def test_series_of_a_deleted_route_go_and_those_of_others_stay() -> None:
+    async def scenario() -> None:
+        async with bench() as on, ObsoleteSeries(on.records, on.clock, on.agent.let_go):
+            for path in ("/deleted", "/kept"):
+                await on.ask(on.function(path))
+            long = on.start(on.function("/deleted", timeout=120), sleep=110)
+            await asyncio.sleep(1)
+            del on.records.routes["/deleted"]
+            await on.agent.refresh("a", "/deleted")
+            await asyncio.sleep(100)
+            assert "/deleted" in paths_of("a"), "a call of it still runs"
+            await long
+            await asyncio.sleep(WHILE_S)
+            assert paths_of("a") & {"/deleted", "/kept"} == {"/kept"}
+            await on.ask(on.function("/deleted"))
+            told = samples(metrics.exposition().decode())
+            assert (told["fn_calls", "a", "/deleted"], told["fn_completed", "a", "/deleted"]) == (1, 1)
+            assert told["fn_span_agent_submit_duration_seconds_count", "a", "/deleted"] == 1
+            assert told["fn_calls", "a", "/kept"] >= 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("error", "left"), [(AppsNotFound, set()), (ApiNodeAway, {"", "/p"})])
+def test_an_app_that_is_gone_is_told_from_one_that_cannot_be_looked_up(error: type[Exception], left: set[str]) -> None:
+    class Source:
+        async def get_app(self, name: str) -> object:
+            raise error
+
+    with span("serve_http", "gone-app", "/p"), span("agent_submit_app", "gone-app"):
+        pass
+
+    async def scenario() -> None:
+        await ObsoleteSeries(Source(), VirtualClock()).look()  # type: ignore[arg-type]
+
+    run(scenario())
+    assert paths_of("gone-app") == left
