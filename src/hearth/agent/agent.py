@@ -239,6 +239,7 @@ class Agent:
         if launchers:
             return False
         self._functions.pop((app_name, path), None)
+        self._accepted.clear()
         self.stats.forget(app_name, path)
         return True
 
