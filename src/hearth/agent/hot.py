@@ -226,9 +226,9 @@ class HotContainer:
             return
         if self._idle_timer is None:
             self._arm(self.idle_since)
-        self._host.standby.idle(self)
         self._queue.offer(self)
-        if self._life.state is ContainerState.IDLE:
+        if self._life.state is ContainerState.IDLE:  # nobody has waited for it
+            self._host.standby.idle(self)
             self._owner.container_idle(self)
 
     # -- what happens to it ------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from hearth.agent.life import CallState, ContainerState, Observer
+from hearth.agent.life import ContainerState, Observer
 from hearth.clock import Clock
 from hearth.drivers.base import StatsSample
 from hearth.models.route import Route
@@ -34,42 +34,19 @@ class Outcome(enum.Enum):
 
 
 class CallMeter:
-    """The calls of one function."""
+    """The metrics of one function's calls."""
 
-    __slots__ = ("_busy", "_calls", "_completed", "_errors", "_failed", "_queued", "_running", "_timeouts")
+    __slots__ = ("busy", "calls", "completed", "errors", "failed", "queued", "running", "timeouts")
 
     def __init__(self, app: str, path: str) -> None:
-        self._calls = metrics.counter("fn_calls").series(app, path)
-        self._queued = metrics.gauge("fn_queued").series(app, path)
-        self._running = metrics.gauge("fn_running").series(app, path)
-        self._completed = metrics.counter("fn_completed").series(app, path)
-        self._failed = metrics.counter("fn_failed").series(app, path)
-        self._timeouts = metrics.counter("fn_timeouts").series(app, path)
-        self._errors = metrics.counter("fn_errors").series(app, path)
-        self._busy = metrics.counter("fn_server_busy").series(app, path)
-
-    def moved(self, left: CallState | None, entered: CallState) -> None:
-        """A call changed its state."""
-        if left is None:
-            self._calls.value += 1
-        elif left is CallState.WAIT:
-            self._queued.value -= 1
-        elif left is CallState.EXEC:
-            self._running.value -= 1
-        if entered is CallState.WAIT:
-            self._queued.value += 1
-        elif entered is CallState.EXEC:
-            self._running.value += 1
-
-    def left(self, outcome: Outcome) -> None:
-        """A call is over."""
-        if outcome is Outcome.COMPLETE:
-            self._completed.value += 1
-        elif outcome is Outcome.BUSY:
-            self._busy.value += 1
-        elif outcome is not Outcome.NOT_RUN:
-            self._failed.value += 1
-            (self._timeouts if outcome is Outcome.TIMED_OUT else self._errors).value += 1
+        self.calls = metrics.counter("fn_calls").series(app, path)
+        self.queued = metrics.gauge("fn_queued").series(app, path)
+        self.running = metrics.gauge("fn_running").series(app, path)
+        self.completed = metrics.counter("fn_completed").series(app, path)
+        self.failed = metrics.counter("fn_failed").series(app, path)
+        self.timeouts = metrics.counter("fn_timeouts").series(app, path)
+        self.errors = metrics.counter("fn_errors").series(app, path)
+        self.busy = metrics.counter("fn_server_busy").series(app, path)
 
 
 class ContainerMeter:

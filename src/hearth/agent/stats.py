@@ -18,26 +18,6 @@ class CallCounts:
     failed: int = 0
     busy: int = 0
 
-    def moved(self, left: CallState | None, entered: CallState) -> None:
-        """A call changed its state."""
-        if left is CallState.WAIT:
-            self.queue -= 1
-        elif left is CallState.EXEC:
-            self.running -= 1
-        if entered is CallState.WAIT:
-            self.queue += 1
-        elif entered is CallState.EXEC:
-            self.running += 1
-
-    def left(self, outcome: Outcome) -> None:
-        """A call is over."""
-        if outcome is Outcome.COMPLETE:
-            self.complete += 1
-        elif outcome is Outcome.BUSY or outcome is Outcome.NOT_RUN:
-            self.busy += 1
-        else:
-            self.failed += 1
-
 
 class FunctionStats:
     """The calls of one function: told once, counted for the function's path, the node and the metrics."""
@@ -51,15 +31,43 @@ class FunctionStats:
 
     def moved(self, left: CallState | None, entered: CallState) -> None:
         """A call changed its state."""
-        self._total.moved(left, entered)
-        self._counts.moved(left, entered)
-        self._meter.moved(left, entered)
+        total, counts, meter = self._total, self._counts, self._meter
+        if left is None:
+            meter.calls.value += 1
+        elif left is CallState.WAIT:
+            total.queue -= 1
+            counts.queue -= 1
+            meter.queued.value -= 1
+        elif left is CallState.EXEC:
+            total.running -= 1
+            counts.running -= 1
+            meter.running.value -= 1
+        if entered is CallState.WAIT:
+            total.queue += 1
+            counts.queue += 1
+            meter.queued.value += 1
+        elif entered is CallState.EXEC:
+            total.running += 1
+            counts.running += 1
+            meter.running.value += 1
 
     def left(self, outcome: Outcome) -> None:
         """A call is over."""
-        self._total.left(outcome)
-        self._counts.left(outcome)
-        self._meter.left(outcome)
+        total, counts, meter = self._total, self._counts, self._meter
+        if outcome is Outcome.COMPLETE:
+            total.complete += 1
+            counts.complete += 1
+            meter.completed.value += 1
+        elif outcome is Outcome.BUSY or outcome is Outcome.NOT_RUN:
+            total.busy += 1
+            counts.busy += 1
+            if outcome is Outcome.BUSY:
+                meter.busy.value += 1
+        else:
+            total.failed += 1
+            counts.failed += 1
+            meter.failed.value += 1
+            (meter.timeouts if outcome is Outcome.TIMED_OUT else meter.errors).value += 1
 
 
 class CallStats:

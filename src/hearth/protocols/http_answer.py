@@ -6,9 +6,10 @@ the response's end may be taken. So: collect the head, parse it, let a body read
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from hearth.protocols.base import HOP_BY_HOP, Body, Decoder, End, Event, Head, InvalidOutput, is_surplus
 from hearth.protocols.fields import BODILESS, connection_only, field_name
@@ -24,6 +25,8 @@ _FOLD: Final = re.compile(rb"[ \t]*\n[ \t]+")
 _CONTROLS: Final = bytes(sorted({*range(0x20), 0x7F} - {0x09, 0x0A}))
 _LENGTH_DIGITS: Final = 18
 _SAMPLE_BYTES: Final = 32
+#: A head up to this size is remembered: a function tends to begin its answers in the same way.
+_REMEMBERED_BYTES: Final = 1024
 
 Fields = list[tuple[str, str]]
 
@@ -53,9 +56,10 @@ class HttpDecoder(Decoder):
             block, data = self._heads.feed(data)
             if block is None:
                 return events
-            status, fields = parse_head(block)
-            if status >= 200:
-                events.append(self._begin_answer(status, fields))
+            answer = _remembered(block) if len(block) <= _REMEMBERED_BYTES else _read_head(block)
+            if answer.head.status >= 200:
+                self._body = self._body_reader(answer)
+                events.append(answer.head)
         piece, rest = self._body.feed(data)
         if piece:
             events.append(Body(piece))
@@ -75,33 +79,24 @@ class HttpDecoder(Decoder):
         """Any byte other than whitespace of this answer has arrived."""
         return self._heads.started
 
-    def _begin_answer(self, status: int, fields: Fields) -> Head:
-        """Decide where the body ends (RFC 9112 6.3), and which fields go to the client."""
-        lengths = [value for name, value in fields if name == "Content-Length"]
-        codings = [value for name, value in fields if name == "Transfer-Encoding"]
-        dropped = HOP_BY_HOP
-        connection = [value for name, value in fields if name == "Connection"]
-        if connection:
-            dropped = connection_only(connection)
-        kept = [field for field in fields if field[0] not in dropped]
-        length = _parse_lengths(lengths) if lengths else None
-        told = [] if length is None or codings or status in BODILESS else [str(length)]
-        if told != lengths:
-            kept = [field for field in kept if field[0] != "Content-Length"]
-            kept += [("Content-Length", value) for value in told]
-        self._body = self._body_reader(status, length, codings)
-        return Head(status, kept)
-
-    def _body_reader(self, status: int, length: int | None, codings: Sequence[str]) -> BodyReader:
-        if self._answers_head or status in BODILESS:
+    def _body_reader(self, answer: _Answer) -> BodyReader:
+        if self._answers_head or answer.head.status in BODILESS:
             return SizedBody(0)
-        if codings:
-            if [coding.lower() for coding in codings] != ["chunked"]:
-                raise InvalidOutput(f"unsupported transfer encoding {', '.join(codings)!r}")
+        if answer.codings:
+            if [coding.lower() for coding in answer.codings] != ["chunked"]:
+                raise InvalidOutput(f"unsupported transfer encoding {', '.join(answer.codings)!r}")
             return ChunkedBody()
-        if length is None:
+        if answer.length is None:
             raise InvalidOutput("missing content length")
-        return SizedBody(length)
+        return SizedBody(answer.length)
+
+
+class _Answer(NamedTuple):
+    """A head, and what it says of the body."""
+
+    head: Head
+    length: int | None
+    codings: Sequence[str]
 
 
 class _HeadReader:
@@ -152,6 +147,29 @@ def _head_end(buffer: bytes | bytearray, start: int) -> int:
     if bare >= 0:
         return bare + 2
     return crlf + 3 if crlf >= 0 else 0
+
+
+def _read_head(block: bytes) -> _Answer:
+    """Which fields go to the client, and where the body ends (RFC 9112 6.3)."""
+    status, fields = parse_head(block)
+    if status < 200:
+        return _Answer(Head(status, fields), None, ())
+    lengths = [value for name, value in fields if name == "Content-Length"]
+    codings = [value for name, value in fields if name == "Transfer-Encoding"]
+    dropped = HOP_BY_HOP
+    connection = [value for name, value in fields if name == "Connection"]
+    if connection:
+        dropped = connection_only(connection)
+    kept = [field for field in fields if field[0] not in dropped]
+    length = _parse_lengths(lengths) if lengths else None
+    told = [] if length is None or codings or status in BODILESS else [str(length)]
+    if told != lengths:
+        kept = [field for field in kept if field[0] != "Content-Length"]
+        kept += [("Content-Length", value) for value in told]
+    return _Answer(Head(status, kept), length, codings)
+
+
+_remembered = functools.lru_cache(maxsize=256)(_read_head)
 
 
 def parse_head(block: bytes) -> tuple[int, Fields]:
