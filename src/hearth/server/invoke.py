@@ -50,9 +50,32 @@ _FRAMING: Final = frozenset({"Host", "Transfer-Encoding", "Trailer"})
 _NOT_OF_ROUTES: Final = _OURS | HOP_BY_HOP | {"Content-Length"}
 _BODILESS: Final = frozenset({204, 304})
 
+#: Headers of an answer that a function does not set.
+_NOT_OF_FUNCTIONS: Final = _OURS | HOP_BY_HOP
+#: Names up to this length are remembered: functions and clients choose them.
+_REMEMBERED_LENGTH: Final = 64
+
 Pairs = list[tuple[str, bytes]]
 
-_canonical = functools.lru_cache(maxsize=4096)(canonical)
+
+@functools.lru_cache(maxsize=2048)
+def _remembered(raw: bytes) -> str:
+    return canonical(raw.decode("latin-1"))
+
+
+def _name(raw: bytes) -> str:
+    """A header's canonical name."""
+    return _remembered(raw) if len(raw) <= _REMEMBERED_LENGTH else canonical(raw.decode("latin-1"))
+
+
+@functools.lru_cache(maxsize=2048)
+def _remembered_bytes(name: str) -> bytes:
+    return name.encode()
+
+
+def _line(pair: tuple[str, bytes]) -> tuple[bytes, bytes]:
+    name, value = pair
+    return (_remembered_bytes(name) if len(name) <= _REMEMBERED_LENGTH else name.encode()), value
 
 
 class InvokeFront:
@@ -180,7 +203,7 @@ class Answer:
         self.call_id = call_id
         self._base = [("Fn_call_id", call_id.encode())]
         for spelled, values in route_headers.items():
-            name = _canonical(spelled)
+            name = canonical(spelled)
             if name not in _NOT_OF_ROUTES and is_token(name):
                 self._base += [(name, blank_controls(value).encode()) for value in values]
 
@@ -192,20 +215,21 @@ class Answer:
     def head(self, head: Head) -> None:
         """The function's status and headers, merged with what is there."""
         self._status = status = head.status
-        given = [
-            (name, value.encode("latin-1", "replace"))
-            for name, value in head.headers
-            if name not in _OURS and name not in HOP_BY_HOP
-        ]
-        names = {name for name, _ in given if name in _SINGLE}
-        self._head = given
-        self._base = [pair for pair in self._base if pair[0] not in names]
-        for name, value in given:
+        given: Pairs = []
+        for name, value in head.headers:
+            if name in _NOT_OF_FUNCTIONS:
+                continue
             if name == "Content-Length":
                 self._remaining = int(value)
+                if status in _BODILESS:
+                    continue
+            given.append((name, value.encode("latin-1", "replace")))
+        self._head = given
+        if len(self._base) > 1:  # more than the id
+            names = {name for name, _ in given if name in _SINGLE}
+            self._base = [pair for pair in self._base if pair[0] not in names]
         if status in _BODILESS:
             self._bodiless = True
-            self._head = [pair for pair in given if pair[0] != "Content-Length"]
 
     async def write(self, data: bytes, *, last: bool) -> None:
         """Some bytes of the body."""
@@ -247,7 +271,7 @@ class Answer:
 
     def _headers(self) -> Pairs:
         headers = [*self._base, *self._wait_header(), *self._head]
-        if not any(name == "Content-Type" for name, _ in headers):
+        if "Content-Type" not in [name for name, _ in headers]:
             headers.append(("Content-Type", b"application/json"))
         return headers
 
@@ -258,8 +282,8 @@ class Answer:
 
     async def _send_head(self, headers: Pairs) -> None:
         self.started = True
-        lines = [(name.encode(), value) for name, value in headers]
-        if not any(name == "Date" for name, _ in headers):
+        lines = [_line(pair) for pair in headers]
+        if "Date" not in [name for name, _ in headers]:
             lines.append((b"Date", _date(self._clock.now_ms() // 1000)))
         await self._send({"type": "http.response.start", "status": self._status, "headers": lines})
 
@@ -285,10 +309,14 @@ def _request_line(scope: Scope) -> tuple[HeaderMap, str]:
     host = ""
     pairs: list[tuple[bytes, bytes]] = scope["headers"]
     for raw_name, raw_value in pairs:
-        name = _canonical(raw_name.decode("latin-1"))
+        name = _name(raw_name)
         value = raw_value.decode("latin-1")
         if name not in _FRAMING:
-            headers.setdefault(name, []).append(value)
+            known = headers.get(name)
+            if known is None:
+                headers[name] = [value]
+            else:
+                known.append(value)
         elif name == "Host":
             host = value
     query: bytes = scope["query_string"]
