@@ -9,10 +9,10 @@ from typing import Final
 from starlette.types import Receive, Scope
 
 from hearth.agent.call import ClientGone, RequestBody
-from hearth.clock import Clock
+from hearth.expiry import Expiries
 
-#: Only a call that takes longer than this is worth a task that watches its client.
-_WATCH_AFTER_S: Final = 0.05
+#: Seconds that a call must take to be worth a task that watches its client.
+WATCH_AFTER_S: Final = 0.05
 
 
 class AsgiBody:
@@ -49,14 +49,20 @@ class AsgiBody:
 
 
 class ClientWatch:
-    """Cancels the task that entered it when its client leaves. Costs one timer, unless the call takes long."""
+    """Cancels the task that entered it when its client leaves.
 
-    def __init__(self, body: RequestBody, receive: Receive, clock: Clock) -> None:
+    Args:
+        patience: How long a call must take to be worth a task that watches its client.
+    """
+
+    __slots__ = ("_body", "_gone", "_key", "_owner", "_patience", "_receive", "_task")
+
+    def __init__(self, body: RequestBody, receive: Receive, patience: Expiries) -> None:
         self._body = body
         self._receive = receive
-        self._clock = clock
+        self._patience = patience
         self._owner: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._key = -1
         self._task: asyncio.Task[None] | None = None
         self._gone = False
 
@@ -68,8 +74,7 @@ class ClientWatch:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._patience.discard(self._key)
         if self._task is not None:
             self._task.cancel()
 
@@ -84,7 +89,7 @@ class ClientWatch:
             raise ClientGone
 
     def _arm(self) -> None:
-        self._timer = self._clock.call_at(self._clock.monotonic() + _WATCH_AFTER_S, self._look)
+        self._key = self._patience.add(self._look)
 
     def _look(self) -> None:
         if self._body.ended:

@@ -17,6 +17,7 @@ from hearth.agent.agent import Agent
 from hearth.agent.call import ActiveCall, ClientGone
 from hearth.agent.function import Function
 from hearth.clock import Clock
+from hearth.expiry import Expiries
 from hearth.models.call import QUEUED
 from hearth.models.errors import AppsMissingName, BodyTooLarge, CallTimeout, InvalidPayload, PathNotFound, ServerBusy
 from hearth.models.route import HeaderMap, clean_path
@@ -24,7 +25,7 @@ from hearth.models.times import format_duration
 from hearth.protocols.base import HOP_BY_HOP, Head, canonical
 from hearth.protocols.fields import blank_controls, is_token
 from hearth.server import errors
-from hearth.server.body import AsgiBody, ClientWatch
+from hearth.server.body import WATCH_AFTER_S, AsgiBody, ClientWatch
 from hearth.server.traced import label
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "DELETE", "CONNECT", "TRACE"})
@@ -99,6 +100,7 @@ class InvokeFront:
         self._access = access
         self._clock = clock
         self._next_id = next_id
+        self._patience = Expiries(clock, WATCH_AFTER_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
@@ -141,7 +143,7 @@ class InvokeFront:
             return
         call = self._call(scope, function, call_id, body, answer)
         answer.call = call
-        with ClientWatch(call.body, receive, self._clock) as watch:
+        with ClientWatch(call.body, receive, self._patience) as watch:
             try:
                 await self._agent.submit(call)
             except asyncio.CancelledError:
