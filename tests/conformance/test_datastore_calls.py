@@ -151,6 +151,24 @@ async def test_many_calls_with_any_logs_come_back(store: SqlDatastore) -> None:
     assert [await store.get_log("app", f"{n:03}") for n in (0, 150, 299)] == [b"%d" % n + log for n in (0, 150, 299)]
 
 
+async def test_a_log_is_empty_once_its_call_has_ended_and_is_not_there_before(store: SqlDatastore) -> None:
+    await store.start_calls([msgspec.structs.replace(CALL, type=ASYNC, status=RUNNING, error="", completed_at=ZERO)])
+    with pytest.raises(errors.CallLogNotFound):
+        await store.get_log("app", "id")
+    await store.put_calls([(msgspec.structs.replace(CALL, type=ASYNC), b"")])
+    assert await store.get_log("app", "id") == b""
+    with pytest.raises(errors.CallLogNotFound):
+        await store.get_log("other", "id")
+
+
+async def test_texts_come_back_whatever_they_hold(store: SqlDatastore) -> None:
+    for sign in ("'", '"', "\\", "','", '","', "{NULL}", "NULL", "", "%s", "$1", ":x", "\n", "); --"):
+        texts = [sign, f"a{sign}", f"{sign}b", f"a{sign}b", f"{sign}{sign}", "plain"]
+        calls = [msgspec.structs.replace(CALL, id=f"{n}", path=f"/{text}", error=text) for n, text in enumerate(texts)]
+        await store.put_calls([(call, b"") for call in calls])
+        assert await store.get_calls(CallFilter(app_name="app")) == calls[::-1]
+
+
 async def test_a_batch_is_stored_as_a_whole_or_not_at_all(store: SqlDatastore) -> None:
     nowhere: Any = None
     with pytest.raises(errors.StoreRefused):

@@ -120,7 +120,7 @@ class Agent:
             next_id=next_id,
             observe=self.containers.observe,
         )
-        self._recorder = Recorder(access, clock=clock)
+        self._recorder = Recorder(access, clock=clock, running=lambda: len(self._running))
         self._late = LateLogs(self._recorder, clock, lags=driver.capabilities.stderr_lags)
         self._functions: dict[tuple[str, str], Function] = {}
         self._accepted: dict[Hashable, Function] = {}

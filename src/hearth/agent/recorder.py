@@ -7,7 +7,7 @@ are answered before their records are stored. What is lost in the end is counted
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from hearth.access.base import DataAccess, EndedCall
@@ -41,15 +41,22 @@ class Recorder:
         retry_s: How long a batch is tried again whose store is gone. A repeated one replaces itself: storing twice is
             storing once.
         clock: What waits.
+        running: How many calls have not been answered yet: a batch may wait a moment for theirs.
     """
 
     def __init__(
-        self, access: DataAccess, *, limit_s: float = 10.0, retry_s: float = 60.0, clock: Clock | None = None
+        self,
+        access: DataAccess,
+        *,
+        limit_s: float = 10.0,
+        retry_s: float = 60.0,
+        clock: Clock | None = None,
+        running: Callable[[], int] = lambda: 0,
     ) -> None:
         self._access = access
         self._retry_s = retry_s
         self._clock = clock or SystemClock()
-        self._commits = GroupCommit(self._write)
+        self._commits = GroupCommit(self._write, under_way=running)
         self._waiting_bytes = 0
         self._waiters: dict[asyncio.Future[bool], str] = {}
         self._limits = Expiries(self._clock, limit_s)

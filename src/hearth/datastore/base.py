@@ -147,4 +147,4 @@ class Datastore(abc.ABC):
 
     @abc.abstractmethod
     async def get_log(self, app_name: str, call_id: str) -> bytes:
-        """A call's log. Raises ``CallLogNotFound`` (also for another app's call)."""
+        """A call's log, once the call has ended. Raises ``CallLogNotFound`` (also for another app's call)."""
