@@ -9,11 +9,15 @@ import time
 import timeit
 from collections.abc import Callable
 
+import msgspec
+
 from hearth.agent.life import CallState, ContainerState
 from hearth.agent.meters import CallMeter, ContainerMeter, Outcome
 from hearth.models.route import Route
-from hearth.telemetry import export, metrics, tracing
+from hearth.telemetry import metrics, tracing
+from hearth.telemetry.spans import Span, SpanTracer
 from hearth.telemetry.tracing import Relation, span
+from hearth.telemetry.zipkin import span_v1, span_v2
 
 _TIMES = 100_000
 
@@ -35,10 +39,18 @@ def main() -> None:
     _print("a warm call's container gauges", _container())
     _print("span, not exported", _one_span)
     off = _print("a warm call's 9 spans, not exported", _spans_of_a_call)
-    with export.exporting("", "", 8080):
-        _print("span of OpenTelemetry's", _one_span)
-        on = _print("a warm call's 9 spans, OpenTelemetry's", _spans_of_a_call)
-    print(f"with a tracer they cost {on / off:.1f} times as much, before they are encoded and sent")
+    sent: list[Span] = []
+    tracing.install(SpanTracer(sent.append))
+    _spans_of_a_call()
+    tracing.install(SpanTracer(lambda span: None))
+    _print("span, exported", _one_span)
+    on = _print("a warm call's 9 spans, exported", _spans_of_a_call)
+    tracing.install(None)
+    print(f"with a collector they cost {on / off:.1f} times as much, before they are encoded and sent")
+    endpoint = {"serviceName": "fnserver"}
+    for encode in (span_v1, span_v2):
+        name = f"a warm call's 9 spans, encoded ({encode.__name__})"
+        _print(name, lambda encode=encode: msgspec.json.encode([encode(span, endpoint) for span in sent]))
 
 
 def _print(name: str, act: Callable[[], object]) -> float:

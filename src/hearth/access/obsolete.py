@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol
 
-from hearth.clock import Clock
+from hearth.clock import Clock, pause
 from hearth.models.app import App
 from hearth.models.errors import AppsNotFound, HearthError, RoutesNotFound
 from hearth.models.route import Route
@@ -82,10 +82,5 @@ class ObsoleteSeries:
 
     async def _run(self) -> None:
         while True:
-            due: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            timer = self._clock.call_at(self._clock.monotonic() + _PERIOD_S, due.set_result, None)
-            try:
-                await due
-            finally:
-                timer.cancel()
+            await pause(self._clock, _PERIOD_S)
             await self.look()

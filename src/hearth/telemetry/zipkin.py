@@ -8,22 +8,18 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind
 
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.spans import Span
 
 SERVICE: Final = "fnserver"
-#: The tag of a span whose first half its client reports.
-SHARED: Final = "hearth.shared"
 _V2: Final = "/api/v2/spans"
-_KINDS: Final = {SpanKind.SERVER: ("SERVER", "sr", "ss"), SpanKind.CLIENT: ("CLIENT", "cs", "cr")}
+_KINDS: Final = {"server": ("SERVER", "sr", "ss"), "client": ("CLIENT", "cs", "cr")}
 
 _log = get_logger(__name__)
 
 
-class ZipkinExporter(SpanExporter):
+class ZipkinExporter:
     """Posts batches of spans. Runs in a thread of its own; what cannot be sent is logged and lost.
 
     Args:
@@ -39,7 +35,7 @@ class ZipkinExporter(SpanExporter):
         self._http = httpx.Client(timeout=limit_s)
         self._lost = 0
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def send(self, spans: Sequence[Span]) -> None:
         """Send one batch."""
         body = msgspec.json.encode([self._encode(span, self._endpoint) for span in spans])
         try:
@@ -49,48 +45,41 @@ class ZipkinExporter(SpanExporter):
             if not self._lost:  # once for all that follow: a collector may be away for long
                 _log.warning("spans not exported", url=self._url, error=str(exc))
             self._lost += len(spans)
-            return SpanExportResult.FAILURE
+            return
         if self._lost:
             _log.info("spans exported again", url=self._url, lost=self._lost)
             self._lost = 0
-        return SpanExportResult.SUCCESS
 
-    def shutdown(self) -> None:
+    def close(self) -> None:
         """Close the connection."""
         self._http.close()
 
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Nothing waits here."""
-        return True
 
-
-def span_v2(span: ReadableSpan, endpoint: dict[str, Any]) -> dict[str, Any]:
+def span_v2(span: Span, endpoint: dict[str, Any]) -> dict[str, Any]:
     """One span as version 2 has it."""
-    begun, ended = _times(span)
-    tags = _tags(span)
-    shared = tags.pop(SHARED, None)
-    told = {**_identity(span), "timestamp": begun, "duration": max(1, ended - begun), "localEndpoint": endpoint}
+    begun, duration = _times(span)
+    told = {**_identity(span), "timestamp": begun, "duration": duration, "localEndpoint": endpoint}
     if span.kind in _KINDS:
         told["kind"] = _KINDS[span.kind][0]
-    if shared is not None:
+    if span.shared:
         told["shared"] = True
-    return {**told, "tags": tags}
+    told["tags"] = span.tags()
+    return told
 
 
-def span_v1(span: ReadableSpan, endpoint: dict[str, Any]) -> dict[str, Any]:
+def span_v1(span: Span, endpoint: dict[str, Any]) -> dict[str, Any]:
     """One span as version 1 has it."""
-    begun, ended = _times(span)
-    tags = _tags(span)
-    shared = tags.pop(SHARED, None)
+    begun, duration = _times(span)
+    tags = span.tags()
     told = _identity(span)
-    if shared is None:  # the times of a shared span are its client's
-        told |= {"timestamp": begun, "duration": max(1, ended - begun)}
+    if not span.shared:  # the times of a shared span are its client's
+        told |= {"timestamp": begun, "duration": duration}
     told["annotations"] = []
     if span.kind in _KINDS:
         _, first, last = _KINDS[span.kind]
         told["annotations"] = [
             {"timestamp": begun, "value": first, "endpoint": endpoint},
-            {"timestamp": ended, "value": last, "endpoint": endpoint},
+            {"timestamp": span.ended_ns // 1000, "value": last, "endpoint": endpoint},
         ]
     else:
         tags = {"lc": SERVICE, **tags}  # what names the place of a span within one process
@@ -98,18 +87,14 @@ def span_v1(span: ReadableSpan, endpoint: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _identity(span: ReadableSpan) -> dict[str, Any]:
-    context = span.context
-    told: dict[str, Any] = {"traceId": f"{context.trace_id:032x}", "id": f"{context.span_id:016x}", "name": span.name}
-    if span.parent is not None:
-        told["parentId"] = f"{span.parent.span_id:016x}"
+def _identity(span: Span) -> dict[str, Any]:
+    told: dict[str, Any] = {"traceId": f"{span.trace:032x}", "id": f"{span.id:016x}", "name": span.name}
+    if span.parent:
+        told["parentId"] = f"{span.parent:016x}"
     return told
 
 
-def _times(span: ReadableSpan) -> tuple[int, int]:
-    """Begin and end, microseconds since the epoch."""
-    return (span.start_time or 0) // 1000, (span.end_time or 0) // 1000
-
-
-def _tags(span: ReadableSpan) -> dict[str, str]:
-    return {key: str(value) for key, value in (span.attributes or {}).items()}
+def _times(span: Span) -> tuple[int, int]:
+    """Begin and duration, microseconds."""
+    begun = span.begun_ns // 1000
+    return begun, max(1, span.ended_ns // 1000 - begun)
