@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+import msgspec
+
 from hearth.models.route import DEFAULT_MEMORY_MIB
 
 #: Percent of the total that only sync calls may use.
@@ -17,8 +19,7 @@ _SYNC_RESERVE_PERCENT: Final = 20
 _ASYNC_MARK_PERCENT: Final = 80
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(msgspec.Struct, frozen=True):
     """Some memory (MiB) and CPU (thousandths of a core)."""
 
     memory_mib: int

@@ -56,7 +56,6 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """It has sent something."""
         if not self._in_body:
-            self._await_head()
             self._head_bytes += len(data)
         self._unset_keepalive_if_required()
         try:
@@ -65,8 +64,11 @@ class Connection(HttpToolsProtocol):
             self._read_on(data[offer.args[0] :])
         except httptools.HttpParserError:
             self._refuse(400, "Invalid HTTP request received.")
-        if self._timer is not None and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431, "Request header fields too large")
+        # Most heads come in one piece and need no timer. A client that sends blank lines has not begun one.
+        if self._begun or not (self._in_body or self._is_answering()):
+            self._await_head()
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(431, "Request header fields too large")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
@@ -78,13 +80,13 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._begun = True
-        self._await_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The end of its head."""
         self._stop_waiting()
         self._begun = False
+        self._head_bytes = 0
         self._check_head()
         if self.parser.should_upgrade():
             if self.parser.get_method() != b"CONNECT":
@@ -128,7 +130,6 @@ class Connection(HttpToolsProtocol):
 
     def _await_head(self) -> None:
         if self._timer is None and not self.transport.is_closing():
-            self._head_bytes = 0
             self._timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
 
     def _stop_waiting(self) -> None:

@@ -20,6 +20,7 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _USER: Final = (11, 13)
 _KERNEL: Final = (12, 14)
 _RESIDENT: Final = 21
+_SHORT_BYTES: Final = 4096
 
 
 @dataclasses.dataclass(slots=True)
@@ -35,15 +36,15 @@ class Usage:
     def add(self, pid: int) -> None:
         """Count one process; nothing if it is gone or hidden."""
         with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
             self.user_s += sum([int(fields[index]) for index in _USER]) * _TICK_S
             self.kernel_s += sum([int(fields[index]) for index in _KERNEL]) * _TICK_S
             self.memory += int(fields[_RESIDENT]) * _PAGE_BYTES
-            for line in Path(f"/proc/{pid}/io").read_text().splitlines():
-                name, _, value = line.partition(": ")
-                if name == "read_bytes":
+            for line in _read(f"/proc/{pid}/io").splitlines():
+                name, _, value = line.partition(b": ")
+                if name == b"read_bytes":
                     self.disk_read += int(value)
-                elif name == "write_bytes":
+                elif name == b"write_bytes":
                     self.disk_write += int(value)
 
 
@@ -95,6 +96,15 @@ class Meter:
         if self._group is not None:
             usage.memory = self._group.memory_bytes()
         return usage
+
+
+def _read(path: str) -> bytes:
+    """A short file of the kernel's. Without what a file object brings: every container is measured every second."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, _SHORT_BYTES)
+    finally:
+        os.close(fd)
 
 
 def _family(pid: int) -> list[int]:
