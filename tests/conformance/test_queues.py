@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
-from tests.support.queue_time import QueueAtHand, queue_at_hand
+from tests.support.queue_time import BoltAtHand, QueueAtHand, queue_at_hand
 
 from hearth.models.call import Call
 from hearth.models.errors import StartUpError
@@ -95,6 +96,26 @@ async def test_order_is_by_priority_then_by_arrival(queue: Queue) -> None:
     assert await names(queue, 2) == ["b", "d"]
     assert await names(queue) == ["c", "a", "e"]
     assert await names(queue) == []
+
+
+async def test_a_call_that_is_pushed_again_has_one_message(queue: Queue) -> None:
+    """Whoever did not hear what came of a push tries again. Guard: the call's id is the message's key."""
+    await asyncio.gather(*[queue.push([call("a"), call("b")]) for _ in range(3)])
+    await queue.push([call("b", 2), call("a", delay=5), call("c"), call("c")])
+    assert await queue.backlog() == Backlog(3, NOW)
+    (a,) = await queue.reserve(1)
+    await queue.push([call("a")])
+    assert (a.call.id, await names(queue)) == ("a", ["b", "c"])
+    assert await queue.settle([a.lease]) == [True]
+    await queue.push([call("a")])  # by now nobody can tell
+    assert await names(queue) == ["a"]
+
+
+async def test_a_call_that_is_pushed_again_after_a_restart_has_one_message(durable: QueueAtHand) -> None:
+    for _ in range(2):
+        async with opened(durable) as queue:
+            await queue.push([call("a")])
+            assert await queue.backlog() == Backlog(1, NOW)
 
 
 async def test_what_is_not_settled_returns_to_its_old_place(queue: Queue, place: QueueAtHand) -> None:
@@ -265,6 +286,18 @@ async def test_a_file_has_one_process(tmp_path: Path) -> None:
     with pytest.raises(StartUpError, match="another process uses it"):
         await open_queue(url, FakeClock())
     await first.close()
+
+
+async def test_a_file_of_a_version_that_knew_no_ids_goes_on(tmp_path: Path) -> None:
+    place = BoltAtHand(FakeClock(), tmp_path)
+    async with opened(place) as queue:
+        await queue.push([call("a"), call("b")])
+    with sqlite3.connect(place.file) as db:
+        db.executescript("DROP INDEX messages_call; ALTER TABLE messages DROP COLUMN call_id")
+    db.close()
+    async with opened(place) as queue:
+        await queue.push([call("c"), call("c")])
+        assert await names(queue) == ["a", "b", "c"]
 
 
 async def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path) -> None:

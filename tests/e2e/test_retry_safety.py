@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
+import os
+import signal
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from tests.support.faulty_proxy import Cut, FaultyProxy, faulty_proxy
 from tests.support.fleet import Fleet, running_fleet
+from tests.support.fleet_load import kill
 from tests.support.node import WITNESS, build_bundle
+from tests.support.processes import leaves_below
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 from tests.support.witness import Witness, watching
 
@@ -34,8 +43,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def proxy(fleet: Fleet) -> Iterator[FaultyProxy]:
-    address = urlsplit(fleet.api.url)
-    with faulty_proxy((str(address.hostname), int(address.port or 0))) as between:
+    with faulty_proxy(_address(fleet.api.url)) as between:
         fleet.start_runner("runner", between.url)
         yield between
 
@@ -78,6 +86,56 @@ def test_a_sync_call_has_one_record_wherever_its_end_breaks(fleet: Fleet, proxy:
         assert fleet.api.log(answer) == "a line\n"
         assert cut.made
     assert len(_listed(fleet) - before) == len(cuts)
+
+
+def test_an_accepted_call_whose_api_node_died_before_its_record_has_one_message(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """The runner tries again with the next API node. Guard: the call's id is the message's key."""
+    stores = {"FN_MQ_URL": redis_server.url("died"), "FN_RUNNER_CONNECT_S": "30"}
+    with (
+        watching() as witness,
+        running_fleet(tmp_path, runners=0, **stores) as fleet,
+        faulty_proxy(_address(fleet.api.url)) as between,
+        redis_server.client() as redis,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        image = build_bundle(tmp_path / "shared", tmp_path / "witness", WITNESS)
+        fields = {"type": "async", "image": image, "config": {"WITNESS": witness.address}}
+        path = fleet.api.route("seen", "http", memory=64, **fields)
+        runner = fleet.start_runner("runner", between.url, FN_MAX_TOTAL_MEMORY=str(1000 << 20))
+        hog = runner.http.post(fleet.api.route("hog", "http", memory=800, timeout=600, **fields), content=b"600")
+        assert until(lambda: fleet.api.record(hog)["status"] == "running")  # its runner takes nothing more
+        with _no_records(fleet.folder / "api" / "fn.db"):
+            accepting = pool.submit(runner.http.post, path, content=b"0")
+            assert until(lambda: redis.hlen("/diedhearth:calls") == 2)
+            between.deaf = True
+            kill(fleet.api)
+        between.target = _address(fleet.start_api().url)
+        between.deaf = False
+        answer = accepting.result()
+        assert redis.hlen("/diedhearth:calls") == 2
+        for process in leaves_below(runner.process.pid):  # the hog's
+            os.kill(process, signal.SIGKILL)
+        assert fleet.api.ended(answer)["status"] == "success"
+        assert until(lambda: redis.hlen("/diedhearth:calls") == 0)
+        assert witness.executions == {answer.headers["fn_call_id"]: 1, hog.headers["fn_call_id"]: 1}
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return str(parts.hostname), int(parts.port or 0)
+
+
+@contextlib.contextmanager
+def _no_records(file: Path) -> Iterator[None]:
+    """Nobody else writes to this database."""
+    db = sqlite3.connect(file, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        db.close()
 
 
 def _listed(fleet: Fleet) -> set[str]:

@@ -314,7 +314,7 @@ async def test_ends_are_kept_and_told_later_in_order(script: Script, tmp_path: P
     script.answer = lambda _: (503, b"")
     async with remote(script, tmp_path) as access:
         await access.finish_many([ended("1", b"\xff"), ended("2")])
-        assert await access.settle("lease of 1")
+        assert await access.settle(["lease of 1"]) == [True]
         await access.finish_many([ended("3")])
         script.answer = done
         while access._delivery._spool.items:

@@ -214,7 +214,7 @@ async def test_an_end_that_is_not_stored_is_answered_all_the_same(
 
 async def test_a_message_that_nobody_can_run_is_not_handed_to_a_runner_of_fn(world: World) -> None:
     damaged = json.dumps(call("1", timeout="x")).encode()
-    world.queue._insert([(0, True, 0, damaged)])  # type: ignore[attr-defined]
+    world.queue._insert([(0, True, 0, damaged, "1")])  # type: ignore[attr-defined]
     assert await world.poll(wait_s=1) == []
     assert await world.status("1") == ERROR
     assert await world.queue.reserve(10) == []

@@ -60,8 +60,8 @@ class Records(DataAccess):
 
     async def start(self, call: Call) -> None: ...
 
-    async def settle(self, lease: str) -> bool:
-        return True
+    async def settle(self, leases: list[str]) -> list[bool]:
+        return [True] * len(leases)
 
     async def renew(self, leases: list[str]) -> list[bool]:
         return [True] * len(leases)

@@ -109,9 +109,11 @@ class FaultyAccess(LocalAccess):
         await self._faults.pass_through("renew")
         return await super().renew(leases)
 
-    async def settle(self, lease: str) -> bool:
+    async def settle(self, leases: list[str]) -> list[bool]:
         await self._faults.pass_through("settle")
-        return await super().settle(lease)
+        found = await super().settle(leases)
+        self._faults.reached["settled"] += len(leases)
+        return found
 
     async def release(self, lease: str, delay_s: float = 0.0) -> None:
         await self._faults.pass_through("release")
@@ -204,6 +206,7 @@ class AsyncWorld:
     """One queue and one store, for any number of nodes.
 
     Attributes:
+        kind: What nodes consume with.
         executed: The ids of calls in the order in which they were executed, by whatever node.
     """
 
@@ -212,6 +215,7 @@ class AsyncWorld:
         self.clock = clock
         self.faults = Faults()
         self.store = Store(self.faults)
+        self.kind: Any = Consumer
         self.executed: list[str] = []
         self.access = FaultyAccess(self.store, queue, clock, self.faults)
 
@@ -227,7 +231,8 @@ class AsyncWorld:
         """A node that consumes; leaving it shuts it down."""
         access = FaultyAccess(self.store, self.queue, self.clock, faults or self.faults)
         agent = StubAgent(access, self.clock, faults or self.faults, self.executed)
-        consumer: Any = Consumer(agent, access, self.clock, max_waiting=max_waiting, quiet_s=quiet_s)  # type: ignore[arg-type]
+        limits = {"max_waiting": max_waiting, "settle_after_s": 0, "quiet_s": quiet_s}
+        consumer: Any = self.kind(agent, access, self.clock, **limits)
         agent.consumer = consumer
         async with consumer:
             try:

@@ -141,7 +141,7 @@ async def test_whatever_fails_once_the_next_call_runs_and_the_first_one_ends(
         agent.finish.set()
         await world.accept("next")
         await world.ended("next", "first", step_s=0.1)
-        await world.until(lambda: world.faults.reached["settle"] >= (3 if step == "settle" else 2), step_s=0.1)
+        await world.until(lambda: world.faults.reached["settled"] >= 2, step_s=0.1)
     assert world.store.status("next") == SUCCESS
     assert world.executed.count("first") <= 1
     assert world.executed.count("next") == 1
@@ -340,7 +340,7 @@ async def test_a_node_that_was_away_first_hears_how_calls_ended(world: AsyncWorl
         await world.store.put_calls([(msgspec.structs.replace(call("a"), status=SUCCESS), None)])  # its runner tells
         await world.ended("b", step_s=0.1)
         assert world.clock.monotonic() - begun >= 3
-        await world.until(lambda: world.faults.reached["settle"] == 3, step_s=0.1)
+        await world.until(lambda: world.faults.reached["settled"] == 3, step_s=0.1)
     assert world.store.history["a"] == [QUEUED, RUNNING, SUCCESS]
     assert world.store.history["b"] == [QUEUED, RUNNING, ERROR]
     assert world.executed == ["c"]
@@ -360,24 +360,25 @@ async def test_a_start_that_was_stored_but_not_answered_leads_to_no_execution(wo
 async def test_a_message_that_comes_back_after_the_end_changes_nothing(world: AsyncWorld, oversized: bool) -> None:
     """Guard: a failure, too, is recorded only after the compare and swap of the start."""
     await world.accept("a")
-    world.faults.once["settle"] = away()
+    world.faults.broken["settle"] = away()
     async with world.node():
         await world.ended("a")
-        await world.until(lambda: "settle" not in world.faults.once)
+    del world.faults.broken["settle"]
     async with world.node() as agent:
         agent.too_large = {"a"} if oversized else set()
-        await world.until(lambda: world.faults.reached["settle"] == 2, step_s=0.1)
+        await world.until(lambda: world.faults.reached["settled"] == 1, step_s=0.1)
     assert world.store.history["a"] == [QUEUED, RUNNING, SUCCESS]
     assert world.executed == ["a"]
     assert await world.is_empty()
 
 
-async def test_a_call_that_was_pushed_twice_runs_once(world: AsyncWorld) -> None:
+async def test_a_call_that_is_pushed_again_after_its_end_runs_once(world: AsyncWorld) -> None:
+    """Guard: the compare and swap of the start."""
     await world.accept("a")
-    await world.queue.push([call("a")])
     async with world.node():
-        await world.ended("a")
-        await world.until(lambda: world.faults.reached["settle"] == 2, step_s=0.1)
+        await world.until(lambda: world.faults.reached["settled"] == 1)
+        await world.queue.push([call("a")])
+        await world.until(lambda: world.faults.reached["settled"] == 2)
     assert world.executed == ["a"]
     assert world.store.history["a"] == [QUEUED, RUNNING, SUCCESS]
     assert await world.is_empty()

@@ -84,8 +84,8 @@ class DataAccess(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def settle(self, lease: str) -> bool:
-        """Forget the message of a call that has ended; false if the lease is no longer ours."""
+    async def settle(self, leases: list[str]) -> list[bool]:
+        """Forget the messages of calls that have ended; false where the lease is no longer ours."""
 
     @abc.abstractmethod
     async def renew(self, leases: list[str]) -> list[bool]:

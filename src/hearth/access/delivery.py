@@ -97,16 +97,16 @@ class Delivery:
                 return
         await self._keep([(ENDED, item) for item in items])
 
-    async def settle(self, lease: str) -> bool:
-        """Have a call's message forgotten, after its end is stored."""
+    async def settle(self, leases: list[str]) -> list[bool]:
+        """Have calls' messages forgotten, after their ends are stored."""
         if not self._spool.items:
             try:
                 async with asyncio.timeout(_PATIENCE_S):
-                    return (await self._post_leases([lease], attempts=2))[0]
+                    return await self._post_leases(leases, attempts=2)
             except (ApiError, TimeoutError) as exc:
-                _log.warning("API node away, a settled call is kept here", error=str(exc))
-        await self._keep([(SETTLE, lease.encode())])
-        return True
+                _log.warning("API node away, settled calls are kept here", calls=len(leases), error=str(exc))
+        await self._keep([(SETTLE, lease.encode()) for lease in leases])
+        return [True] * len(leases)
 
     async def _keep(self, items: list[tuple[int, bytes]]) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from typing import Final
 
@@ -116,9 +117,9 @@ class LocalAccess(DataAccess):
         if found:
             raise AlreadyStarted(found)
 
-    async def settle(self, lease: str) -> bool:
-        """Delete the message."""
-        return await self._settled.put(lease)
+    async def settle(self, leases: list[str]) -> list[bool]:
+        """Delete the messages."""
+        return await self._settled.put(leases)
 
     async def renew(self, leases: list[str]) -> list[bool]:
         """Renew the leases."""
@@ -140,9 +141,10 @@ class LocalAccess(DataAccess):
         call.created_at, call.started_at = stored.created_at, stored.started_at
         await self.finish_many([EndedCall(call, b"")])
 
-    async def _settle(self, leases: list[str]) -> Sequence[bool]:
+    async def _settle(self, batches: list[list[str]]) -> Sequence[list[bool]]:
         with span("mq_delete"):
-            return await self._queue.settle(leases)
+            found = iter(await self._queue.settle([lease for leases in batches for lease in leases]))
+        return [list(itertools.islice(found, len(leases))) for leases in batches]
 
     async def _enqueue(self, calls: list[Call]) -> Sequence[bool]:
         """For each call whether its record, too, is stored."""

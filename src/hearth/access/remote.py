@@ -147,9 +147,9 @@ class RemoteAccess(DataAccess):
         if found not in ("", QUEUED):
             raise AlreadyStarted(found)
 
-    async def settle(self, lease: str) -> bool:
+    async def settle(self, leases: list[str]) -> list[bool]:
         """Later, if the API node is away."""
-        return await self._delivery.settle(lease)
+        return await self._delivery.settle(leases)
 
     async def renew(self, leases: list[str]) -> list[bool]:
         """Renew the leases."""

@@ -24,6 +24,7 @@ from hearth.access.base import AlreadyStarted, DataAccess
 from hearth.agent.agent import Agent
 from hearth.agent.call import ActiveCall, NotStarted
 from hearth.agent.pace import Pace
+from hearth.agent.settler import SETTLE_AFTER_S, Settler
 from hearth.clock import Clock, pause
 from hearth.models.call import ERROR, RUNNING, Call
 from hearth.models.errors import HearthError, InternalError, ServerBusy
@@ -81,23 +82,31 @@ class Consumer:
     Leaving it waits for the calls that run; what has not been started is given back.
 
     Args:
+        settle_after_s: Seconds for which the message of an ended call waits for others.
         quiet_s: Seconds after the start for which no call is said to have been interrupted: whoever ran it while this
             node was away may be about to tell how it ended.
     """
 
     def __init__(
-        self, agent: Agent, access: DataAccess, clock: Clock, *, max_waiting: int = _MAX_WAITING, quiet_s: float = 0.0
+        self,
+        agent: Agent,
+        access: DataAccess,
+        clock: Clock,
+        *,
+        max_waiting: int = _MAX_WAITING,
+        settle_after_s: float = SETTLE_AFTER_S,
+        quiet_s: float = 0.0,
     ) -> None:
         self._agent = agent
         self._access = access
         self._clock = clock
         self._quiet_until = clock.monotonic() + quiet_s
         self._max_waiting = max_waiting
+        self._settler = Settler(access, clock, settle_after_s)
         self._pace = Pace(clock, max_waiting)
         self._waiting = 0
         self._runs: dict[str, _Run] = {}
         self._ahead: deque[tuple[Reserved, _Run]] = deque()
-        self._unsettled: list[str] = []
         self._changed = asyncio.Event()
         self._stopping = False
         self._failure = ""
@@ -115,6 +124,7 @@ class Consumer:
             for step, failure in (
                 (self._consume, "error fetching queued calls"),
                 (self._renew, "error renewing the leases of queued calls"),
+                (self._settler.step, "error settling ended calls"),
             )
         ]
         return self
@@ -122,14 +132,14 @@ class Consumer:
     async def __aexit__(self, *exc_info: Any) -> None:
         self.stop()
         await self._group.__aexit__(None, None, None)
+        await self._settler.settle()
 
     def stop(self) -> None:
         """Take no further call. Idempotent; the agent is to be drained next, so that waiting calls give up."""
         self._stopping = True
         self._fill()
         self._loops[0].cancel()
-        if not self._runs:
-            self._loops[1].cancel()
+        self._end_loops()
 
     async def check(self) -> None:
         """Whether accepted calls are being taken; brings the gauges of the queue up to date.
@@ -197,7 +207,6 @@ class Consumer:
 
     async def _renew(self) -> None:
         await pause(self._clock, self._access.visibility_s / 3)
-        await self._settle_again()
         await self._renew_leases()
         with contextlib.suppress(HearthError):  # the gauges say what was known last
             await self._measure()
@@ -225,7 +234,7 @@ class Consumer:
             with span("agent_async_run", call.app_name, call.path):
                 ended = await self._ended(reserved, run)
             if ended:
-                await self._settle(run, call)
+                self._settler.add(run.lease)
             else:
                 await self._access.release(run.lease, self._delay_s(reserved, run))
         except Exception as exc:
@@ -234,8 +243,13 @@ class Consumer:
         finally:
             del self._runs[call.id]
             self._left(run)
-            if self._stopping and not self._runs:
-                self._loops[1].cancel()
+            self._end_loops()
+
+    def _end_loops(self) -> None:
+        """When the last call has ended that was here when the node stopped, no lease is to be renewed."""
+        if self._stopping and not self._runs:
+            for loop in self._loops:
+                loop.cancel()
 
     def _left(self, run: _Run) -> None:
         """It waits no more."""
@@ -245,25 +259,6 @@ class Consumer:
             self._fill()
             if self._has_few():
                 self._changed.set()
-
-    async def _settle(self, run: _Run, call: Call) -> None:
-        """Forget its message, later if the queue is away.
-
-        Else the message would come back, and take a container's turn to find that there is nothing to do.
-        """
-        lease = run.lease
-        try:
-            if not await self._access.settle(lease) and run.lease != lease:
-                await self._access.settle(run.lease)  # it came back to us meanwhile
-        except HearthError as exc:
-            _log.warning("message of an ended call not settled yet", call_id=call.id, error=str(exc))
-            self._unsettled.append(run.lease)
-
-    async def _settle_again(self) -> None:
-        leases, self._unsettled = self._unsettled, []
-        settling = [self._access.settle(lease) for lease in leases]
-        settled = await asyncio.gather(*settling, return_exceptions=True)
-        self._unsettled += [lease for lease, how in zip(leases, settled, strict=True) if isinstance(how, Exception)]
 
     async def _ended(self, reserved: Reserved, run: _Run) -> bool:
         """Run it; whether it is over and recorded, here or by somebody else."""

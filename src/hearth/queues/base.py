@@ -58,7 +58,10 @@ class Queue(abc.ABC):
 
     @abc.abstractmethod
     async def push(self, calls: Sequence[Call]) -> None:
-        """Keep calls, all or none; durable when this returns, where the backend is. ``delay`` hides one so long."""
+        """Keep calls, all or none; durable when this returns, where the backend is. ``delay`` hides one so long.
+
+        A call whose message is there already, ready, hidden or reserved, stays as it is: pushing may be tried again.
+        """
 
     @abc.abstractmethod
     async def reserve(self, limit: int) -> list[Reserved]:

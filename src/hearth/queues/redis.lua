@@ -1,15 +1,14 @@
 -- The operations of a queue in Redis. Each call runs one of them, whole and alone: KEYS are those of redis.py, ARGV[1]
 -- names the operation. Time is the server's own, so that nodes whose clocks differ agree on who holds a lease.
 --
--- A message is named "<priority>:<place>:<push>". It is in exactly one of: ready (by place, one set per priority),
+-- A message is named "<priority>:<place>:<call>", and each call has one at most. It is in exactly one of: ready (by place, one set per priority),
 -- delayed (by the time at which it shows), leased (by the time at which its lease ends). A lease is the message's name
 -- and the number of the delivery: an earlier reservation is thus never taken for the current one.
 
 local places, calls, deliveries, delayed, leased = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ready = { ["0"] = KEYS[6], ["1"] = KEYS[7], ["2"] = KEYS[8] }
-local channel, pushed = KEYS[9], KEYS[10]
+local channel, names = KEYS[9], KEYS[10]
 local MOST_AT_ONCE = 1000
-local REMEMBER_PUSH_MS = 600000
 
 local function now_ms()
   local time = redis.call("TIME")
@@ -58,21 +57,22 @@ end
 
 local operations = {}
 
--- push, own name of this push, then priority, delay in ms, call for each message. Sent again after a lost answer it does
--- nothing.
+-- push, then priority, delay in ms, the call's id, the call for each message. Of a call that has a message it keeps no
+-- second one: a push is sent again after a lost answer, and by nodes that did not hear what came of it.
 function operations.push()
-  if not redis.call("SET", pushed, "", "NX", "PX", REMEMBER_PUSH_MS) then
-    return 0
-  end
   local now = now_ms()
-  for at = 3, #ARGV, 3 do
-    local name = ARGV[at] .. ":" .. redis.call("INCR", places) .. ":" .. ARGV[2]
-    redis.call("HSET", calls, name, ARGV[at + 2])
-    local delay_ms = tonumber(ARGV[at + 1])
-    if delay_ms > 0 then
-      hide(name, now + delay_ms)
-    else
-      show(name)
+  for at = 2, #ARGV, 4 do
+    local id = ARGV[at + 2]
+    if redis.call("HEXISTS", names, id) == 0 then
+      local name = ARGV[at] .. ":" .. redis.call("INCR", places) .. ":" .. id
+      redis.call("HSET", names, id, name)
+      redis.call("HSET", calls, name, ARGV[at + 3])
+      local delay_ms = tonumber(ARGV[at + 1])
+      if delay_ms > 0 then
+        hide(name, now + delay_ms)
+      else
+        show(name)
+      end
     end
   end
   redis.call("PUBLISH", channel, "")
@@ -111,6 +111,7 @@ function operations.settle()
       redis.call("ZREM", leased, name)
       redis.call("HDEL", calls, name)
       redis.call("HDEL", deliveries, name)
+      redis.call("HDEL", names, string.match(name, "^%d:%d+:(.*)$"))
     end
     found[#found + 1] = name and 1 or 0
   end

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import secrets
 import urllib.parse
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from hearth.queues.messages import Row, decode_rows, oldest
 from hearth.telemetry.logs import get_logger
 
 _SCRIPT: Final = Path(__file__).with_name("redis.lua")
-_KEYS: Final = ("places", "calls", "deliveries", "delayed", "leased", "ready:0", "ready:1", "ready:2", "wake")
+_KEYS: Final = ("places", "calls", "deliveries", "delayed", "leased", "ready:0", "ready:1", "ready:2", "wake", "names")
 _DEFAULT_PORT: Final = 6379
 _MAX_CONNECTIONS: Final = 512
 #: Seconds in which Redis has to answer.
@@ -141,11 +140,10 @@ class RedisQueue(Queue):
 
     async def push(self, calls: Sequence[Call]) -> None:
         """Keep calls. An answer that is lost is asked for again; the calls are kept once."""
-        token = secrets.token_hex(8)
         messages: list[Any] = []
         for call in calls:
-            messages += [call.priority, call.delay * 1000, encode_call(call)]
-        await self._run("push", token, *messages, pushed=token)
+            messages += [call.priority, call.delay * 1000, call.id, encode_call(call)]
+        await self._run("push", *messages)
 
     async def reserve(self, limit: int) -> list[Reserved]:
         """Take up to ``limit`` messages."""
@@ -223,14 +221,13 @@ class RedisQueue(Queue):
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _run(self, operation: str, *arguments: Any, pushed: str = "") -> Any:
+    async def _run(self, operation: str, *arguments: Any) -> Any:
         # What has been sent is not taken back by a cancellation; the caller only stops waiting.
-        return await asyncio.shield(self._start(self._call(operation, *arguments, pushed=pushed)))
+        return await asyncio.shield(self._start(self._call(operation, *arguments)))
 
-    async def _call(self, operation: str, *arguments: Any, pushed: str = "") -> Any:
-        keys = [*self._keys, self._key(f"pushed:{pushed}")]
+    async def _call(self, operation: str, *arguments: Any) -> Any:
         try:
-            return await self._script(keys=keys, args=[operation, *arguments])
+            return await self._script(keys=self._keys, args=[operation, *arguments])
         except (RedisError, OSError) as exc:
             raise StoreUnavailable(f"queue: Redis at {self._address}: {exc}") from exc
 

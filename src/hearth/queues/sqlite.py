@@ -46,11 +46,19 @@ CREATE TABLE IF NOT EXISTS messages (
     visible_ms INTEGER NOT NULL,
     lease TEXT,
     deliveries INTEGER NOT NULL DEFAULT 0,
-    call BLOB NOT NULL
+    call BLOB NOT NULL,
+    call_id TEXT
 );
 CREATE INDEX IF NOT EXISTS messages_ready ON messages (priority DESC, seq) WHERE ready = 1;
 CREATE INDEX IF NOT EXISTS messages_hidden ON messages (visible_ms) WHERE ready = 0 AND lease IS NULL;
 CREATE INDEX IF NOT EXISTS messages_leased ON messages (lease) WHERE lease IS NOT NULL;
+"""
+#: Files of earlier versions lack the id; their messages go without.
+_ADD_CALL_ID: Final = "ALTER TABLE messages ADD COLUMN call_id TEXT"
+_ONE_OF_EACH_CALL: Final = "CREATE UNIQUE INDEX IF NOT EXISTS messages_call ON messages (call_id)"
+_INSERT: Final = """
+INSERT INTO messages (priority, ready, visible_ms, call, call_id) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (call_id) DO NOTHING
 """
 
 
@@ -114,9 +122,11 @@ class SqliteQueue(Queue):
     async def push(self, calls: Sequence[Call]) -> None:
         """Keep calls in one transaction."""
         now_ms = self._clock.now_ms()
-        rows = [(call.priority, not call.delay, now_ms + call.delay * 1000, encode_call(call)) for call in calls]
-        await self._in_thread(lambda: self._insert(rows))
-        self._kept += len(rows)
+        rows = [
+            (call.priority, not call.delay, now_ms + call.delay * 1000, encode_call(call), call.id) for call in calls
+        ]
+        added = await self._in_thread(lambda: self._insert(rows))
+        self._kept += added
         self._ready.set()
 
     async def reserve(self, limit: int) -> list[Reserved]:
@@ -241,6 +251,9 @@ class SqliteQueue(Queue):
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(_SYNCED)
             self._db.executescript(_SCHEMA)
+            if "call_id" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(messages)")}:
+                self._db.execute(_ADD_CALL_ID)
+            self._db.execute(_ONE_OF_EACH_CALL)
             rows = self._db.execute("SELECT lease, visible_ms FROM messages WHERE lease IS NOT NULL").fetchall()
             self._kept = self._db.execute("SELECT count(*) FROM messages").fetchone()[0]
         except sqlite3.OperationalError as exc:
@@ -250,9 +263,12 @@ class SqliteQueue(Queue):
             raise StartUpError(f"{self._path}: this file is no queue of Hearth's: {exc}") from exc
         return [(lease, (visible_ms - now_ms) / 1000) for lease, visible_ms in rows]
 
-    def _insert(self, rows: list[tuple[int, bool, int, bytes]]) -> None:
+    def _insert(self, rows: list[tuple[int, bool, int, bytes, str]]) -> int:
+        """How many of them were not there yet."""
+        before = self._db.total_changes
         with self._db:
-            self._db.executemany("INSERT INTO messages (priority, ready, visible_ms, call) VALUES (?, ?, ?, ?)", rows)
+            self._db.executemany(_INSERT, rows)
+        return self._db.total_changes - before
 
     def _take_unsynced(self, limit: int, expired: list[str], now_ms: int) -> tuple[list[Row], int | None]:
         """Reserve without waiting for the disk: a call is about to start."""

@@ -171,11 +171,11 @@ class RunnerApi:
         try:
             await self._access.start(call)
         except AlreadyStarted:
-            await self._access.settle(reserved.lease)
+            await self._access.settle([reserved.lease])
             return
         call.status, call.error = ERROR, reserved.fault
         await self._access.finish_many([EndedCall(call, b"")])
-        await self._access.settle(reserved.lease)
+        await self._access.settle([reserved.lease])
 
     # -- one call's start and end ---------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class RunnerApi:
             call.status, call.error, call.completed_at = ERROR, _STARTED_TWICE, self._clock.now()
             await self._access.interrupted(call)
         if handed is not None:
-            await self._access.settle(handed.lease)
+            await self._access.settle([handed.lease])
         if found:
             raise DatastoreCannotUpdateCall
 
@@ -257,7 +257,7 @@ class RunnerApi:
     async def settle(self, request: ApiRequest) -> dict[str, Any]:
         """Forget the messages of calls that have ended."""
         leases = _decoded(await request.body(), wire.Leases).leases
-        return {"held": list(await asyncio.gather(*[self._access.settle(lease) for lease in leases]))}
+        return {"held": await self._access.settle(leases)}
 
     async def release(self, request: ApiRequest) -> dict[str, Any]:
         """Take calls back that were not started."""
