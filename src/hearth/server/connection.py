@@ -12,6 +12,7 @@ from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hearth.server.errors import JSON_TYPE
+from hearth.server.transport import HeadHolder
 
 #: Bytes of a request line with all its headers.
 MAX_HEAD_BYTES: Final = 1 << 20
@@ -50,7 +51,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A client has connected."""
-        super().connection_made(transport)
+        super().connection_made(HeadHolder(transport, self.loop))
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
