@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import random
 import signal
 import sqlite3
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.held import holding
-from tests.support.node import RunningNode, build_multi, running_node
+from tests.support.held import holding, listens
+from tests.support.node import PHASES, RunningNode, build_bundle, build_multi, running_node
 from tests.support.raw_http import RawClient
 from tests.support.redis_server import running_redis
 from tests.support.waiting import until
+from tests.support.witness import watching
 
 
 def _get(raw: RawClient, path: str) -> tuple[int, bytes, str]:
@@ -117,14 +119,47 @@ def test_nobody_else_may(tmp_path: Path) -> None:
         assert node.http.get("/version").status_code == 200
 
 
-@pytest.mark.parametrize("seed", range(3))
+PHASES_OF_A_CALL = ("accepted", "starting", "running", "answering", "recording")
+
+
+def test_a_call_ends_well_in_whichever_phase_its_node_is_told_to_leave(tmp_path: Path) -> None:
+    image = build_bundle(tmp_path, tmp_path / "source", PHASES)
+    with (
+        contextlib.ExitStack() as stack,
+        watching() as witness,
+        running_node("process", tmp_path, image) as node,
+        contextlib.closing(sqlite3.connect(tmp_path / "fn.db", isolation_level=None)) as database,
+    ):
+        for phase in PHASES_OF_A_CALL:
+            node.route(phase, "http", timeout=120, config={"WITNESS": witness.address, "HOLD": phase})
+        calls = {phase: stack.enter_context(RawClient(node.url)) for phase in PHASES_OF_A_CALL}
+        witness.go.clear()
+        database.execute("BEGIN IMMEDIATE")  # nothing is recorded meanwhile
+        for phase, raw in calls.items():
+            body = "" if phase == "accepted" else phase
+            raw.send(f"POST /r/e2e/{phase} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(phase)}\r\n\r\n{body}")
+        assert until(lambda: all(witness.running[phase] for phase in PHASES_OF_A_CALL[1:]))
+        assert until(lambda: node.http.get("/stats").json()["FunctionStatsMap"]["/accepted"]["Running"] == 1)
+        node.process.send_signal(signal.SIGTERM)
+        assert until(lambda: not listens(node))
+        calls["accepted"].send("accepted")
+        witness.go.set()
+        database.execute("ROLLBACK")
+        answers = {phase: raw.answer() for phase, raw in calls.items()}
+        assert node.process.wait(60) == 0
+    told = {phase: (answer.status, answer.body.decode()) for phase, answer in answers.items() if answer is not None}
+    assert told == {phase: (200, 2 * phase) for phase in PHASES_OF_A_CALL}
+    assert _statuses(tmp_path) == ["success"] * len(PHASES_OF_A_CALL)
+    assert "Traceback" not in (tmp_path / "server.log").read_text()
+
+
+@pytest.mark.parametrize("seed", range(1, 3))
 def test_whenever_a_node_is_told_to_leave_it_does_and_keeps_what_it_answered(tmp_path: Path, seed: int) -> None:
     image = build_multi(tmp_path, tmp_path / "source")
     chance = random.Random(seed)
     with running_node("process", tmp_path, image) as node, concurrent.futures.ThreadPoolExecutor(8) as pool:
         path = node.route("busy", "http")
-        if seed:
-            node.call(path, echo="warm")
+        node.call(path, echo="warm")
         load = [pool.submit(_call_until_gone, node, path, chance.choice([0, 0, 5, 60])) for _ in range(8)]
         time.sleep(chance.uniform(0, 0.4))  # the instant is what is tried
         assert node.stop() == 0

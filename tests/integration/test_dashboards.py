@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,34 @@ def _has_data(asks: httpx.Client, expression: str) -> bool:
     assert answer.status_code == 200, (expression, answer.text)
     found = answer.json()["data"]["result"]
     return any(sample["value"][1] != "NaN" for sample in found)
+
+
+def test_grafana_is_given_the_dashboards_and_the_source_that_they_name() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    mounts = dict(reversed(mount.split(":")[:2]) for mount in services["grafana"]["volumes"])
+    provisioning = DEPLOY / mounts["/etc/grafana/provisioning"]
+    [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    host, _, port = source["url"].removeprefix("http://").partition(":")
+    assert host in services["grafana"]["depends_on"]
+    assert port == "9090", "where Prometheus listens unless told otherwise"
+    assert not [option for option in services[host].get("command", []) if "listen-address" in option]
+    [provider] = yaml.safe_load((provisioning / "dashboards" / "hearth.yaml").read_text())["providers"]
+    assert (source["type"], provider["type"]) == ("prometheus", "file")
+    found = {path.stem for path in (DEPLOY / mounts[provider["options"]["path"]]).glob("*.json")}
+    assert found == set(DASHBOARDS) != set()
+    named = {(one["type"], one["uid"]) for board in DASHBOARDS.values() for one in _sources(board)}
+    assert named == {(source["type"], source["uid"])}
+
+
+def _sources(part: Any) -> Iterator[dict[str, str]]:
+    """Every data source that a part of a dashboard names."""
+    if isinstance(part, dict):
+        if isinstance(part.get("datasource"), dict):
+            yield part["datasource"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from _sources(inner)
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS)

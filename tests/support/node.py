@@ -21,6 +21,7 @@ HEARTH = Path(sys.executable).with_name("hearth")
 MULTI = Path(__file__).parent.parent / "functions" / "multi.py"
 BUSY = "Timed out - server too busy"
 WITNESS = MULTI.with_name("witness.py")
+PHASES = MULTI.with_name("phases.py")
 
 
 class RunningNode:
