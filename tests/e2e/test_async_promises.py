@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support.node import WITNESS, RunningNode, build_bundle, running_node
 from tests.support.redis_server import RedisServer, running_redis
+from tests.support.waiting import until
 from tests.support.witness import watching
 
 MEMORY_MIB = 1000
@@ -26,7 +27,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     image = build_bundle(data, data / "source", WITNESS)
     environment = {
         "FN_MAX_TOTAL_MEMORY": str(MEMORY_MIB << 20),
-        "FN_MQ_VISIBILITY_S": "1",
+        "FN_MQ_VISIBILITY_S": "2",
         "FN_MAX_REQUEST_SIZE": "1000",
     }
     with running_node("process", data, image, **environment) as running:
@@ -66,7 +67,7 @@ def test_accepted_calls_are_queued_running_or_ended_at_every_look(node: RunningN
 
 
 def test_a_job_longer_than_its_lease_runs_once(node: RunningNode) -> None:
-    """Visibility 1 s, job 4 s. Guard: the renewal of leases."""
+    """Visibility 2 s, job 4 s. Guard: the renewal of leases."""
     with watching() as witness:
         path = node.route("long", "http", type="async", memory=64, config={"WITNESS": witness.address})
         answer = node.http.post(path, content=b"4")
@@ -76,14 +77,16 @@ def test_a_job_longer_than_its_lease_runs_once(node: RunningNode) -> None:
 
 def test_a_backlog_of_async_calls_leaves_the_reserve_to_sync_calls(node: RunningNode) -> None:
     """Guard: async calls are granted memory of the shared pool only."""
-    with watching() as witness:
-        fields = {"memory": ASYNC_MIB // 4, "config": {"WITNESS": witness.address}}
-        later, now = node.route("hog", "http", type="async", **fields), node.route("prompt", "http", **fields)
-        backlog = [node.http.post(later, content=b"1.5") for _ in range(8)]
-        while sum(witness.running.values()) < 3:
-            assert node.record(backlog[-1])["status"] == "queued"
+    with watching() as witness, watching() as other:
+        memory = ASYNC_MIB // 4
+        later = node.route("hog", "http", type="async", memory=memory, config={"WITNESS": witness.address})
+        now = node.route("prompt", "http", memory=memory, config={"WITNESS": other.address})
+        witness.go.clear()
+        backlog = [node.http.post(later, content=b"0") for _ in range(8)]
+        assert until(lambda: sum(witness.running.values()) >= 3)
         assert node.http.post(now, content=b"0").status_code == 200
         assert node.record(backlog[-1])["status"] == "queued"
+        witness.go.set()
         assert {node.ended(answer)["status"] for answer in backlog} == {"success"}
 
 

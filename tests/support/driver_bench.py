@@ -102,7 +102,7 @@ class DockerBench(Bench):
     """The Docker Engine of this machine."""
 
     tells_closed_streams = False
-    churn = 100  # the Engine takes a quarter of a second for each
+    churn = 60  # the Engine takes a quarter of a second for each
 
     def __init__(self) -> None:
         super().__init__()
