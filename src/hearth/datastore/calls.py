@@ -21,13 +21,21 @@ from hearth.models.errors import (
 from hearth.models.route import ASYNC
 from hearth.models.times import format_time
 from hearth.sql import strays, upsert
-from hearth.sql.batches import batches
+from hearth.sql.query import Query, Row, param
+from hearth.sql.reads import Reads
 from hearth.sql.tables import calls, logs, stray_calls
 from hearth.sql.transactions import Transactions, repeated
-from hearth.sql.writes import Stored, Swap, Writes
+from hearth.sql.writes import Batches, Stored, Swap, Writes
 
+_CALL: Final = Query(sa.select(calls).where(calls.c.id == param("id"), calls.c.app_name == param("app")))
+_LOG: Final = Query(sa.select(logs.c.log).where(logs.c.id == param("id"), logs.c.app_name == param("app")))
 _NOT_STARTED: Final = frozenset({QUEUED})
 _NOT_ENDED: Final = frozenset({QUEUED, RUNNING})
+_ENDED: Final = Query(
+    sa.select(calls.c.id).where(
+        calls.c.id == param("id"), calls.c.app_name == param("app"), calls.c.status.not_in(sorted(_NOT_ENDED))
+    )
+)
 
 
 class SqlCalls(Datastore):
@@ -37,9 +45,10 @@ class SqlCalls(Datastore):
     the time; calls whose id tells another time than their ``created_at`` are listed apart, see ``sql.strays``.
     """
 
-    def __init__(self, db: Transactions) -> None:
+    def __init__(self, db: Transactions, reads: Reads, batches: Batches) -> None:
         self._db = db
-        self._batches = batches(db)
+        self._reads = reads
+        self._batches = batches
         self._replace_call = upsert.replacing(db.dialect, calls)
         self._add_call = upsert.adding(db.dialect, calls)
         self._replace_stray = upsert.replacing(db.dialect, stray_calls)
@@ -50,19 +59,16 @@ class SqlCalls(Datastore):
         """A call's record."""
         if not call_id:
             raise DatastoreEmptyCallID
-        query = sa.select(calls).where(calls.c.id == call_id, calls.c.app_name == app_name)
-        async with self._db.reading() as db:
-            row = (await db.execute(query)).mappings().one_or_none()
-        if row is None:
+        found = await self._reads.rows(_CALL, id=call_id, app=app_name)
+        if not found:
             raise CallNotFound
-        return rows.to_call(row)
+        return rows.to_call(found[0])
 
     async def get_calls(self, which: CallFilter) -> list[Call]:
         """Calls, newest first."""
-        async with self._db.reading() as db:
-            found = list((await db.execute(self.listing(which))).mappings())
-            if which.from_time is not None or which.to_time is not None:
-                found = _merged(found, list((await db.execute(_strays(which))).mappings()), which.per_page)
+        found = await self._reads.rows(Query(self.listing(which)))
+        if which.from_time is not None or which.to_time is not None:
+            found = _merged(found, await self._reads.rows(Query(_strays(which))), which.per_page)
         return [rows.to_call(row) for row in found]
 
     @staticmethod
@@ -131,7 +137,7 @@ class SqlCalls(Datastore):
             row = (await db.execute(query.with_for_update())).mappings().one_or_none()
             if row is None:
                 raise CallNotFound
-            if _compared(rows.to_call(row)) != _compared(before):
+            if _compared(rows.to_call(dict(row))) != _compared(before):
                 raise DatastoreCannotUpdateCall
             await db.execute(sa.update(calls).where(calls.c.id == after.id).values(**record))
             if astray := strays.among([record]):
@@ -139,15 +145,13 @@ class SqlCalls(Datastore):
 
     async def get_log(self, app_name: str, call_id: str) -> bytes:
         """A call's log; that of a call which has ended and has none is empty."""
-        query = sa.select(logs.c.log).where(logs.c.id == call_id, logs.c.app_name == app_name)
-        ended = sa.select(calls.c.id).where(
-            calls.c.id == call_id, calls.c.app_name == app_name, calls.c.status.not_in(_NOT_ENDED)
-        )
-        async with self._db.reading() as db:
-            text: bytes | None = (await db.execute(query)).scalar_one_or_none()
-            if text is None and (await db.execute(ended)).scalar_one_or_none() is None:
+        found = await self._reads.rows(_LOG, id=call_id, app=app_name)
+        if not found:
+            if not await self._reads.rows(_ENDED, id=call_id, app=app_name):
                 raise CallLogNotFound
-        return text or b""
+            found = await self._reads.rows(_LOG, id=call_id, app=app_name)  # it may have ended between the two
+        text: bytes = found[0]["log"] if found else b""
+        return text
 
 
 def _strays(which: CallFilter) -> sa.Select[Any]:
@@ -187,7 +191,7 @@ def _within(query: sa.Select[Any], created_at: sa.Column[str], which: CallFilter
     return query
 
 
-def _merged(found: list[sa.RowMapping], more: list[sa.RowMapping], per_page: int) -> list[sa.RowMapping]:
+def _merged(found: list[Row], more: list[Row], per_page: int) -> list[Row]:
     if not more:
         return found
     both = {row["id"]: row for row in (*found, *more)}

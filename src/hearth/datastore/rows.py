@@ -6,13 +6,13 @@ import datetime as dt
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 
 from hearth.models.app import App
 from hearth.models.call import Call, Stat
 from hearth.models.errors import StoreUnavailable
 from hearth.models.route import Route
 from hearth.models.times import ZERO, format_time, parse_time
+from hearth.sql.query import Row
 
 _ROUTE_FIELDS = ("app_name", "path", "image", "format", "memory", "timeout", "idle_timeout", "type")
 
@@ -22,7 +22,7 @@ def from_app(app: App) -> dict[str, Any]:
     return {"name": app.name, "config": _json(app.config), **_times(app)}
 
 
-def to_app(row: sa.RowMapping) -> App:
+def to_app(row: Row) -> App:
     """A row as an app."""
     return App(name=row["name"], config=_map(row["config"]), **_read_times(row))
 
@@ -38,7 +38,7 @@ def from_route(route: Route) -> dict[str, Any]:
     }
 
 
-def to_route(row: sa.RowMapping) -> Route:
+def to_route(row: Row) -> Route:
     """A row as a route."""
     return Route(
         **{name: row[name] for name in _ROUTE_FIELDS},
@@ -64,7 +64,7 @@ def from_call(call: Call) -> dict[str, Any]:
     }
 
 
-def to_call(row: sa.RowMapping) -> Call:
+def to_call(row: Row) -> Call:
     """A row as a call's record.
 
     Raises:
@@ -95,7 +95,7 @@ def _times(thing: App | Route) -> dict[str, str]:
     return {"created_at": format_time(thing.created_at), "updated_at": format_time(thing.updated_at)}
 
 
-def _read_times(row: sa.RowMapping) -> dict[str, Any]:
+def _read_times(row: Row) -> dict[str, Any]:
     return {name: _time(row[name]) for name in ("created_at", "updated_at")}
 
 

@@ -7,6 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from hearth.datastore.calls import SqlCalls
 from hearth.datastore.definitions import SqlDefinitions
 from hearth.sql import engine as sql_engine
+from hearth.sql.batches import batches
+from hearth.sql.reads import reads
 from hearth.sql.transactions import Transactions
 
 
@@ -33,10 +35,13 @@ class SqlDatastore(SqlDefinitions, SqlCalls):
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
         db = Transactions(engine)
-        SqlDefinitions.__init__(self, db)
-        SqlCalls.__init__(self, db)
+        reading, writing = reads(db), batches(db)
+        SqlDefinitions.__init__(self, db.dialect, reading, writing)
+        SqlCalls.__init__(self, db, reading, writing)
 
     async def close(self) -> None:
         """Release connections."""
+        await SqlDefinitions.close(self)
         await self._batches.close()
+        await self._reads.close()
         await self.engine.dispose()

@@ -7,19 +7,19 @@ takes its time.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hearth.sql import upsert
+from hearth.sql.failures import Conflict, failures, is_duplicate
 from hearth.sql.kept import KeptConnections
-from hearth.sql.messages import Messages, MySQLMessages, PostgresMessages
+from hearth.sql.query import Question
+from hearth.sql.questions import MESSAGES, QUESTIONS
 from hearth.sql.tables import calls
 from hearth.sql.transactions import Transactions, repeated
-from hearth.sql.writes import Stored, Swap, Writes, fresh, without
-
-_MESSAGES: Final[dict[str, type[Messages]]] = {"postgresql": PostgresMessages, "mysql": MySQLMessages}
+from hearth.sql.writes import Decide, Stored, Swap, Writes, fresh, without
 
 
 class AtServer:
@@ -27,7 +27,8 @@ class AtServer:
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
-        self._messages = _MESSAGES[transactions.dialect](transactions.engine.dialect)
+        self._messages = MESSAGES[transactions.dialect](transactions.engine.dialect)
+        self._questions = QUESTIONS[transactions.dialect](transactions.engine.dialect, self._messages)
         self._kept = KeptConnections(transactions.engine, self._messages.ping)
         self._add = upsert.adding(transactions.dialect, calls)
         self._replace = upsert.replacing(transactions.dialect, calls)
@@ -57,6 +58,19 @@ class AtServer:
                 if rows:
                     await db.execute(statement, rows)
         return kept
+
+    @repeated
+    async def change(self, questions: Sequence[Question], decide: Decide) -> None:
+        """Ask, decide and do it in one transaction."""
+        async with self._transactions.limited(), self._kept.one() as connection:
+            await self._questions.begin(connection)
+            changes = decide([await self._questions.ask_within(connection, question) for question in questions])
+            try:
+                await self._questions.end(connection, changes.removals, [one for one in changes.writes if one[1]])
+            except failures() as exc:
+                if is_duplicate(exc):  # what nobody had made when it was looked for, somebody has made meanwhile
+                    raise Conflict("database: a row was made by another transaction") from exc
+                raise
 
     @staticmethod
     async def _locked(db: AsyncConnection, ids: list[str]) -> dict[str, Stored]:

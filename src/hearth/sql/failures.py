@@ -13,6 +13,8 @@ from hearth.models.errors import StoreRefused, StoreUnavailable
 
 #: SQLSTATEs and MySQL's numbers of a transaction that was undone because of another one.
 _CONFLICTS: Final = ("40001", "40P01", 1205, 1213)
+#: ... of a row whose key is there already
+_DUPLICATES: Final = ("23505", 1062)
 #: ... and of a server that will never let us in: what is wrong is the address.
 _HOPELESS: Final = ("28000", "28P01", "3D000", 1044, 1045, 1049, 1698)
 
@@ -50,6 +52,11 @@ def _is_refused(exc: BaseException) -> bool:
     if (asyncmy := sys.modules.get("asyncmy")) is not None:
         refused = refused or isinstance(exc, asyncmy.errors.DataError | asyncmy.errors.IntegrityError)
     return refused or (isinstance(state, str) and state.startswith(("22", "23")))
+
+
+def is_duplicate(exc: BaseException) -> bool:
+    """Whether a row was not stored because there is one with its key."""
+    return code(exc) in _DUPLICATES
 
 
 def is_hopeless(exc: BaseException) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -17,8 +17,9 @@ from sqlalchemy.dialects import sqlite
 from hearth.models.errors import StoreRefused, StoreUnavailable
 from hearth.sql import upsert
 from hearth.sql.address import BUSY_TIMEOUT_S
+from hearth.sql.query import Question, Row
 from hearth.sql.tables import calls
-from hearth.sql.writes import Rows, Stored, Swap, Writes, fresh
+from hearth.sql.writes import Decide, Rows, Stored, Swap, Writes, fresh
 from hearth.worker import WorkThread
 
 T = TypeVar("T")
@@ -49,6 +50,10 @@ class InThread:
     async def swap(self, swap: Swap, writes: Writes = ()) -> dict[str, Stored]:
         """Swap and write in one transaction."""
         return await self._in_thread(lambda db: self._swap(db, swap, writes))
+
+    async def change(self, questions: Sequence[Question], decide: Decide) -> None:
+        """Ask, decide and do it in one transaction, which nobody else can write beside."""
+        await self._in_thread(lambda db: self._change(db, questions, decide))
 
     async def _in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Work in one transaction."""
@@ -94,6 +99,19 @@ class InThread:
                     kept[row["id"]] = Stored(*found)
         self._write(db, [*fresh(kept, swap.also), *writes])
         return kept
+
+    def _change(self, db: sqlite3.Connection, questions: Sequence[Question], decide: Decide) -> None:
+        changes = decide([self._ask(db, question) for question in questions])
+        for removal in changes.removals:
+            words = removal.query.words(_DIALECT)
+            db.executemany(words.text, [words.values(params) for params in removal.params])
+        self._write(db, changes.writes)
+
+    @staticmethod
+    def _ask(db: sqlite3.Connection, question: Question) -> list[Row]:
+        words = question.query.words(_DIALECT)
+        found = db.execute(words.text, words.values(question.params))
+        return [dict(zip(words.columns, row, strict=True)) for row in found.fetchall()]
 
     def _replacing(self, over: frozenset[str]) -> sa.Insert:
         known = self._swaps.get(over)

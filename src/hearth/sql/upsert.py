@@ -44,6 +44,12 @@ def adding(dialect: str, table: sa.Table) -> sa.Insert:
     return statement
 
 
+def inserting(dialect: str, table: sa.Table) -> sa.Insert:
+    """Insert a row that is new."""
+    statement: sa.Insert = _insert(dialect, table)
+    return statement
+
+
 def _insert(dialect: str, table: sa.Table) -> Any:
     """Each dialect has a statement of its own; only that of the database in use is loaded."""
     return importlib.import_module(f"sqlalchemy.dialects.{dialect}").insert(table)

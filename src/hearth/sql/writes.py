@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
+
+from hearth.sql.query import Question, Removal, Row
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -34,6 +36,22 @@ class Swap(NamedTuple):
     also: Writes = ()
 
 
+class Changes(NamedTuple):
+    """What a transaction makes of what it has read.
+
+    Attributes:
+        removals: Done first.
+        writes: Done then.
+    """
+
+    removals: Sequence[Removal]
+    writes: Writes
+
+
+#: Makes changes of the rows of each question. Called on whatever thread, and again where the transaction is repeated.
+Decide = Callable[[list[list[Row]]], Changes]
+
+
 class Batches(Protocol):
     """Writes rows, all or none."""
 
@@ -47,6 +65,14 @@ class Batches(Protocol):
 
     async def swap(self, swap: Swap, writes: Writes = ()) -> dict[str, Stored]:
         """Swap and write in one transaction; by their ids the stored calls that were not replaced.
+
+        Raises:
+            StoreUnavailable: As above.
+            StoreRefused: As above.
+        """
+
+    async def change(self, questions: Sequence[Question], decide: Decide) -> None:
+        """Ask, and do what is decided on the answers, in one transaction; the questions lock what they find.
 
         Raises:
             StoreUnavailable: As above.
