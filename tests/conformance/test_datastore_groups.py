@@ -42,12 +42,14 @@ class Watched:
 
     def __init__(self, store: SqlDatastore) -> None:
         self._inner: Batches = store._batches
+        self.asked = asyncio.Event()
         self.open = asyncio.Event()
         self.groups = 0
         store._batches = self  # type: ignore[assignment]  # it passes on what this test needs
 
     async def change(self, questions: Sequence[Question], decide: Decide) -> None:
         self.groups += 1
+        self.asked.set()
         await self.open.wait()
         await self._inner.change(questions, decide)
 
@@ -64,6 +66,7 @@ async def test_each_of_a_group_has_its_own_answer_and_one_commit_serves_all(stor
     await store.insert_route(route("/gone"))
     watched = Watched(store)
     first = asyncio.ensure_future(store.insert_app(App(name="first")))
+    await watched.asked.wait()
     changes: list[Any] = [
         store.insert_route(route("/new")),
         store.insert_route(route("/new", memory=64)),
@@ -108,6 +111,7 @@ async def test_each_of_a_group_has_its_own_answer_and_one_commit_serves_all(stor
 async def test_what_no_database_takes_is_refused_and_nothing_else(store: SqlDatastore) -> None:
     watched = Watched(store)
     first = asyncio.ensure_future(store.insert_app(App(name="first")))
+    await watched.asked.wait()
     wanted = [route("/a"), route("/\ud800"), route("/b")]  # half of a character, which is no UTF-8
     gathered = asyncio.gather(*[store.insert_route(one) for one in wanted], return_exceptions=True)
     await asyncio.sleep(0)
@@ -122,6 +126,7 @@ async def test_what_no_database_takes_is_refused_and_nothing_else(store: SqlData
 async def test_who_gives_up_waiting_leaves_the_group_as_it_is(store: SqlDatastore) -> None:
     watched = Watched(store)
     first = asyncio.ensure_future(store.insert_app(App(name="first")))
+    await watched.asked.wait()
     writing = [asyncio.ensure_future(store.insert_route(route(f"/{n}"))) for n in range(3)]
     await asyncio.sleep(0)
     writing[1].cancel()

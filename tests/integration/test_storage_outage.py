@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,8 @@ from hearth.models.call import SUCCESS, Call
 from hearth.models.errors import StartUpError, StoreRefused, StoreUnavailable
 from hearth.queues.base import Queue
 from hearth.queues.open import open_queue
+from hearth.sql.query import Question, Row
+from hearth.sql.writes import Changes, Decide
 
 STARTERS = {"postgres": servers.postgres, "mysql": servers.mariadb}
 
@@ -93,6 +95,34 @@ async def test_a_store_serves_again_after_the_server_has_restarted(server: tuple
     assert [app.name for app in await store.get_apps(AppFilter())] == ["app"]
     assert await stored(store) == ["0000", "0001", "0002", "0003"]
     await store.remove_app("app")
+    await store.close()
+
+
+async def test_changes_that_share_a_transaction_when_the_server_dies_are_all_refused_and_none_is_kept(
+    server: tuple[str, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialect, running = server
+    store = await open_datastore(url(dialect, running))
+    change = store._batches.change
+
+    async def dies_in_between(questions: Sequence[Question], decide: Decide) -> None:
+        def decide_and_die(answers: list[list[Row]]) -> Changes:
+            changes = decide(answers)
+            running.stop()
+            return changes
+
+        await change(questions, decide_and_die)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._batches, "change", dies_in_between)
+        made = [store.insert_app(App(name=name)) for name in ("a", "b", "c")]
+        outcomes = await asyncio.gather(*made, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 3
+    await asyncio.to_thread(running.start)
+    assert await store.get_apps(AppFilter()) == []
+    await asyncio.gather(*[store.insert_app(App(name=name)) for name in ("a", "b")])
+    assert [app.name for app in await store.get_apps(AppFilter())] == ["a", "b"]
+    await asyncio.gather(store.remove_app("a"), store.remove_app("b"))
     await store.close()
 
 

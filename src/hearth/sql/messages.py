@@ -86,8 +86,8 @@ def _from_arrays(text: str, before: int) -> str:
 
 
 def _array(values: list[Any]) -> str | list[Any]:
-    """A column as a parameter: PostgreSQL's text of an array of texts, or bytes that the driver encodes."""
-    if isinstance(values[0], bytes):
+    """A column as a parameter: PostgreSQL's text of an array of texts, or what else the driver encodes."""
+    if isinstance(values[0], bytes | int):
         return values
     if None not in values:
         text = '","'.join(values)
