@@ -13,7 +13,7 @@ CALLS = {"http": 200, "json": 200, "default": 5}
 def test_each_call_has_the_line_that_was_written_just_before_its_answer(node: RunningNode, any_format: str) -> None:
     path = node.route(f"stderr-{any_format}", any_format)
     lines = [f"line of call {number}" for number in range(CALLS[any_format])]
-    if node.driver == "docker":  # what its Engine still holds when the next call begins is not told apart: one by one
+    if node.driver == "docker":  # what its Engine holds for long is not told apart from the next call's: one by one
         assert [line for line in lines if not has(node, node.call(path, say=line, echo="x"), line)] == []
         return
     answers = {line: node.call(path, say=line, echo="x") for line in lines}

@@ -12,6 +12,7 @@ from hearth.agent.gate import StartGate
 from hearth.agent.life import Observer
 from hearth.agent.meters import ContainerMeter
 from hearth.agent.resources import Reservation, ResourceTracker
+from hearth.agent.settling import Lag
 from hearth.clock import Clock, pause
 from hearth.drivers.base import Container, ContainerSpec, Driver, DriverError, OutOfTime
 from hearth.telemetry.logs import get_logger
@@ -32,6 +33,7 @@ class Host:
         next_id: Makes container ids.
         standby: The containers that may give way.
         are_busy: Whether the processors have no time left.
+        lag: How late the driver's stderr comes.
     """
 
     driver: Driver
@@ -42,6 +44,7 @@ class Host:
     observe: Observer
     standby: Standby[Any] = dataclasses.field(default_factory=Standby)
     are_busy: Callable[[], bool] = lambda: False
+    lag: Lag = dataclasses.field(default_factory=Lag)
 
     async def reserve(self, function: Function) -> Reservation:
         """Wait for the memory and CPU of one container of this function."""

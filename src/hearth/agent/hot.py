@@ -15,6 +15,7 @@ from hearth.agent.log import LineLog
 from hearth.agent.meters import export_sample
 from hearth.agent.resources import NOTHING, Amount, Reservation
 from hearth.agent.sampling import watch_stats
+from hearth.agent.settling import Settling
 from hearth.agent.slots import Slot, SlotQueue
 from hearth.drivers.base import Container, Exit, StatsSample
 from hearth.protocols.base import is_surplus
@@ -65,6 +66,7 @@ class HotContainer:
         self._opening = b""
         self._suspect = False
         self._late_until = 0.0
+        self._settling = Settling(host.clock, host.lag) if host.driver.capabilities.stderr_lags else None
         self._samples: list[StatsSample] | None = None
 
     def __repr__(self) -> str:
@@ -127,6 +129,8 @@ class HotContainer:
             self._queue.withdraw(self)
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
+            if self._settling is not None:
+                self._settling.cancel()
             await self._host.remove(container)
 
     async def _started(self) -> Container:
@@ -170,9 +174,9 @@ class HotContainer:
         return self._opening
 
     def give_back(self, *, clean: bool) -> None:
-        """The lease ends: idle again, or retired."""
+        """The lease ends: idle again, at the latest when its stderr is quiet, or retired."""
         self._samples = None
-        if self._host.driver.capabilities.stderr_lags:
+        if self._settling is not None:
             self._late_until = self._host.clock.monotonic() + WINDOW_S
         elif self._between is not None:
             self._stderr = self._between.write
@@ -181,7 +185,16 @@ class HotContainer:
         else:
             self.served += 1
             self._opening = b""
+            if self._settling is None:
+                self._become_idle()
+            else:
+                self._settling.begin(self.container.stderr.unseen, self._settled)
+
+    def _settled(self) -> None:
+        if self._doomed is None:
             self._become_idle()
+        else:
+            self._end(self._doomed)
 
     def retire(self, reason: str) -> None:
         """Take no further call; the container's task removes it, after the call that runs. Idempotent."""
@@ -265,6 +278,8 @@ class HotContainer:
     def _take_stderr(self, data: bytes) -> None:
         if not data:
             return
+        if self._settling is not None:
+            self._settling.heard()
         if self._late_until and self._host.clock.monotonic() > self._late_until and self._between is not None:
             self._late_until = 0.0
             self._stderr = self._between.write
