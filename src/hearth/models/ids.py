@@ -6,6 +6,7 @@ per-process counter. Written as 26 characters of Crockford's base 32, most signi
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import threading
 from collections.abc import Callable
@@ -55,11 +56,14 @@ def decode(text: str) -> int:
 
 def time_ms(text: str) -> int | None:
     """Milliseconds since the epoch at which an id was made; ``None`` if it does not sort by them: no id of ours."""
-    if len(text) != LENGTH:
-        return None
+    return _head_ms(text[:10]) if len(text) == LENGTH else None
+
+
+@functools.lru_cache(maxsize=64)  # many ids of a busy node are of the same millisecond
+def _head_ms(head: str) -> int | None:
     value = 0
     for start in range(0, 10, 2):
-        pair = _PAIR_VALUES.get(text[start : start + 2])
+        pair = _PAIR_VALUES.get(head[start : start + 2])
         if pair is None:
             return None
         value = (value << 10) | pair

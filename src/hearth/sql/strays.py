@@ -9,6 +9,7 @@ another program made the row) the call is noted in a table of its own, searched 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ def among(records: Iterable[Mapping[str, Any] | sa.RowMapping]) -> list[dict[str
     return [
         {"id": record["id"], "app_name": record["app_name"], "created_at": record["created_at"]}
         for record in records
-        if _is_astray(record["id"], record["created_at"])
+        if _is_astray(ids.time_ms(record["id"]), record["created_at"])
     ]
 
 
@@ -53,8 +54,8 @@ def note_all(connection: sa.Connection, calls: sa.Table, stray_calls: sa.Table) 
         rows = list(connection.execute(page.where(calls.c.id > rows[-1]["id"])).mappings())
 
 
-def _is_astray(call_id: str, created_at: str) -> bool:
-    made_ms = ids.time_ms(call_id)
+@functools.lru_cache(maxsize=64)  # many calls of a busy node are made in the same millisecond
+def _is_astray(made_ms: int | None, created_at: str) -> bool:
     if made_ms is None:
         return True
     try:
