@@ -69,33 +69,33 @@ def test_concurrent_calls_get_containers_as_room_allows() -> None:
     play(scenario)
 
 
-def test_calls_that_containers_hand_over_quickly_start_few_of_them_where_processors_are_busy() -> None:
+def test_with_processors_idle_a_waiting_call_is_worth_a_container() -> None:
     script = Script(main=OBEDIENT, start=Step(delay_s=0.05))
 
-    async def scenario(on: Bench) -> int:
+    async def scenario(on: Bench) -> None:
         function = on.function(memory=1)
 
         async def client() -> None:
-            for _ in range(100):
-                await on.ask(function, sleep=0.001)
+            for _ in range(20):
+                await on.ask(function, sleep=0.01)
 
-        await asyncio.gather(*[client() for _ in range(100)])
-        return on.driver.counts.prepared
+        await asyncio.gather(*[client() for _ in range(60)])
+        assert on.driver.counts.prepared >= 30
 
-    assert play(scenario, images={"obey": script}, are_busy=lambda: True) <= 20
-    assert play(scenario, images={"obey": script}) >= 50  # with time left, a waiting call is worth a container
+    play(scenario, images={"obey": script})
 
 
-def test_calls_that_containers_keep_start_one_each() -> None:
+@pytest.mark.parametrize(("is_busy", "within_s", "at_least"), [(False, 1.2, 100), (True, 3.2, 60)])
+def test_calls_that_containers_keep_start_one_each(is_busy: bool, within_s: float, at_least: int) -> None:
     async def scenario(on: Bench) -> None:
         function = on.function(memory=1)
         for calls in (10, 100):
             begun = on.clock.monotonic()
             await asyncio.gather(*[on.ask(function, sleep=1) for _ in range(calls)])
-            assert on.clock.monotonic() - begun < 1.2
-        assert on.driver.counts.prepared == 100
+            assert on.clock.monotonic() - begun < within_s
+        assert at_least <= on.driver.counts.prepared <= 100
 
-    play(scenario, are_busy=lambda: True)
+    play(scenario, are_busy=lambda: is_busy)
 
 
 def test_what_can_never_fit_is_refused_at_once_without_retry_after() -> None:

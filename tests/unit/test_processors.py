@@ -30,6 +30,16 @@ def test_processors_without_idle_time_are_busy(
     assert watched.are_busy() == found
 
 
+def test_a_loop_that_has_no_time_left_is_busy_on_an_idle_machine(tmp_path: Path) -> None:
+    stat, clock, used = tmp_path / "stat", FakeClock(), [0.0]
+    account(stat, 0, 1000)
+    watched = Processors(clock, stat, 16, lambda: used[0])
+    for share, found in ((0.95, True), (0.5, False)):
+        clock.advance(0.1)
+        used[0] += 0.1 * share
+        assert watched.are_busy() == found
+
+
 def test_without_an_account_they_are_never_busy(tmp_path: Path) -> None:
     clock = FakeClock()
     processors = Processors(clock, tmp_path / "none")

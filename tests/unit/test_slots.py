@@ -97,13 +97,16 @@ def test_never_more_starts_than_calls_that_nobody_serves(
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 99))
-def test_calls_that_busy_containers_will_take_soon_start_none(
-    waiting: int, idle: int, starting: int, reserving: int, turnover: int
+def test_no_more_are_made_than_there_is_room_for(
+    waiting: int, idle: int, starting: int, reserving: int, room: int
 ) -> None:
-    now = Snapshot(waiting, idle, starting, reserving, turnover)
-    assert containers_wanted(now) == containers_wanted(Snapshot(max(0, waiting - turnover), idle, starting, reserving))
-    if waiting - idle <= turnover:
-        assert containers_spare(now) == reserving
+    now, free = Snapshot(waiting, idle, starting, reserving, room), Snapshot(waiting, idle, starting, reserving)
+    wanted, spare = containers_wanted(now), containers_spare(now)
+    assert wanted <= containers_wanted(free)
+    assert wanted + starting + reserving - spare <= max(room, starting + (0 if wanted else reserving - spare))
+    if starting + reserving >= room:
+        assert wanted == 0
+        assert spare == max(containers_spare(free), min(reserving, starting + reserving - room))
 
 
 def test_back_off_doubles_up_to_its_limit() -> None:

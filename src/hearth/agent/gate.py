@@ -24,6 +24,7 @@ class StartGate:
     """
 
     def __init__(self, places: int, clock: Clock, *, patience_s: float = _PATIENCE_S) -> None:
+        self.places = places
         self._free = asyncio.Semaphore(places)
         self._clock = clock
         self._patience_s = patience_s

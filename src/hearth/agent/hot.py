@@ -22,6 +22,8 @@ from hearth.protocols.base import is_surplus
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.tracing import Relation, span
 
+#: For so long a program that has not answered yet may still be getting ready, seconds.
+_READY_S: Final = 0.5
 #: What is kept of the stderr of a container that has not served yet.
 _OPENING_BYTES: Final = 16 * 1024
 
@@ -30,6 +32,9 @@ _log = get_logger(__name__)
 
 class Owner(Protocol):
     """Who is told how a hot container fares: its launcher."""
+
+    def container_started(self, hot: HotContainer) -> None:
+        """It takes calls from now on."""
 
     def container_idle(self, hot: HotContainer) -> None:
         """Its slot is free and nobody took it."""
@@ -68,6 +73,7 @@ class HotContainer:
         self._late_until = 0.0
         self._settling = Settling(host.clock, host.lag) if host.driver.capabilities.stderr_lags else None
         self._samples: list[StatsSample] | None = None
+        self._started_at = 0.0
 
     def __repr__(self) -> str:
         return f"<HotContainer {self._life.state.value} served={self.served}>"
@@ -76,6 +82,11 @@ class HotContainer:
     def state(self) -> ContainerState:
         """Where it stands."""
         return self._life.state
+
+    def is_getting_ready(self, now: float) -> bool:
+        """It was started a moment ago and has not answered yet: its program uses a processor to get ready."""
+        is_new = self.served == 0 and now - self._started_at < _READY_S
+        return is_new and self._life.state in (ContainerState.IDLE, ContainerState.BUSY)
 
     @property
     def key(self) -> bytes:
@@ -151,7 +162,9 @@ class HotContainer:
         self._stderr = self._take_opening
         container.stderr.watch(self._take_stderr)
         container.on_exit(self._exited)
+        self._started_at = self._host.clock.monotonic()
         self._become_idle()
+        self._owner.container_started(self)
 
     # -- the lease ------------------------------------------------------------------------------
 

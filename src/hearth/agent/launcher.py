@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from hearth.agent.call import Draining
+from hearth.agent.concurrency import LOOK_S, UsefulConcurrency, WaitingTime
 from hearth.agent.function import Function
 from hearth.agent.host import Host
 from hearth.agent.hot import HotContainer
@@ -19,9 +20,7 @@ from hearth.telemetry.logs import get_logger
 from hearth.telemetry.tracing import Relation, span
 
 #: While a call waits the launcher looks again at least this often, seconds.
-_LOOK_AGAIN_S: Final = 0.2
-#: Where processors are busy, calls that will be taken within this time have nothing started for them.
-_TURNOVER_S: Final = 0.5
+_LOOK_AGAIN_S: Final = LOOK_S
 _FIRST_BACK_OFF_S: Final = 0.025
 _MAX_BACK_OFF_S: Final = 3.2
 #: For this long after a failure that no retry can mend, new calls hear of it at once instead of waiting.
@@ -37,21 +36,21 @@ class Snapshot:
     """What the decision looks at.
 
     Attributes:
-        turnover: Where processors have no time left: waiting calls that busy containers have gone on with of late, in
-            half a second. As many of those that wait now need no new container: its start, and then it itself, would
-            take processors from those that work.
+        room: Where processors have no time left: how many more containers are of use, those in the making included;
+            None if as many as wanted.
     """
 
     waiting_calls: int
     idle_containers: int
     starting_containers: int
     reserving_containers: int
-    turnover: int = 0
+    room: int | None = None
 
     @property
     def effective_waiters(self) -> int:
-        """Calls that no container there is will take soon."""
-        return max(0, self.waiting_calls - self.idle_containers - self.turnover)
+        """Calls that no container there is will take soon, and that one more container is of use for."""
+        waiters = max(0, self.waiting_calls - self.idle_containers)
+        return waiters if self.room is None else min(waiters, self.room)
 
 
 def containers_wanted(now: Snapshot) -> int:
@@ -64,32 +63,6 @@ def containers_spare(now: Snapshot) -> int:
     """How many containers that still wait, for memory or to be started, are wanted by nobody any more."""
     starters = now.starting_containers + now.reserving_containers
     return min(now.reserving_containers, max(0, starters - now.effective_waiters))
-
-
-class _Turnover:
-    """How many calls that waited were taken of late by containers that had ended another one, in half a second.
-
-    Time in which nobody waits does not count: a function that was quick is taken to be quick when the next burst comes,
-    for as long as it takes to see.
-    """
-
-    def __init__(self) -> None:
-        self._waited_s = 0.0
-        self._waiting_since: float | None = None
-        self._older = self._newer = (0.0, 0)
-
-    def note(self, now: float, *, waiting: bool) -> None:
-        """Whether somebody waits from now on."""
-        if self._waiting_since is not None:
-            self._waited_s += now - self._waiting_since
-        self._waiting_since = now if waiting else None
-
-    def recent(self, count: int) -> int:
-        """By the last one to two times between looks. ``count`` is that of all time."""
-        if self._waited_s - self._newer[0] >= _LOOK_AGAIN_S:
-            self._older, self._newer = self._newer, (self._waited_s, count)
-        begun, before = self._older
-        return int((count - before) * _TURNOVER_S / max(_LOOK_AGAIN_S, self._waited_s - begun))
 
 
 def back_off_s(failures: int) -> float:
@@ -130,11 +103,14 @@ class HotLauncher:
         self._relieve = relieve
         self._counts = ContainerCounts()
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_soon = False
         self._failures = 0
         self._not_before = 0.0
         self._last_fault: tuple[float, Exception] | None = None
         self._quiet_since = host.clock.monotonic()
-        self._turnover = _Turnover()
+        self._waiting = WaitingTime()
+        self._useful = UsefulConcurrency()
+        self._new: list[HotContainer] = []
         self._closed = False
         self._obsolete = False
         route = function.route
@@ -207,10 +183,15 @@ class HotLauncher:
 
     # -- what containers tell ------------------------------------------------------------------------------
 
+    def container_started(self, hot: HotContainer) -> None:
+        """It takes calls from now on; the program in it may still be getting ready."""
+        self._new.append(hot)
+        self._look_soon()
+
     def container_idle(self, hot: HotContainer) -> None:
         """Its slot is free and nobody took it."""
         self._failures = 0
-        self._turnover.note(hot.idle_since, waiting=False)
+        self._waiting.note(hot.idle_since, waiting=False)
         if self._obsolete:
             hot.retire("function changed")
         self._relieve()
@@ -244,37 +225,65 @@ class HotLauncher:
     # -- the decision ------------------------------------------------------------------------------
 
     def _look_soon(self) -> None:
-        """Decide in the next tick, when the call that asks is counted as waiting."""
-        if not self._closed:
-            asyncio.get_running_loop().call_soon(self._evaluate)
+        """Decide in the next tick, when the call that asks is counted as waiting: once for all that ask in this one."""
+        if not self._closed and not self._looks_soon:
+            self._looks_soon = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looks_soon = False
+        self._evaluate()
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._evaluate()
 
     def _evaluate(self) -> None:
         if self._closed:
             return
         now = self._host.clock.monotonic()
-        self._turnover.note(now, waiting=self.queue.waiting > 0)
+        self._waiting.note(now, waiting=self.queue.waiting > 0)
         snapshot = self._snapshot()
         if now >= self._not_before:
             for _ in range(containers_wanted(snapshot)):
                 self._start_one()
         if spare := containers_spare(snapshot):
             self._withdraw(spare)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self.queue.waiting:
-            again = max(self._not_before, now) if self._not_before > now else now + _LOOK_AGAIN_S
-            self._timer = self._host.clock.call_at(min(again, now + _LOOK_AGAIN_S), self._evaluate)
+            self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        """One timer, not one for each call that comes to wait: it fires early at worst, and then looks again."""
+        again = now + _LOOK_AGAIN_S
+        if now < self._not_before < again:
+            again = self._not_before
+        if self._timer is not None:
+            if self._timer.when() <= again:
+                return
+            self._timer.cancel()
+        self._timer = self._host.clock.call_at(again, self._look_again)
 
     def _snapshot(self) -> Snapshot:
-        turnover = self._turnover.recent(self.queue.turnover)  # at each look, so that it tells of the last ones
+        counts, queue = self._counts, self.queue
         return Snapshot(
-            waiting_calls=self.queue.waiting,
-            idle_containers=self.queue.idle,
-            starting_containers=self._counts[ContainerState.START],
-            reserving_containers=self._counts[ContainerState.WAIT],
-            turnover=turnover if self._host.are_busy() else 0,
+            waiting_calls=queue.waiting,
+            idle_containers=queue.idle,
+            starting_containers=counts[ContainerState.START],
+            reserving_containers=counts[ContainerState.WAIT],
+            room=self._room() if self._host.are_busy() else None,
         )
+
+    def _room(self) -> int | None:
+        """How many more containers busy processors have use for; at most as many get ready at once as are ready."""
+        counts, now = self._counts, self._host.clock.monotonic()
+        self._new = [hot for hot in self._new if hot.is_getting_ready(now)]
+        making = counts[ContainerState.START] + len(self._new)
+        ready = counts[ContainerState.IDLE] + counts[ContainerState.BUSY] - len(self._new)
+        limit = self._useful.limit(self._waiting.total_s, self.queue.turnover, serving=ready, starting=making)
+        room = max(self._host.starts.places, ready)
+        if limit is not None:
+            room = min(room, max(limit - ready, 0 if ready or making else 1))
+        return max(0, room - len(self._new))
 
     def _start_one(self) -> None:
         hot = HotContainer(self.function, self._host, self.queue, self, self._observe)

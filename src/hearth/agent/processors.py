@@ -1,43 +1,62 @@
-"""Whether this machine's processors have time left: another container is of use only if it can run."""
+"""Whether there is processor time left: another container is of use only if it can run, and if the node can feed it."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from hearth.clock import Clock
 
-_SINCE_S: Final = 0.1
+_SINCE_S: Final = 0.05
 #: Idle time below which there is none: this share of all, or on few processors so much of one.
 _IDLE_SHARE: Final = 0.1
 _IDLE_OF_ONE: Final = 0.5
+#: The share of its time from which on the node's loop has none left.
+_LOOP_SHARE: Final = 0.9
 
 
 class Processors:
-    """How busy they all were, by everybody, over the last tenth of a second or more.
+    """How busy they all were, by everybody, over the last twentieth of a second or more; and the one of the loop.
 
     Args:
         stat: The kernel's account: proc(5). Where it cannot be read they are never busy.
         processors: How many there are, if not as many as the machine has.
+        loop_s: Processor time that the thread of the loop has used; asked in that thread.
     """
 
-    def __init__(self, clock: Clock, stat: Path = Path("/proc/stat"), processors: int = 0) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        stat: Path = Path("/proc/stat"),
+        processors: int = 0,
+        loop_s: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._clock = clock
         self._stat = stat
         self._idle_share = max(_IDLE_SHARE, _IDLE_OF_ONE / (processors or os.cpu_count() or 1))
         self._read_at = clock.monotonic()
         self._before = self._read()
+        self._loop_s = loop_s
+        self._loop_before = loop_s()
         self._busy = False
 
     def are_busy(self) -> bool:
-        """Whether next to nothing of them was idle. A look at one small file of the kernel's, ten times a second."""
+        """Whether next to nothing of them was idle, or the loop had no time left.
+
+        A look at one small file of the kernel's, at most twenty times a second.
+        """
         now = self._clock.monotonic()
         if now - self._read_at >= _SINCE_S:
             idle, total = self._read()
             was_idle, was_total = self._before
-            self._busy = total > was_total and (idle - was_idle) < self._idle_share * (total - was_total)
-            self._read_at, self._before = now, (idle, total)
+            used = self._loop_s()
+            self._busy = (used - self._loop_before) > _LOOP_SHARE * (now - self._read_at) or (
+                total > was_total and (idle - was_idle) < self._idle_share * (total - was_total)
+            )
+            self._read_at, self._before, self._loop_before = now, (idle, total), used
         return self._busy
 
     def _read(self) -> tuple[int, int]:

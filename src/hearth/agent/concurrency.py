@@ -1,0 +1,116 @@
+"""How many containers of a function are of use, judged by how quickly they hand over: pure sums over counts.
+
+Nothing here looks at the duration of one call or of one start. Time counts only while calls wait, so that a pause
+teaches nothing, and the next burst finds what the last one showed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: The shortest time over which a pace is told, seconds.
+LOOK_S: Final = 0.2
+#: Where a call takes its container for longer than this, it is not tried whether more of them help.
+_LONG_S: Final = 0.5
+#: The same where it has been tried: calls of a function that uses processors take the longer the more of them run.
+_TOO_LONG_S: Final = 1.0
+#: Starts that last longer than this are not waited for: they use no processor any more.
+_PATIENCE_S: Final = 1.0
+#: For how long it is left at what was found, at first; each time doubled.
+_HOLD_S: Final = 1.0
+#: The share of what more containers could bring at best from which on they are of use.
+_GAIN: Final = 0.5
+_GREAT_GAIN: Final = 0.8
+
+
+class WaitingTime:
+    """Seconds during which somebody waited, of all time."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+        self._since: float | None = None
+
+    def note(self, now: float, *, waiting: bool) -> None:
+        """Whether somebody waits from now on."""
+        if self._since is not None:
+            self.total_s += now - self._since
+        self._since = now if waiting else None
+
+
+class UsefulConcurrency:
+    """How many containers of a quick function are of use, found by trying.
+
+    A function that waits for others is the quicker the more containers it has; one that uses processors is not, once
+    all of them work. So some more are allowed, and if calls were then not taken in a higher number, that is all for a
+    while. The next try comes when that is over, or at once when the pace has fallen to less than half.
+
+    Functions whose calls last long are not bounded: it would take too long to find out.
+    """
+
+    def __init__(self) -> None:
+        self._limit: int | None = None
+        self._best: tuple[int, float] | None = None
+        self._proven = 0
+        self._hold_s = _HOLD_S
+        self._hold_until = 0.0
+        self._stand = (0, 0)
+        self._since = (0.0, 0)
+        self._settled = False
+
+    def __repr__(self) -> str:
+        return f"<UsefulConcurrency limit={self._limit} best={self._best}>"
+
+    def limit(self, waited_s: float, count: int, *, serving: int, starting: int) -> int | None:
+        """The most containers that are of use as far as is known; None if nothing is.
+
+        Args:
+            waited_s: Seconds during which calls have waited, of all time.
+            count: Calls that waited and were taken by containers that had ended another one, of all time.
+            serving: Containers that take calls.
+            starting: Containers that are being started.
+        """
+        if (serving, starting) != self._stand:
+            self._stand = (serving, starting)
+            self._begin(waited_s, count, settled=False)
+            return self._limit
+        spent, taken = waited_s - self._since[0], count - self._since[1]
+        if serving * spent > (_LONG_S if self._limit is None else _TOO_LONG_S) * max(1, taken):
+            if spent >= LOOK_S:
+                self._limit, self._best, self._proven = None, None, 0
+        elif self._limit is None:
+            if taken >= serving > 0:
+                self._limit = serving + starting  # they are quick: now it is worth a look what more of them bring
+        elif not self._settled:
+            if taken >= serving:  # those that are new have got into step
+                self._begin(waited_s, count, settled=True)
+        elif spent >= (_PATIENCE_S if starting else LOOK_S) and taken >= serving:
+            self._judge(serving, taken / spent, waited_s)
+            self._begin(waited_s, count, settled=True)
+        return self._limit
+
+    def _begin(self, waited_s: float, count: int, *, settled: bool) -> None:
+        self._since = waited_s, count
+        self._settled = settled
+
+    def _judge(self, serving: int, rate: float, now: float) -> None:
+        if self._best is not None and rate < self._best[1] / 2:
+            self._best = None  # it is not what it was; this pace may still be that of before and after
+            return
+        if self._best is None:
+            self._proven = self._proven or serving
+            self._hold_s = _HOLD_S
+            self._limit = serving + self._proven
+        elif serving > self._best[0]:
+            gain = (rate / self._best[1] - 1) / (serving / self._best[0] - 1)
+            if gain >= _GAIN:
+                self._proven, self._hold_s = serving, _HOLD_S
+                self._limit = serving * (4 if gain >= _GREAT_GAIN else 2)
+            else:
+                self._limit = serving
+                self._hold_until = now + self._hold_s
+                self._hold_s *= 2
+        elif self._limit is not None and self._limit <= serving:
+            if now < self._hold_until:
+                return
+            self._limit = serving + max(1, self._proven // 2)  # so many more that it shows whether they help
+        self._best = serving, rate
