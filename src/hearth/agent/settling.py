@@ -2,8 +2,9 @@
 
 Where a driver delivers stderr and the answer on two ways (``stderr_lags``), a line that was written before the answer
 may come after it, and nothing in it tells whose it is. So a container that writes to stderr is offered again only once
-its stderr has been quiet for a moment. The moment is some times what lines, or our own timers, were late by lately: a
-busy machine makes it longer. The answer does not wait for it, and a function that writes nothing does not know of it.
+its stderr has been quiet for a moment. The moment is some times what lines were late by lately, and at least what our
+own timers were: a busy machine makes it longer. The answer does not wait for it, and a function that writes nothing does
+not know of it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Lag:
         return min(max(_MIN_QUIET_S, _MARGIN * self._longest_s), _MAX_QUIET_S)
 
     def note(self, late_s: float) -> None:
-        """A line, or a timer, came so late; 0 for none."""
+        """A line came so late, or may; 0 for none."""
         self._longest_s = max(late_s, self._longest_s * _FADE)
 
 
@@ -91,7 +92,7 @@ class Settling:
 
     def _look(self, looked_for_at: float) -> None:
         now, limit = self._clock.monotonic(), self._answered_at + _LIMIT_S
-        self._lag.note(max(0.0, now - looked_for_at, self._heard_at - self._answered_at))
+        self._lag.note(max(0.0, (now - looked_for_at) / _MARGIN, self._heard_at - self._answered_at))
         due = min(max(self._answered_at, self._heard_at) + self._lag.quiet_s, limit)
         if due <= now < limit and self._unseen():
             due = now + _AGAIN_S
