@@ -3,8 +3,8 @@
 Where a driver delivers stderr and the answer on two ways (``stderr_lags``), a line that was written before the answer
 may come after it, and nothing in it tells whose it is. So a container that writes to stderr is offered again only once
 its stderr has been quiet for a moment. The moment is some times what lines were late by lately, and at least what our
-own timers were: a busy machine makes it longer. The answer does not wait for it, and a function that writes nothing does
-not know of it.
+own timers were: a busy machine makes it longer. The answer does not wait for it, and a function that writes nothing
+does not know of it.
 """
 
 from __future__ import annotations
