@@ -30,8 +30,9 @@ FULL = {"connections": (1, 8, 32, 128, 512), "rounds": 5, "seconds": 5.0}
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="all loads, more rounds; about half an hour")
+    parser.add_argument("--full", action="store_true", help="all loads, more rounds; about an hour")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given again")
+    parser.add_argument("--most", type=int, default=10_000_000, help="the largest size of the scale curves")
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     parser.add_argument("--plots", type=Path, help="draw them into this folder")
     given = parser.parse_args()
@@ -39,7 +40,7 @@ def main() -> None:
     parts = given.only or [part for part in PARTS if part != "scale" or given.full]
     figures = Figures()
     for part in parts:
-        _run(part, figures, size)
+        _run(part, figures, {**size, "most": given.most})
     print(figures.table())
     if given.json:
         given.json.write_text(json.dumps(figures.as_json(), indent=1))
@@ -71,7 +72,7 @@ def _run(part: str, figures: Figures, size: dict[str, object]) -> None:
     elif part == "start":
         start(figures, rounds=rounds)
     else:
-        scale(figures, seconds=seconds, rounds=rounds)
+        scale(figures, seconds=seconds, rounds=rounds, most=int(str(size["most"])))
 
 
 def _direct(figures: Figures, rounds: int) -> None:

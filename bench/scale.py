@@ -1,42 +1,87 @@
-"""Scale curves: the latency of a warm call while the node has more and more of something."""
+"""Scale curves: what a warm call takes, and costs its node, while there is more and more of something.
+
+Each round of each size is measured beside a round of a node that has next to nothing: their ratio is what tells, for a
+busy machine is another one a minute later.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextlib
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.support.node import RunningNode, build_multi, running_node
 
+from bench.async_calls import BLOCKER_MIB, fill
 from bench.figures import Figures
 from bench.load import load
+from bench.rows import load as load_rows
+from hearth.datastore.sql import open_datastore
 
 ROUTES = (1, 100, 1_000, 10_000)
 CONTAINERS = (1, 10, 100, 500)
+QUEUED = (1_000, 100_000, 1_000_000)
+ROWS = (1_000, 100_000, 10_000_000)
+SMALL = "with one of all"
 _BIG = str(64 * 1024**3)
+_CONNECTIONS = 8
 
 
-def scale(figures: Figures, *, seconds: float, rounds: int) -> None:
-    """Routes first, then hot containers."""
+def scale(figures: Figures, *, seconds: float, rounds: int, most: int) -> None:
+    """Routes, hot containers, queued calls, rows of calls; each up to ``most``."""
+    with _node() as small:
+        base = _warm(small)
+        with _node() as node:
+            for what, sizes, add in (("routes", ROUTES, _add_routes), ("hot containers", CONTAINERS, _add_containers)):
+                made = 1
+                for size in _up_to(most, sizes):
+                    add(node, made, size)
+                    made = size
+                    _measure(figures, what, size, _warm(node), base, seconds, rounds)
+        for size in _up_to(most, QUEUED):
+            with _node(lambda data, size=size: _fill_queue(data, size)) as node:  # type: ignore[misc]  # bound now
+                _measure(figures, "queued calls", size, _warm(node), base, seconds, rounds)
+        for size in _up_to(most, ROWS):
+            with _node(lambda data, size=size: _fill_rows(data, size)) as node:  # type: ignore[misc]  # bound now
+                _measure(figures, "rows of calls", size, _warm(node), base, seconds, rounds)
+
+
+def _up_to(most: int, sizes: Sequence[int]) -> list[int]:
+    return [size for size in sizes if size <= most]
+
+
+@contextlib.contextmanager
+def _node(prepare: Callable[[Path], dict[str, str] | None] = lambda data: None) -> Iterator[RunningNode]:
+    """A node whose data was prepared."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
+        image = build_multi(data, data / "source")
         # every container is idle but one: what the node may give away is not what the machine has
-        with running_node("process", data, build_multi(data, data / "source"), FN_MAX_TOTAL_MEMORY=_BIG) as node:
-            url = node.url + node.route("warm", "http", memory=64)
-            _curve(figures, node, url, "routes", ROUTES, _add_routes, seconds, rounds)
-            _curve(figures, node, url, "hot containers", CONTAINERS, _add_containers, seconds, rounds)
+        more = prepare(data) or {"FN_MAX_TOTAL_MEMORY": _BIG}
+        with running_node("process", data, image, **more) as node:
+            yield node
 
 
-def _curve(figures: Figures, node: RunningNode, url: str, what: str, sizes: tuple[int, ...], grow, seconds: float,
-           rounds: int) -> None:  # type: ignore[no-untyped-def]  # fmt: skip
-    made = 1
-    for size in sizes:
-        grow(node, made, size)
-        made = size
-        for _ in range(rounds):
-            done = load(url, node.process.pid, connections=8, seconds=seconds)
-            figures.add(f"with {what}", "a warm call", "ms p50", done.p50_ms, at=size)
-            figures.add(f"with {what}", "a warm call", "us CPU each", done.cpu_us, at=size)
+def _warm(node: RunningNode) -> tuple[str, int]:
+    url, pid = node.url + node.route("warm", "http", memory=64, idle_timeout=3600), node.process.pid
+    load(url, pid, connections=_CONNECTIONS, seconds=1)
+    return url, pid
+
+
+def _measure(
+    figures: Figures, what: str, size: int, grown: tuple[str, int], base: tuple[str, int], seconds: float, rounds: int
+) -> None:
+    for _ in range(rounds):
+        for name, (url, pid) in ((SMALL, base), ("a warm call", grown)):
+            done = load(url, pid, connections=_CONNECTIONS, seconds=seconds)
+            if done.errors:
+                raise SystemExit(f"bench: {what}, {size}: {done.errors} of {done.requests} requests failed")
+            against = "" if name == SMALL else SMALL
+            figures.add(f"with {what}", name, "ms p50", done.p50_ms, at=size, against=against)
+            figures.add(f"with {what}", name, "us CPU each", done.cpu_us, at=size, against=against)
 
 
 def _add_routes(node: RunningNode, made: int, wanted: int) -> None:
@@ -52,3 +97,20 @@ def _add_containers(node: RunningNode, made: int, wanted: int) -> None:
         for answer in pool.map(lambda path: node.call(path, echo="x"), list(paths)):
             if answer.status_code != 200:
                 raise SystemExit(f"bench: {answer.text}")
+
+
+def _fill_queue(data: Path, size: int) -> dict[str, str]:
+    """Calls behind one that holds the memory of all async calls."""
+    url = f"bolt://{data}/fn.mq"
+    asyncio.run(fill(url, "multi:1", size))
+    return {"FN_MQ_URL": url, "FN_MAX_TOTAL_MEMORY": str((BLOCKER_MIB + 570) << 20)}
+
+
+def _fill_rows(data: Path, size: int) -> dict[str, str] | None:
+    async def filled() -> None:
+        store = await open_datastore(f"sqlite3://{data}/fn.db")
+        await load_rows(store, 0, size, data)
+        await store.close()
+
+    asyncio.run(filled())
+    return None

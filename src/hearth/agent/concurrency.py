@@ -20,7 +20,6 @@ _PATIENCE_S: Final = 1.0
 _HOLD_S: Final = 1.0
 #: The share of what more containers could bring at best from which on they are of use.
 _GAIN: Final = 0.5
-_GREAT_GAIN: Final = 0.8
 
 
 class WaitingTime:
@@ -104,7 +103,7 @@ class UsefulConcurrency:
             gain = (rate / self._best[1] - 1) / (serving / self._best[0] - 1)
             if gain >= _GAIN:
                 self._proven, self._hold_s = serving, _HOLD_S
-                self._limit = serving * (4 if gain >= _GREAT_GAIN else 2)
+                self._limit = 2 * serving
             else:
                 self._limit = serving
                 self._hold_until = now + self._hold_s

@@ -31,7 +31,7 @@ _QUIET_S: Final = 10
 _PROBE_S: Final = 5
 _PROBES: Final = 3
 #: Objects that are made before the collector looks at the young ones.
-_YOUNG: Final = 10_000
+_YOUNG: Final = 50_000
 
 _log = get_logger(__name__)
 
