@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import socket
 import subprocess
@@ -81,6 +83,15 @@ def test_run_prints_the_answer_and_the_log_apart(folder: Path) -> None:
     }
     assert done.stderr == "body has 1 fields\n"
     assert not (folder / "data").exists()
+
+
+def test_run_ends_the_line_of_an_answer_on_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "func.yaml").write_text("name: shout\ncmd: tr a-z A-Z\n")
+    screen, terminal = pty.openpty()
+    subprocess.run([HEARTH, "run", tmp_path], input=b"hello", stdout=terminal, check=True)
+    os.close(terminal)
+    with open(screen, "rb", buffering=0) as shown:
+        assert shown.read(100) == b"HELLO\r\n"
 
 
 def test_run_fails_with_the_traceback_where_the_function_does(folder: Path) -> None:

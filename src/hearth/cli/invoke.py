@@ -14,7 +14,7 @@ import typer
 
 from hearth import projects
 from hearth.cli.fields import App, variable
-from hearth.cli.output import CommandError, Format, Output, note, say, show_json
+from hearth.cli.output import CommandError, Format, Output, note, say, show_bytes, show_json
 from hearth.cli.session import session
 from hearth.models.route import clean_path
 
@@ -76,8 +76,7 @@ def invoke(
         elif answer.status_code >= 400:
             raise CommandError(_failure(answer.status_code, answer.read(), app, call_id))
         else:
-            for piece in answer.iter_bytes():
-                _write(piece)
+            show_bytes(answer.iter_bytes())
 
 
 def _stdin() -> bytes | Iterator[bytes] | None:
@@ -153,11 +152,6 @@ def _failure(status: int, body: bytes, app: str, call_id: str) -> str:
 
     message = error_message(body)
     if not message and body:
-        _write(body)
+        show_bytes([body])
     hint = f"; hearth logs get {app} {call_id} shows what it wrote" if call_id else ""
     return f"error calling function: status {status}{f': {message}' if message else ''}{hint}"
-
-
-def _write(piece: bytes) -> None:
-    sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()

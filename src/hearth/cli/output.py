@@ -36,6 +36,17 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
+def show_bytes(pieces: Iterable[bytes]) -> None:
+    """A function's answer, as it is; on a terminal its last line ends, so that the prompt is not glued to it."""
+    last = b""
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        last = piece or last
+    if last and not last.endswith(b"\n") and sys.stdout.isatty():
+        typer.echo()
+
+
 def note(text: str) -> None:
     """A line that is no part of the answer."""
     typer.echo(text, err=True)

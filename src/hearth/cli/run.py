@@ -11,6 +11,7 @@ import typer
 
 from hearth.cli import local
 from hearth.cli.build import load
+from hearth.cli.output import show_bytes
 from hearth.projects import FuncFile
 from hearth.telemetry import logs
 
@@ -40,8 +41,7 @@ def run(
     logs.configure("error")
     called = asyncio.run(_run(func, local.driver_for(func, driver), config, method, body, headers))
     typer.echo(called.log, err=True, nl=False)
-    sys.stdout.buffer.write(called.body)
-    sys.stdout.flush()
+    show_bytes([called.body])
     if called.status >= 400:
         typer.echo(f"hearth: status {called.status}", err=True)
         raise typer.Exit(1)
