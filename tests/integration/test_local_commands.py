@@ -260,6 +260,13 @@ def test_dev_serves_what_was_saved_last_and_shows_logs_and_faults(dev: Dev, fold
     assert dev.post({}).json()["format"] == "http"
 
 
+def test_dev_misses_no_change_however_soon_after_another_it_is_saved(dev: Dev, folder: Path) -> None:
+    for number in range(4):  # each is saved the moment that the one before it is served
+        save(folder / "func.py", FUNCTION.replace('"one"', f'"{number}"'))
+        assert dev.next("stdout") == f"serving {dev.url}"
+    assert dev.post({}).json()["word"] == "3"
+
+
 def test_a_debugger_can_attach(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

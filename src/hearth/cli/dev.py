@@ -53,12 +53,14 @@ class _Session:
         self._options = nodes.Options() if debugger is None else nodes.Options(limits=debugger.limits)
         self._url: asyncio.Future[str] | None = None
         self._stopped = asyncio.Event()
+        self._changed = asyncio.Event()
         self._built = ""
 
     async def run(self) -> None:
         """Serve until the command is stopped."""
         self._url = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._notice())
             watching = group.create_task(self._watch())
             try:
                 await nodes.serve(self._wanted, self._announce, self._options)
@@ -76,13 +78,22 @@ class _Session:
         url = await self._url
         async with httpx.AsyncClient(base_url=url) as http:
             client = local.Client(http)
-            await self._renew(client, url)
-            async for _ in watchfiles.awatch(self._folder, debounce=_TOGETHER_MS, stop_event=self._stopped):
+            while not self._stopped.is_set():
                 if self._built != await asyncio.to_thread(staging.digest_of_sources, self._folder):
                     await self._renew(client, url)
+                await self._changed.wait()
+                self._changed.clear()
+
+    async def _notice(self) -> None:
+        """Watch the folder: from before the first build on, so that no save comes too early to be seen."""
+        async for _ in watchfiles.awatch(self._folder, debounce=_TOGETHER_MS, stop_event=self._stopped):
+            self._changed.set()
+        self._changed.set()
 
     async def _renew(self, client: local.Client, url: str) -> None:
         """Build and deploy; what is wrong is said, and what was there before goes on serving."""
+        # Before anything is read: what is saved from now on is a change.
+        self._built = await asyncio.to_thread(staging.digest_of_sources, self._folder)
         try:
             func = await asyncio.to_thread(load, self._folder)
             packages: list[Path] = []
@@ -93,4 +104,3 @@ class _Session:
             typer.echo(f"serving {url}/r/{local.APP}{func.route_path}")
         except HearthError as exc:
             typer.echo(f"hearth: {exc}", err=True)
-        self._built = await asyncio.to_thread(staging.digest_of_sources, self._folder)

@@ -81,7 +81,8 @@ async def test_input_that_nobody_reads_makes_the_writer_wait(bench: Bench) -> No
             written += len(PIECE)
 
     writing = asyncio.ensure_future(write())
-    await until(lambda: container.stdin.pending > HIGH_WATER // 4)
+    await until(lambda: writing.done() or container.stdin.pending > HIGH_WATER // 4)
+    assert not writing.done(), (writing.exception(), container.exited, written)
     await container.kill()
     with pytest.raises(StreamClosed):
         await writing
