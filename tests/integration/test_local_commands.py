@@ -260,6 +260,15 @@ def test_dev_serves_what_was_saved_last_and_shows_logs_and_faults(dev: Dev, fold
     assert dev.post({}).json()["format"] == "http"
 
 
+def test_dev_says_in_one_line_that_its_port_is_taken(folder: Path) -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = hearth("dev", folder, "--port", str(port))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"hearth: FN_PORT={port}: cannot listen: Address already in use")
+    assert done.stderr.count("\n") == 1
+
+
 def test_dev_misses_no_change_however_soon_after_another_it_is_saved(dev: Dev, folder: Path) -> None:
     for number in range(4):  # each is saved the moment that the one before it is served
         save(folder / "func.py", FUNCTION.replace('"one"', f'"{number}"'))

@@ -58,6 +58,12 @@ class _Session:
 
     async def run(self) -> None:
         """Serve until the command is stopped."""
+        try:
+            await self._serve()
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _serve(self) -> None:
         self._url = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._notice())
