@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 _MAX_BATCH: Final = 500
 #: Seconds between the beginnings of two writes for which the later one may be held.
-_HOLD_S: Final = 0.004
+_HOLD_S: Final = 0.003
 #: Items that must be expected in that time for a write to be held.
 _WORTH: Final = 4
 #: Seconds over which the rate is taken of which they are expected.
@@ -30,8 +30,8 @@ class GroupCommit(Generic[T, R]):
 
     Args:
         write: Writes a batch; one result for each item, in order. What it raises reaches every item of the batch.
-        under_way: How many items are waiting or may come soon. A batch is held only as long as it has less than half of
-            them; so the last one never waits for nobody.
+        under_way: How many items are waiting or may come soon. A batch is held only as long as it has less than a
+            quarter of them; so the last one never waits for nobody.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class GroupCommit(Generic[T, R]):
     async def _gather(self) -> None:
         """Hold the batch while items come fast; not after a pause, nor if the last write took long."""
         loop = asyncio.get_running_loop()
-        self._enough = min(self._max_batch, (self._under_way() + 1) // 2)
+        self._enough = min(self._max_batch, math.ceil(self._under_way() / 4))
         due = self._begun_at + _HOLD_S
         if len(self._waiting) < self._enough and self._rate * _HOLD_S >= _WORTH and loop.time() < due:
             self._held = loop.create_future()

@@ -61,7 +61,7 @@ def test_a_caller_on_its_own_never_waits_for_company() -> None:
     assert max(world.waits) == pytest.approx(_COMMIT_S)
 
 
-def test_of_few_callers_at_least_every_other_one_is_waited_for_and_no_longer() -> None:
+def test_few_callers_do_not_wait_for_each_other() -> None:
     world = World()
     run(world.crowd(3, 50))
     assert max(world.waits) < 3 * _COMMIT_S
@@ -74,8 +74,8 @@ def test_many_callers_share_fewer_commits_and_wait_a_few_milliseconds_at_most() 
         assert sorted(name for batch in world.batches for name in batch) == sorted(
             f"{caller}.{number}" for caller in range(32) for number in range(20)
         )
-    assert 2 * len(held.batches) < len(eager.batches)
-    assert max(held.waits) < 0.004 + 2 * _COMMIT_S
+    assert 3 * len(held.batches) < 2 * len(eager.batches)
+    assert max(held.waits) < 0.003 + 2 * _COMMIT_S
 
 
 def test_a_batch_is_not_held_after_a_pause_or_a_slow_write() -> None:
