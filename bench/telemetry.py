@@ -12,7 +12,8 @@ from collections.abc import Callable
 import msgspec
 
 from hearth.agent.life import CallState, ContainerState
-from hearth.agent.meters import CallMeter, ContainerMeter, Outcome
+from hearth.agent.meters import ContainerMeter, Outcome
+from hearth.agent.stats import CallStats
 from hearth.models.route import Route
 from hearth.telemetry import metrics, tracing
 from hearth.telemetry.spans import Span, SpanTracer
@@ -77,7 +78,7 @@ def _spans_of_a_call() -> None:
 
 
 def _counters() -> Callable[[], None]:
-    meter = CallMeter("a", "/b")
+    meter = CallStats().of("a", "/b")
 
     def act() -> None:
         meter.moved(None, CallState.WAIT)

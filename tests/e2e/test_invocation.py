@@ -114,9 +114,15 @@ def test_sequential_calls_use_one_container(node: RunningNode, hot: str) -> None
 
 def test_each_of_two_calls_of_one_container_gets_its_own_body(node: RunningNode, hot: str) -> None:
     path = node.route(f"one-{hot}", hot)
-    told = [node.http.post(f"{path}?do=%7B%22tell%22:1%7D", content=body).json() for body in (b"x" * 70_000, b"y")]
-    assert [one["body"] for one in told] == ["x" * 70_000, "y"]
-    assert told[0]["born"] == told[1]["born"]
+
+    def share_one() -> bool:
+        told = [node.http.post(f"{path}?do=%7B%22tell%22:1%7D", content=body).json() for body in (b"x" * 70_000, b"y")]
+        assert [one["body"] for one in told] == ["x" * 70_000, "y"]
+        return bool(told[0]["born"] == told[1]["born"])
+
+    assert until(share_one), (
+        "a function may answer before it is known that it has taken all of its input, but not always"
+    )
 
 
 def test_a_json_answer_that_fills_a_read_buffer_leaves_its_container_usable(node: RunningNode) -> None:
