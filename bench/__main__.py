@@ -16,13 +16,16 @@ from pathlib import Path
 from tests.support.node import MULTI
 
 from bench.cold import cold
+from bench.crew import crew
 from bench.figures import Figures
 from bench.limits import Direct
 from bench.node import api, start
 from bench.scale import scale
 from bench.warm import warm
 
-PARTS = ("direct", "warm", "cold", "api", "start", "scale")
+PARTS = ("direct", "warm", "cold", "api", "start", "crew", "scale")
+#: Only with ``--full``, or when asked for.
+SLOW = ("crew", "scale")
 QUICK = {"connections": (1, 8, 32), "rounds": 3, "seconds": 3.0}
 FULL = {"connections": (1, 8, 32, 128, 512), "rounds": 5, "seconds": 5.0}
 
@@ -37,7 +40,7 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, help="draw them into this folder")
     given = parser.parse_args()
     size = FULL if given.full else QUICK
-    parts = given.only or [part for part in PARTS if part != "scale" or given.full]
+    parts = given.only or [part for part in PARTS if given.full or part not in SLOW]
     figures = Figures()
     for part in parts:
         _run(part, figures, {**size, "most": given.most})
@@ -71,6 +74,8 @@ def _run(part: str, figures: Figures, size: dict[str, object]) -> None:
         api(figures, rounds=rounds, seconds=seconds)
     elif part == "start":
         start(figures, rounds=rounds)
+    elif part == "crew":
+        crew(figures, rounds=rounds, seconds=seconds)
     else:
         scale(figures, seconds=seconds, rounds=rounds, most=int(str(size["most"])))
 

@@ -46,7 +46,7 @@ def api(figures: Figures, *, rounds: int, seconds: float) -> None:
 
 
 def _start(data: Path) -> tuple[float, float]:
-    port = _free_port()
+    port = free_port()
     variables = {**os.environ, "FN_DRIVER": "process", "FN_DATA_DIR": str(data), "FN_PORT": str(port)}
     begun = time.perf_counter()
     process = subprocess.Popen([HEARTH, "start"], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -71,7 +71,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on just now."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

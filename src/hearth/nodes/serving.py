@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from hearth.models.errors import StartUpError
 from hearth.nodes.build import open_node
@@ -30,6 +31,9 @@ _AFTER_GRACE_S: Final = 15
 _QUIET_S: Final = 10
 _PROBE_S: Final = 5
 _PROBES: Final = 3
+#: Seconds for which a connection is kept between two requests: longer than balancers keep theirs (HAProxy 5 s, nginx
+#: and many a cloud's 60 s). Of two ends that give up at the same time, one sends a request that nobody reads any more.
+_KEEP_ALIVE_S: Final = 75
 #: Objects that are made before the collector looks at the young ones.
 _YOUNG: Final = 50_000
 
@@ -51,18 +55,7 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None], optio
     port = listener.getsockname()[1]
     init = span("server_init")
     async with _traced(settings, port, init), open_node(settings, port, options) as node:
-        config = uvicorn.Config(
-            node.app,
-            http=connection(settings.header_timeout_s),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=int(settings.grace_s) + _AFTER_GRACE_S,
-            backlog=2048,
-        )
+        config = server_config(node.app, settings)
 
         def ready() -> None:
             init.end()
@@ -73,6 +66,23 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None], optio
             node.app.stop = server.halt
         await server.serve(sockets=[listener])
     _log.info("server stopped")
+
+
+def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How the application is served to clients and balancers."""
+    return uvicorn.Config(
+        app,
+        http=connection(settings.header_timeout_s),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(settings.grace_s) + _AFTER_GRACE_S,
+        backlog=2048,
+    )
 
 
 class _Server(uvicorn.Server):
