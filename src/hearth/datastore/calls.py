@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -21,7 +22,7 @@ from hearth.models.errors import (
 from hearth.models.route import ASYNC
 from hearth.models.times import format_time
 from hearth.sql import strays, upsert
-from hearth.sql.query import Query, Row, param
+from hearth.sql.query import ALL, Query, Question, Row, page_size, param
 from hearth.sql.reads import Reads
 from hearth.sql.tables import calls, logs, stray_calls
 from hearth.sql.transactions import Transactions, repeated
@@ -66,26 +67,23 @@ class SqlCalls(Datastore):
 
     async def get_calls(self, which: CallFilter) -> list[Call]:
         """Calls, newest first."""
-        found = await self._reads.rows(Query(self.listing(which)))
+        found = await self._ask(self.listing(which))
         if which.from_time is not None or which.to_time is not None:
-            found = _merged(found, await self._reads.rows(Query(_strays(which))), which.per_page)
+            found = _merged(found, await self._ask(_strays(which)), which.per_page)
         return [rows.to_call(row) for row in found]
 
+    async def _ask(self, question: Question) -> list[Row]:
+        return await self._reads.rows(question.query, **question.params)
+
     @staticmethod
-    def listing(which: CallFilter) -> sa.Select[Any]:
-        """The query of a list of calls, without those that are listed apart where a time bounds it."""
-        query = sa.select(calls)
-        if which.app_name:  # MariaDB would rather sort half of the table than walk it in the order of the answer
-            index = "calls_by_path" if which.path else "calls_by_app"
-            query = query.with_hint(calls, f"FORCE INDEX ({index})", "mysql")
-        for column, wanted in ((calls.c.app_name, which.app_name), (calls.c.path, which.path)):
-            if wanted:
-                query = query.where(column == wanted)
+    def listing(which: CallFilter) -> Question:
+        """Asks for a list of calls, without those that are listed apart where a time bounds it."""
+        bounds = _bounds(which)
         if which.from_time is not None:
-            query = query.where(calls.c.id >= strays.first_id(which.from_time))
+            bounds["since"] = strays.first_id(which.from_time)
         if below := _below(which):
-            query = query.where(calls.c.id < below)
-        return _page(_within(query, calls.c.created_at, which), calls.c.id, which)
+            bounds["below"] = below
+        return _page(_listing_query(frozenset(bounds)), bounds, which)
 
     async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> list[bool]:
         """Store calls and their logs in one transaction."""
@@ -154,20 +152,62 @@ class SqlCalls(Datastore):
         return text
 
 
-def _strays(which: CallFilter) -> sa.Select[Any]:
-    """Those of a list that the bounds on the id may have left out.
-
-    What can be asked of the notes is not asked of the calls, so that no database begins with the larger table.
-    """
-    query = sa.select(calls).join(stray_calls, stray_calls.c.id == calls.c.id)
-    if which.app_name:
-        query = query.where(stray_calls.c.app_name == which.app_name)
-    if which.path:
-        query = query.where(calls.c.path == which.path)
+def _strays(which: CallFilter) -> Question:
+    """Asks for those of a list that the bounds on the id may have left out."""
+    bounds = _bounds(which)
     if which.cursor:
-        query = query.where(stray_calls.c.id < which.cursor)
-    query = _within(_within(query, stray_calls.c.created_at, which), calls.c.created_at, which)
-    return _page(query, stray_calls.c.id, which)
+        bounds["below"] = which.cursor
+    return _page(_strays_query(frozenset(bounds)), bounds, which)
+
+
+def _bounds(which: CallFilter) -> dict[str, Any]:
+    """What a list asks for, by the names of parameters."""
+    bounds = {"app": which.app_name, "path": which.path}
+    if which.from_time is not None:
+        bounds["after"] = format_time(which.from_time)
+    if which.to_time is not None:
+        bounds["before"] = format_time(which.to_time)
+    return {name: value for name, value in bounds.items() if value}
+
+
+def _page(query: Query, bounds: dict[str, Any], which: CallFilter) -> Question:
+    return Question(query, {**bounds, "most": which.per_page if which.per_page > 0 else ALL})
+
+
+# One query for each set of bounds, of which there are few: to put one into words takes longer than to ask it.
+
+
+@functools.cache
+def _listing_query(bounds: frozenset[str]) -> Query:
+    query = sa.select(calls)
+    if "app" in bounds:  # MariaDB would rather sort half of the table than walk it in the order of the answer
+        index = "calls_by_path" if "path" in bounds else "calls_by_app"
+        query = query.with_hint(calls, f"FORCE INDEX ({index})", "mysql")
+    conditions = {
+        "app": calls.c.app_name == param("app"),
+        "path": calls.c.path == param("path"),
+        "since": calls.c.id >= param("since"),
+        "below": calls.c.id < param("below"),
+        "after": calls.c.created_at > param("after"),
+        "before": calls.c.created_at < param("before"),
+    }
+    query = query.where(*[condition for name, condition in conditions.items() if name in bounds])
+    return Query(query.order_by(calls.c.id.desc()).limit(page_size()))
+
+
+@functools.cache
+def _strays_query(bounds: frozenset[str]) -> Query:
+    """What can be asked of the notes is not asked of the calls, so that no database begins with the larger table."""
+    query = sa.select(calls).join(stray_calls, stray_calls.c.id == calls.c.id)
+    conditions = {
+        "app": stray_calls.c.app_name == param("app"),
+        "path": calls.c.path == param("path"),
+        "below": stray_calls.c.id < param("below"),
+        "after": sa.and_(stray_calls.c.created_at > param("after"), calls.c.created_at > param("after")),
+        "before": sa.and_(stray_calls.c.created_at < param("before"), calls.c.created_at < param("before")),
+    }
+    query = query.where(*[condition for name, condition in conditions.items() if name in bounds])
+    return Query(query.order_by(stray_calls.c.id.desc()).limit(page_size()))
 
 
 def _below(which: CallFilter) -> str:
@@ -176,19 +216,6 @@ def _below(which: CallFilter) -> str:
     if which.to_time is not None:
         bounds.append(strays.last_id(which.to_time))
     return min(bounds, default="")
-
-
-def _page(query: sa.Select[Any], call_id: sa.Column[str], which: CallFilter) -> sa.Select[Any]:
-    query = query.order_by(call_id.desc())
-    return query.limit(which.per_page) if which.per_page > 0 else query
-
-
-def _within(query: sa.Select[Any], created_at: sa.Column[str], which: CallFilter) -> sa.Select[Any]:
-    if which.from_time is not None:
-        query = query.where(created_at > format_time(which.from_time))
-    if which.to_time is not None:
-        query = query.where(created_at < format_time(which.to_time))
-    return query
 
 
 def _merged(found: list[Row], more: list[Row], per_page: int) -> list[Row]:

@@ -17,15 +17,13 @@ from hearth.models.errors import ApiError, AppsNotFound, DatastoreEmptyAppName, 
 from hearth.models.patch import AppPatch, RoutePatch, apply_app_patch, apply_route_patch
 from hearth.models.route import Route
 from hearth.sql.gathered import Gathered
-from hearth.sql.query import Query, Row, page_size, param
+from hearth.sql.query import ALL, Query, Row, page_size, param
 from hearth.sql.reads import Reads
 from hearth.sql.tables import apps, routes
 from hearth.sql.writes import Batches, Changes
 
 T = TypeVar("T")
 
-#: A limit that is none.
-_ALL: Final = 2**31 - 1
 _APPS: Final = sa.select(apps).where(apps.c.name > param("cursor")).order_by(apps.c.name)
 _APPS_PAGE: Final = Query(_APPS.limit(page_size()))
 _ROUTES: Final = sa.select(routes).where(routes.c.app_name == param("app"), routes.c.path > param("cursor"))
@@ -69,7 +67,7 @@ class SqlDefinitions(Datastore):
         query = _APPS_PAGE
         if which.name_in is not None:
             query = Query(_APPS.where(apps.c.name.in_(list(which.name_in))).limit(page_size()))
-        found = await self._reads.rows(query, cursor=which.cursor, most=which.per_page or _ALL)
+        found = await self._reads.rows(query, cursor=which.cursor, most=which.per_page or ALL)
         return [rows.to_app(row) for row in found]
 
     async def insert_app(self, app: App) -> App:
@@ -107,7 +105,7 @@ class SqlDefinitions(Datastore):
     async def get_routes(self, app_name: str, which: RouteFilter) -> list[Route]:
         """An app's routes by path."""
         _need_app(app_name)
-        params = {"app": app_name, "cursor": which.cursor, "most": which.per_page or _ALL, "image": which.image}
+        params = {"app": app_name, "cursor": which.cursor, "most": which.per_page or ALL, "image": which.image}
         query = _ROUTES_OF_IMAGE if which.image else _ROUTES_PAGE
         return [rows.to_route(row) for row in await self._reads.rows(query, **params)]
 

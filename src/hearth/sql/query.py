@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
+
+#: A limit that is none.
+ALL: Final = 2**31 - 1
 
 #: A row by the names of its columns: a driver's own, or a dictionary.
 Row = Mapping[str, Any]
