@@ -93,8 +93,9 @@ class Definitions:
     def forget(self, app_name: str, path: str | None = None) -> None:
         """A route, or a whole app, has changed: what is kept, or is being loaded, of it is not to be used again."""
         for kept in (self._pairs, self._loads):
-            for key in [key for key in kept if key[0] == app_name and path in (None, key[1])]:
-                del kept[key]
+            keys = [(app_name, path)] if path is not None else [key for key in kept if key[0] == app_name]
+            for key in keys:
+                kept.pop(key, None)
 
     async def close(self) -> None:
         """End the loads that still run."""

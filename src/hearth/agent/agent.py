@@ -215,7 +215,11 @@ class Agent:
         Where it is no more, or shapes its containers in another way, or its image was built anew under the same name,
         idle containers end now, busy ones after their call.
         """
-        for key in [key for key in self._functions if key[0] == app_name and path in (None, key[1])]:
+        if path is None:
+            known = [key for key in self._functions if key[0] == app_name]
+        else:
+            known = [(app_name, path)] if (app_name, path) in self._functions else []
+        for key in known:
             try:
                 function = self.function(await self._access.get_app(app_name), await self._access.get_route(*key))
                 if (launcher := self._hot.get(function.key)) is not None:

@@ -35,7 +35,7 @@ from hearth.server.listeners import ListenedApps
 from hearth.server.runner_api import RunnerApi
 from hearth.server.traced import label
 from hearth.telemetry import metrics
-from hearth.telemetry.logs import get_logger
+from hearth.telemetry.logs import get_logger, is_debug
 
 _log = get_logger(__name__)
 
@@ -142,7 +142,8 @@ class Api:
             # Nothing is unbound: what is logged of this request later, its error too, is to say whose it is.
             bind_contextvars(action=handler.__name__, **api_request.names())
             result = await handler(api_request)
-            _log.debug("request answered")
+            if is_debug():
+                _log.debug("request answered")
             label(request.scope, api_request.app, api_request.route)
             if self._changed is not None and api_request.app and request.method not in ("GET", "POST"):
                 await self._changed(api_request.app, api_request.route or None)
