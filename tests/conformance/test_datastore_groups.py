@@ -1,4 +1,4 @@
-"""Changes of apps and routes that come at the same time: they share a transaction, and nothing else."""
+"""Reads, and changes of apps and routes, that come at the same time: they share a message, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from hearth.datastore.base import RouteFilter
 from hearth.datastore.sql import SqlDatastore, open_datastore
 from hearth.models import errors
 from hearth.models.app import App
+from hearth.models.call import Call
 from hearth.models.patch import AppPatch, RoutePatch
 from hearth.models.route import Route, validate_route
+from hearth.sql.engine import WRITES
 from hearth.sql.query import Question
+from hearth.sql.tables import calls
 from hearth.sql.writes import Batches, Decide
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=dt.UTC)
@@ -187,3 +191,24 @@ async def test_those_who_read_at_the_same_time_are_told_each_of_their_own(store:
     assert memory == [n % 7 + 1 if n % 7 < 5 else 0 for n in range(150)]
     assert all(isinstance(one, Route | errors.RoutesNotFound) for one in found)
     assert (await store.get_app("app")).name == "app"
+
+
+async def test_those_who_look_for_calls_at_the_same_time_are_told_each_of_their_own(store: SqlDatastore) -> None:
+    await store.put_calls([(Call(id=f"c{n}", app_name=f"app{n % 2}", path=f"/{n}"), None) for n in range(40)])
+    broken = sa.update(calls).where(calls.c.id == "c7").values(stats="{")
+    async with store.engine.execution_options(**WRITES).begin() as connection:
+        await connection.execute(broken)
+    asked = [(f"app{n % 3}", f"c{n % 50}") for n in range(150)]
+    found = await asyncio.gather(*[store.get_call(*key) for key in asked], return_exceptions=True)
+    for (app, call_id), one in zip(asked, found, strict=True):
+        number = int(call_id[1:])
+        if app != f"app{number % 2}" or number >= 40:
+            assert isinstance(one, errors.CallNotFound)
+        elif number == 7:
+            assert isinstance(one, errors.StoreUnavailable)
+        else:
+            assert isinstance(one, Call)
+            assert (one.id, one.path) == (call_id, f"/{number}")
+    kinds = [type(one) for one in found]
+    assert kinds.count(Call) > 30
+    assert kinds.count(errors.StoreUnavailable) == sum(key == ("app1", "c7") for key in asked) > 0

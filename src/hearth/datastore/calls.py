@@ -22,13 +22,13 @@ from hearth.models.errors import (
 from hearth.models.route import ASYNC
 from hearth.models.times import format_time
 from hearth.sql import strays, upsert
+from hearth.sql.gathered import Gathered, padded
 from hearth.sql.query import ALL, Query, Question, Row, page_size, param
 from hearth.sql.reads import Reads
 from hearth.sql.tables import calls, logs, stray_calls
 from hearth.sql.transactions import Transactions, repeated
 from hearth.sql.writes import Batches, Stored, Swap, Writes
 
-_CALL: Final = Query(sa.select(calls).where(calls.c.id == param("id"), calls.c.app_name == param("app")))
 _LOG: Final = Query(sa.select(logs.c.log).where(logs.c.id == param("id"), logs.c.app_name == param("app")))
 _NOT_STARTED: Final = frozenset({QUEUED})
 _NOT_ENDED: Final = frozenset({QUEUED, RUNNING})
@@ -50,20 +50,31 @@ class SqlCalls(Datastore):
         self._db = db
         self._reads = reads
         self._batches = batches
+        self._found: Gathered[tuple[str, str], Call | None] = Gathered(self._load)
         self._replace_call = upsert.replacing(db.dialect, calls)
         self._add_call = upsert.adding(db.dialect, calls)
         self._replace_stray = upsert.replacing(db.dialect, stray_calls)
         self._add_stray = upsert.adding(db.dialect, stray_calls)
         self._replace_log = upsert.replacing(db.dialect, logs)
 
+    async def close(self) -> None:
+        """Wait until what was asked is answered."""
+        await self._found.close()
+
     async def get_call(self, app_name: str, call_id: str) -> Call:
         """A call's record."""
         if not call_id:
             raise DatastoreEmptyCallID
-        found = await self._reads.rows(_CALL, id=call_id, app=app_name)
-        if not found:
+        if (call := await self._found.do((call_id, app_name))) is None:
             raise CallNotFound
-        return rows.to_call(found[0])
+        return call
+
+    async def _load(self, keys: list[tuple[str, str]]) -> Sequence[Call | Exception | None]:
+        """Many who wait for the end of their calls ask at the same time."""
+        ids = padded([call_id for call_id, _ in keys])
+        stored = await self._reads.rows(_calls_query(len(ids)), **{f"i{n}": call_id for n, call_id in enumerate(ids)})
+        found = {(row["id"], row["app_name"]): rows.read(rows.to_call, row) for row in stored}
+        return [found.get(key) for key in keys]
 
     async def get_calls(self, which: CallFilter) -> list[Call]:
         """Calls, newest first."""
@@ -174,7 +185,13 @@ def _page(query: Query, bounds: dict[str, Any], which: CallFilter) -> Question:
     return Question(query, {**bounds, "most": which.per_page if which.per_page > 0 else ALL})
 
 
-# One query for each set of bounds, of which there are few: to put one into words takes longer than to ask it.
+# One query for each number of ids and set of bounds, of which there are few: to put one into words takes longer than to
+# ask it.
+
+
+@functools.cache
+def _calls_query(size: int) -> Query:
+    return Query(sa.select(calls).where(calls.c.id.in_([param(f"i{n}") for n in range(size)])))
 
 
 @functools.cache

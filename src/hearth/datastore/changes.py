@@ -13,6 +13,7 @@ from hearth.models.app import App
 from hearth.models.errors import AppsAlreadyExists, AppsNotFound, RoutesAlreadyExists, RoutesNotFound
 from hearth.models.route import Route
 from hearth.sql import upsert
+from hearth.sql.gathered import padded
 from hearth.sql.query import Query, Question, Removal, Row, param
 from hearth.sql.tables import apps, calls, logs, routes, stray_calls
 from hearth.sql.writes import Changes, Writes
@@ -20,8 +21,6 @@ from hearth.sql.writes import Changes, Writes
 #: An app's name and a route's path.
 Key = tuple[str, str]
 
-#: How many keys a statement asks for: few different statements for any number of keys.
-_SIZES: Final = (1, 4, 16, 64)
 _OF_APP: Final = [
     Query(sa.delete(table).where(table.c.app_name == param("app"))) for table in (logs, stray_calls, calls, routes)
 ]
@@ -31,19 +30,17 @@ _DELETE_ROUTE: Final = Query(sa.delete(routes).where(routes.c.app_name == param(
 
 def apps_named(names: Iterable[str], *, locked: bool = False) -> Question:
     """Asks for apps, at most 64; locked, they stay as they are until the transaction ends."""
-    wanted = sorted(set(names))
-    size = _size(len(wanted))
-    return Question(_apps_query(size, locked), {f"a{n}": wanted[min(n, len(wanted) - 1)] for n in range(size)})
+    wanted = padded(names)
+    return Question(_apps_query(len(wanted), locked), {f"a{n}": name for n, name in enumerate(wanted)})
 
 
 def routes_at(keys: Iterable[Key], *, locked: bool = False) -> Question:
     """Asks for routes, as above."""
-    wanted = sorted(set(keys))
-    size = _size(len(wanted))
+    wanted = padded(keys)
     params = {}
-    for n in range(size):
-        params[f"a{n}"], params[f"p{n}"] = wanted[min(n, len(wanted) - 1)]
-    return Question(_routes_query(size, locked), params)
+    for n, key in enumerate(wanted):
+        params[f"a{n}"], params[f"p{n}"] = key
+    return Question(_routes_query(len(wanted), locked), params)
 
 
 class Change(NamedTuple):
@@ -149,10 +146,6 @@ def _writes(dialect: str) -> tuple[list[sa.Insert], list[sa.Insert]]:
     tables = (apps, routes)
     inserts = [upsert.inserting(dialect, table) for table in tables]
     return inserts, [upsert.replacing(dialect, table) for table in tables]
-
-
-def _size(count: int) -> int:
-    return next(size for size in _SIZES if size >= count)
 
 
 @functools.cache

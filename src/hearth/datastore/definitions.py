@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
-import msgspec
 import sqlalchemy as sa
 
 from hearth.datastore import rows
@@ -21,8 +20,6 @@ from hearth.sql.query import ALL, Query, Row, page_size, param
 from hearth.sql.reads import Reads
 from hearth.sql.tables import apps, routes
 from hearth.sql.writes import Batches, Changes
-
-T = TypeVar("T")
 
 _APPS: Final = sa.select(apps).where(apps.c.name > param("cursor")).order_by(apps.c.name)
 _APPS_PAGE: Final = Query(_APPS.limit(page_size()))
@@ -147,13 +144,13 @@ class SqlDefinitions(Datastore):
 
     async def _load_apps(self, names: list[str]) -> Sequence[App | Exception | None]:
         query, params = apps_named(names)
-        found = {row["name"]: _read(rows.to_app, row) for row in await self._reads.rows(query, **params)}
+        found = {row["name"]: rows.read(rows.to_app, row) for row in await self._reads.rows(query, **params)}
         return [found.get(name) for name in names]
 
     async def _load_routes(self, keys: list[Key]) -> Sequence[Route | Exception | None]:
         query, params = routes_at(keys)
         stored = await self._reads.rows(query, **params)
-        found = {(row["app_name"], row["path"]): _read(rows.to_route, row) for row in stored}
+        found = {(row["app_name"], row["path"]): rows.read(rows.to_route, row) for row in stored}
         return [found.get(key) for key in keys]
 
     async def _change(self, wanted: list[Change]) -> list[Any]:
@@ -171,14 +168,6 @@ class SqlDefinitions(Datastore):
 
         await self._batches.change(questions, decide)
         return outcomes
-
-
-def _read(convert: Callable[[Row], T], row: Row) -> T | Exception:
-    """What cannot be read is the trouble of who asked for it, not of those who asked at the same time."""
-    try:
-        return convert(row)
-    except (ValueError, msgspec.MsgspecError) as exc:
-        return exc
 
 
 def _outcome(change: Change, held: Held) -> Any:

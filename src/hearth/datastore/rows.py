@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -13,6 +14,8 @@ from hearth.models.errors import StoreUnavailable
 from hearth.models.route import Route
 from hearth.models.times import ZERO, format_time, parse_time
 from hearth.sql.query import Row
+
+T = TypeVar("T")
 
 #: Made once: to make one takes ten times as long as to read a map.
 _MAPS: Final = msgspec.json.Decoder(dict[str, Any])
@@ -106,6 +109,14 @@ def to_call(row: Row) -> Call:
         )
     except ValueError as exc:
         raise StoreUnavailable(f"the record of call {row['id']} cannot be read: {exc}") from exc
+
+
+def read(convert: Callable[[Row], T], row: Row) -> T | Exception:
+    """What cannot be read is the trouble of who asked for it, not of those who asked at the same time."""
+    try:
+        return convert(row)
+    except (StoreUnavailable, ValueError) as exc:
+        return exc
 
 
 def _storable(text: str) -> str:

@@ -42,6 +42,7 @@ class SqlDatastore(SqlDefinitions, SqlCalls):
     async def close(self) -> None:
         """Release connections."""
         await SqlDefinitions.close(self)
+        await SqlCalls.close(self)
         await self._batches.close()
         await self._reads.close()
         await self.engine.dispose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
 from hearth.batch import GroupCommit
@@ -11,9 +11,19 @@ from hearth.sql.failures import Conflict
 
 T = TypeVar("T")
 R = TypeVar("R")
+K = TypeVar("K", str, tuple[str, str])
 
 #: The most that go together.
 MOST: Final = 64
+#: How many keys a statement asks for: few different statements for any number of keys.
+_SIZES: Final = (1, 4, 16, MOST)
+
+
+def padded(keys: Iterable[K]) -> list[K]:
+    """Keys in order, at most 64, the last repeated until there are as many as a statement asks for."""
+    wanted = sorted(set(keys))
+    size = next(size for size in _SIZES if size >= len(wanted))
+    return wanted + wanted[-1:] * (size - len(wanted))
 
 
 class Gathered(Generic[T, R]):
