@@ -17,6 +17,7 @@ BODY: Final = '{"echo":"x"}'
 _SCRIPT: Final = """
 wrk.method = "%s"
 wrk.body = %s
+%s
 done = function(summary, latency, requests)
   local errors = summary.errors
   io.stderr:write(string.format(
@@ -50,16 +51,23 @@ class Result:
 
 
 def load(
-    url: str, pid: int | None, *, connections: int, seconds: float, method: str = "POST", body: str = BODY
+    url: str,
+    pid: int | None,
+    *,
+    connections: int,
+    seconds: float,
+    method: str = "POST",
+    body: str = BODY,
+    script: str = "",
 ) -> Result:
-    """Load a URL over so many kept connections."""
+    """Load a URL over so many kept connections; what varies from one request to the next is a script of wrk's."""
     if shutil.which("wrk") is None:
         raise SystemExit("bench: wrk makes the load; install it (Debian: apt-get install wrk)")
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT % (method, json.dumps(body) if body else "nil"))
-        script.flush()
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(_SCRIPT % (method, json.dumps(body) if body else "nil", script))
+        file.flush()
         before = cpu_seconds(pid) if pid else 0.0
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", script.name, url]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", file.name, url]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             raise SystemExit(f"bench: {done.stderr}")

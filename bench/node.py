@@ -16,7 +16,17 @@ from tests.support.node import HEARTH, build_multi, running_node
 from bench.figures import Figures
 from bench.load import load, memory_mib
 
-_ROUTE = '{"route":{"image":"multi:1","format":"http","timeout":%d}}'
+_ROUTE = '{"route":{"timeout":30}}'
+#: Each change is one: to what is there already none is written.
+_CHANGES = """
+local count = 0
+request = function()
+  count = count + 1
+  return wrk.format(nil, nil, nil, (wrk.body:gsub("30", count % 100 + 1)))
+end
+"""
+#: Routes of a full page.
+_PAGE = 30
 
 
 def start(figures: Figures, *, rounds: int) -> None:
@@ -29,20 +39,27 @@ def start(figures: Figures, *, rounds: int) -> None:
 
 
 def api(figures: Figures, *, rounds: int, seconds: float) -> None:
-    """Reads and writes of a route in a second."""
+    """Reads, lists and writes of routes in a second."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         with running_node("process", data, build_multi(data, data / "source")) as node:
-            node.route("api", "http")
-            url, pid = f"{node.url}/v1/apps/e2e/routes/api", node.process.pid
+            for number in range(_PAGE):
+                node.route(f"api{number}", "http")
+            pages, pid = f"{node.url}/v1/apps/e2e/routes", node.process.pid
+            url = f"{pages}/api0"
             for _ in range(rounds):
-                read = load(url, pid, connections=32, seconds=seconds, method="GET", body="")
-                write = load(url, pid, connections=32, seconds=seconds, method="PATCH", body=_ROUTE % 30)
-                figures.add("API", "reads", "requests/s", read.rate, at=32)
-                figures.add("API", "writes", "requests/s", write.rate, at=32)
-                figures.add("API", "reads", "us CPU each", read.cpu_us, at=32)
-                if read.errors or write.errors:
-                    raise SystemExit(f"bench: {read.errors} reads and {write.errors} writes failed")
+                done = {
+                    "reads": load(url, pid, connections=32, seconds=seconds, method="GET", body=""),
+                    "lists of 30": load(pages, pid, connections=32, seconds=seconds, method="GET", body=""),
+                    "writes": load(
+                        url, pid, connections=32, seconds=seconds, method="PATCH", body=_ROUTE, script=_CHANGES
+                    ),
+                }
+                for name, result in done.items():
+                    figures.add("API", name, "requests/s", result.rate, at=32)
+                    figures.add("API", name, "us CPU each", result.cpu_us, at=32)
+                    if result.errors:
+                        raise SystemExit(f"bench: {result.errors} {name} failed")
 
 
 def _start(data: Path) -> tuple[float, float]:
