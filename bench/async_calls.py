@@ -1,33 +1,36 @@
-"""Async calls on each queue, against sync calls of the same function in the same run.
+"""Async calls on each queue, against sync calls of the same function on the same node.
 
 ``python -m bench.async_calls`` prints a table; ``--million`` adds a backlog of a million calls on the durable queues
-(minutes, and some GiB of disk or memory), ``--queue`` and ``--backlog`` choose. While a backlog is built nothing is
-taken from it: a call that holds the memory of all async calls keeps the consumer waiting.
+(minutes, and some GiB of disk or memory); ``--queue``, ``--backlog`` and ``--rounds`` choose. In each round a backlog
+is built and worked off, and the sync rate measured before and after, with as many callers as serve it best; the medians
+of the rounds are printed. Beside rates it tells what a call of each kind costs the node's processors:
+that is steadier.
+
+While a backlog is built nothing is taken from it: a call that holds the memory of all async calls keeps the consumer
+waiting.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
-import json
 import os
 import signal
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import uvloop
 from tests.support.node import RunningNode, build_multi, running_node
 from tests.support.processes import leaves_below
 from tests.support.redis_server import running_redis
 
+from bench.load import Result, cpu_seconds, load
 from hearth.agent.function import Function
 from hearth.clock import SystemClock
 from hearth.models.app import App
@@ -39,93 +42,123 @@ from hearth.queues.open import open_queue
 QUEUES: Final = ("memory", "bolt", "redis")
 DURABLE: Final = ("bolt", "redis")
 MILLION: Final = 1_000_000
-CLIENTS, SECONDS, ENQUEUED, WARM_UP, WAKE_UPS = 16, 4.0, 3000, 500, 200
+CLIENTS: Final = 16
+CALLERS: Final = (8, 16, 32, 64)
+SYNC_S, ENQUEUE_S = 2.0, 1.0
+#: Completions of a round that are measured, after so many that start the containers.
+MEASURED, WARM_UP, WAKE_UPS = 4000, 500, 200
 TOTAL_MIB, BLOCKER_MIB, FUNCTION_MIB = 1600, 1030, 64
 BODY: Final = b'{"echo":"x"}'
 
 
-class Client:
-    """Connections that make the same call again and again."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Round:
+    """Rates per second, and microseconds of the node's processors for a call."""
 
-    def __init__(self, url: str) -> None:
-        address = urlsplit(url)
-        self._host, self._port = address.hostname, address.port
-
-    async def call(self, path: str, status: bytes, *, count: int | None = None, seconds: float | None = None) -> float:
-        """Calls per second, of so many calls or in so many seconds."""
-        left = [count if count is not None else 1 << 60]
-        begun = time.perf_counter()
-        until = begun + (seconds if seconds is not None else 1e9)
-        done = await asyncio.gather(*[self._repeat(path, status, left, until) for _ in range(CLIENTS)])
-        return sum(done) / (time.perf_counter() - begun)
-
-    async def _repeat(self, path: str, status: bytes, left: list[int], until: float) -> int:
-        done = 0
-        request = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (path.encode(), len(BODY), BODY)
-        async with self._connection() as (reader, writer):
-            while left[0] > 0 and time.perf_counter() < until:
-                left[0] -= 1
-                writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                if not head.startswith(b"HTTP/1.1 " + status):
-                    raise RuntimeError(f"{path}: {head.decode()}")
-                length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-                await reader.readexactly(int(length))
-                done += 1
-        return done
-
-    @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        reader, writer = await asyncio.open_connection(self._host, self._port)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
+    sync: float
+    enqueue: float
+    complete: float
+    sync_us: float
+    complete_us: float
 
 
-def completed(node: RunningNode) -> int:
-    """Calls that have ended well since the node's start."""
-    return int(node.http.get("/stats").json()["Complete"])
+class Bench:
+    """One node, and the two routes of its function."""
+
+    def __init__(self, node: RunningNode) -> None:
+        self._node = node
+        self._pid = node.process.pid
+        self.later = node.route("later", "http", type="async", memory=FUNCTION_MIB, timeout=3600)
+        self._sync = node.route("sync", "http", memory=FUNCTION_MIB)
+        self._blocker = node.route("blocker", "http", type="async", memory=BLOCKER_MIB, timeout=3600)
+        self._callers = 0
+
+    def rounds(self, backlog: int, count: int) -> list[Round]:
+        """Work off a backlog so often."""
+        self._callers = max(CALLERS, key=lambda callers: self._load(self._sync, callers, SYNC_S).rate)
+        found, before = [], self.sync()
+        for _ in range(count):
+            self._block()
+            enqueued = self._load(self.later, CLIENTS, ENQUEUE_S)
+            accepted = enqueued.requests
+            while accepted < backlog + WARM_UP + MEASURED:
+                accepted += self._load(self.later, CLIENTS, ENQUEUE_S).requests
+            base = self._completed()
+            complete, complete_us = self.complete()
+            while self._completed() < base + accepted:
+                time.sleep(0.02)
+            after = self.sync()
+            found.append(
+                Round(
+                    statistics.fmean([before.rate, after.rate]),
+                    enqueued.rate,
+                    complete,
+                    statistics.fmean([before.cpu_us, after.cpu_us]),
+                    complete_us,
+                )
+            )
+            before = after
+        return found
+
+    def million(self) -> Round:
+        """What was put into the queue beforehand, behind a blocker."""
+        self._callers = CALLERS[1]
+        self.sync()
+        before = self.sync()
+        enqueued = self._load(self.later, CLIENTS, ENQUEUE_S)
+        complete, complete_us = self.complete()
+        return Round(before.rate, enqueued.rate, complete, before.cpu_us, complete_us)
+
+    def sync(self) -> Result:
+        """Sync calls, once their containers are there."""
+        self._load(self._sync, self._callers, SYNC_S / 2)
+        return self._load(self._sync, self._callers, SYNC_S)
+
+    def complete(self) -> tuple[float, float]:
+        """Calls per second that end while a backlog is worked off, and what one costs the node."""
+        base = self._completed()
+        kill_functions(self._pid)  # the blocker among them
+        while (first := self._completed()) < base + WARM_UP:
+            time.sleep(0.02)
+        begun, spent = time.perf_counter(), cpu_seconds(self._pid)
+        while (last := self._completed()) < base + WARM_UP + MEASURED:
+            time.sleep(0.02)
+        seconds, cpu = time.perf_counter() - begun, cpu_seconds(self._pid) - spent
+        return (last - first) / seconds, cpu * 1e6 / (last - first)
+
+    def wake_ups_ms(self) -> list[float]:
+        """Milliseconds from each 202 to the start of its call, on a node that has nothing else to do."""
+        self._node.ended(self._node.call(self.later, echo="x"))
+        taken = []
+        for _ in range(WAKE_UPS):
+            answer = self._node.call(self.later, echo="x")
+            accepted = dt.datetime.now(dt.UTC)
+            started = dt.datetime.fromisoformat(self._node.ended(answer)["started_at"])
+            taken.append(max(0.0, (started - accepted).total_seconds() * 1000))
+        return sorted(taken)
+
+    def _load(self, path: str, connections: int, seconds: float) -> Result:
+        found = load(self._node.url + path, self._pid, connections=connections, seconds=seconds)
+        if found.errors:
+            raise SystemExit(f"bench: {found.errors} calls of {path} failed")
+        return found
+
+    def _completed(self) -> int:
+        """Calls that have ended well since the node's start."""
+        return int(self._node.http.get("/stats").json()["Complete"])
+
+    def _block(self) -> None:
+        """Have one call hold the memory of all async calls."""
+        answer = self._node.call(self._blocker, sleep_ms=3_600_000)
+        while self._node.record(answer)["status"] != "running":
+            time.sleep(0.01)
 
 
-def block(node: RunningNode) -> None:
-    """Have one call hold the memory of all async calls."""
-    path = node.route("blocker", "http", type="async", memory=BLOCKER_MIB, timeout=3600)
-    answer = node.call(path, sleep_ms=3_600_000)
-    while node.record(answer)["status"] != "running":
-        time.sleep(0.01)
-
-
-def unblock(node: RunningNode) -> None:
-    """End that call: kill whatever runs."""
-    for pid in leaves_below(node.process.pid):
+def kill_functions(pid: int) -> None:
+    """End whatever runs on a node."""
+    for leaf in leaves_below(pid):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def completion_rate(node: RunningNode) -> float:
-    """Calls per second that end while a backlog is worked off."""
-    base = completed(node)
-    unblock(node)
-    while (first := completed(node)) < base + WARM_UP:
-        time.sleep(0.02)
-    begun = time.perf_counter()
-    wanted = base + ENQUEUED - WARM_UP
-    while (last := completed(node)) < wanted and time.perf_counter() - begun < SECONDS:
-        time.sleep(0.02)
-    return (last - first) / (time.perf_counter() - begun)
-
-
-def wake_ups_ms(node: RunningNode, path: str) -> list[float]:
-    """Milliseconds from each 202 to the start of its call, on a node that has nothing else to do."""
-    node.ended(node.call(path, echo="x"))
-    taken = []
-    for _ in range(WAKE_UPS):
-        answer = node.call(path, echo="x")
-        accepted = dt.datetime.now(dt.UTC)
-        started = dt.datetime.fromisoformat(node.ended(answer)["started_at"])
-        taken.append(max(0.0, (started - accepted).total_seconds() * 1000))
-    return sorted(taken)
+            os.kill(leaf, signal.SIGKILL)
 
 
 async def fill(url: str, image: str, count: int) -> None:
@@ -151,34 +184,26 @@ def _call(image: str, path: str, memory: int, call_id: str, body: bytes) -> Call
     return call
 
 
-def measure(kind: str, backlog: int, url: str, data: Path, image: str) -> None:
+def measure(kind: str, backlog: int, url: str, data: Path, image: str, count: int) -> None:
     """Print one row."""
     filled = backlog >= MILLION
     if filled:
         uvloop.run(fill(url, image, backlog))
     environment = {"FN_MQ_URL": url, "FN_MAX_TOTAL_MEMORY": str(TOTAL_MIB << 20), "FN_LOG_LEVEL": "error"}
     with running_node("process", data, image, **environment) as node:
-        fields = {"memory": FUNCTION_MIB, "timeout": 3600}
-        later = node.route("later", "http", type="async", **fields)
-        sync = node.route("sync", "http", memory=FUNCTION_MIB)
-        client = Client(node.url)
-        wake_ups = wake_ups_ms(node, later) if not filled else []
-        if not filled:
-            block(node)
-            if backlog:
-                uvloop.run(client.call(later, b"202", count=backlog))
-        uvloop.run(client.call(sync, b"200", seconds=1))
-        before = uvloop.run(client.call(sync, b"200", seconds=SECONDS))
-        enqueued = uvloop.run(client.call(later, b"202", count=ENQUEUED))
-        ended = completion_rate(node)
-        unblock(node)
-        after = 0.0 if backlog else uvloop.run(client.call(sync, b"200", seconds=SECONDS))
-        base = statistics.fmean([before, after]) if after else before
-    latency = "| | |"
-    if wake_ups:
-        latency = f"| {statistics.median(wake_ups):.0f} | {wake_ups[int(len(wake_ups) * 0.99)]:.0f} |"
-    print(f"| {kind} | {backlog} | {enqueued / base:.2f} | {ended / base:.2f} {latency}", flush=True)
-    print(json.dumps({"sync": base, "enqueue": enqueued, "complete": ended}), file=sys.stderr, flush=True)
+        bench = Bench(node)
+        wake_ups = [] if filled else bench.wake_ups_ms()
+        rounds = [bench.million()] if filled else bench.rounds(backlog, count)
+    rates = [one.complete / one.sync for one in rounds]
+    sync_us = statistics.median(one.sync_us for one in rounds)
+    complete_us = statistics.median(one.complete_us for one in rounds)
+    latency = f"{wake_ups[len(wake_ups) // 2]:.0f} | {wake_ups[int(len(wake_ups) * 0.99)]:.0f}" if wake_ups else " | "
+    print(
+        f"| {kind} | {backlog} | {statistics.median(one.enqueue / one.sync for one in rounds):.2f} "
+        f"| {statistics.median(rates):.2f} | {min(rates):.2f} to {max(rates):.2f} "
+        f"| {sync_us:.0f} | {complete_us:.0f} | {latency} |",
+        flush=True,
+    )
 
 
 @contextlib.contextmanager
@@ -196,11 +221,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--queue", choices=QUEUES, action="append")
     parser.add_argument("--backlog", type=int, action="append")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--million", action="store_true")
     chosen = parser.parse_args()
     backlogs = chosen.backlog or [0, 10_000, *([MILLION] if chosen.million else [])]
-    print("| queue | backlog | enqueue / sync | complete / sync | wake-up p50, ms | p99, ms |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print(
+        "| queue | backlog | enqueue / sync | complete / sync | spread | us CPU, sync | us CPU, complete "
+        "| wake-up p50, ms | p99, ms |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for kind in chosen.queue or QUEUES:
         for backlog in backlogs:
             if backlog >= MILLION and kind not in DURABLE:
@@ -209,7 +238,7 @@ def main() -> None:
                 data = Path(folder)
                 image = build_multi(data, data / "source")
                 with queue_url(kind, data) as url:
-                    measure(kind, backlog, url, data, image)
+                    measure(kind, backlog, url, data, image, chosen.rounds)
 
 
 if __name__ == "__main__":
