@@ -10,8 +10,8 @@ from hearth.clock import Clock, pause
 from hearth.models.errors import HearthError
 from hearth.telemetry.logs import get_logger
 
-#: So long messages wait for others, to be settled with them.
-SETTLE_AFTER_S: Final = 0.01
+#: So long messages wait for others, to be settled with them: 20 times a second at most, for each is a transaction.
+SETTLE_AFTER_S: Final = 0.05
 _MAX_AT_ONCE: Final = 500
 
 _log = get_logger(__name__)

@@ -9,12 +9,10 @@ them; the wall time that is stored with them counts after a restart only.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import functools
 import itertools
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -24,6 +22,7 @@ from hearth.models.errors import StartUpError, StoreUnavailable
 from hearth.models.message import encode_call
 from hearth.queues.base import PRIORITIES, VISIBILITY_TIMEOUT_S, Backlog, Queue, Reserved
 from hearth.queues.messages import Row, decode_rows, oldest
+from hearth.worker import WorkThread
 
 T = TypeVar("T")
 
@@ -86,9 +85,7 @@ class SqliteQueue(Queue):
         self.visibility_s = visibility_s
         self._path = path
         self._clock = clock
-        self._thread: concurrent.futures.Executor = (
-            _Here() if path == _MEMORY else concurrent.futures.ThreadPoolExecutor(1, "queue")
-        )
+        self._thread: WorkThread | _Here = _Here() if path == _MEMORY else WorkThread("hearth-queue")
         self._db: sqlite3.Connection
         self._leases: dict[str, float] = {}
         self._kept = 0
@@ -96,7 +93,7 @@ class SqliteQueue(Queue):
         self._numbers = itertools.count(1)
         self._ready = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._pending: set[asyncio.Future[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
         return f"<SqliteQueue {self._path} leased={len(self._leases)}>"
@@ -112,7 +109,7 @@ class SqliteQueue(Queue):
         try:
             left = await queue._in_thread(lambda: queue._open(clock.now_ms()))
         except BaseException:
-            queue._thread.shutdown()
+            queue._thread.end()
             raise
         now = clock.monotonic()
         queue._leases = {lease: now + min(visibility_s, max(0.0, seconds)) for lease, seconds in left}
@@ -134,7 +131,7 @@ class SqliteQueue(Queue):
         now, now_ms = self._clock.monotonic(), self._clock.now_ms()
         expired = [lease for lease, until in self._leases.items() if until <= now]
         self._ready.clear()  # before the look: what is pushed after it wakes again
-        taking = self._keep(self._submit(lambda: self._take_unsynced(limit, expired, now_ms)))
+        taking = self._start(self._in_thread(lambda: self._take_unsynced(limit, expired, now_ms)))
         try:
             rows, next_ms = await asyncio.shield(taking)
         except BaseException as exc:
@@ -152,7 +149,7 @@ class SqliteQueue(Queue):
             self._look_when_due(None if next_ms is None else (next_ms - now_ms) / 1000)
         reserved, worthless = decode_rows(rows, now + self.visibility_s)
         if worthless:
-            self._keep(self._submit(lambda: self._delete(worthless)))
+            self._start(self._in_thread(lambda: self._delete(worthless)))
         for lease in worthless:
             del self._leases[lease]
         self._kept -= len(worthless)
@@ -195,25 +192,24 @@ class SqliteQueue(Queue):
         """Close the file."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._pending:
-            await asyncio.wait(self._pending)  # what nobody waits for is given back first
+        while self._tasks:
+            await asyncio.wait(self._tasks)  # what nobody waits for is given back first
         await self._in_thread(self._db.close)
-        self._thread.shutdown()
+        self._thread.end()
 
-    def _keep(self, work: asyncio.Future[T]) -> asyncio.Future[T]:
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Work that somebody may have stopped waiting for; :meth:`close` still does."""
-        self._pending.add(work)
-        work.add_done_callback(self._pending.discard)
-        return work
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-    def _give_back(self, taking: asyncio.Future[Any]) -> None:
+    def _give_back(self, taking: asyncio.Task[tuple[list[Row], int | None]]) -> None:
         """Nobody waits any more for what was just reserved: it returns at once."""
         if taking.cancelled() or taking.exception() is not None:
             return
-        now_ms = self._clock.now_ms()
         for lease, _, _ in taking.result()[0]:
-            hiding = self._submit(functools.partial(self._hide, lease, now_ms, ready=True))
-            hiding.add_done_callback(lambda _: self._ready.set())
+            self._start(self.release(lease))
 
     def _look_when_due(self, hidden_s: float | None) -> None:
         """Nothing is ready: have :meth:`wait` end when the next hidden message is due."""
@@ -227,17 +223,10 @@ class SqliteQueue(Queue):
 
     # -- the thread's side ----------------------------------------------------------------------------------------
 
-    def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
-
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        # Work that has begun is not taken back by a cancellation; the caller only stops waiting.
-        return await asyncio.shield(self._submit(work))
-
-    @staticmethod
-    def _transaction(work: Callable[[], T]) -> T:
+        """Work; a cancellation does not take back what was asked for, the caller only stops waiting."""
         try:
-            return work()
+            return await self._thread.do(work)
         except sqlite3.Error as exc:
             raise StoreUnavailable(f"queue: {exc}") from exc
 
@@ -333,17 +322,15 @@ class SqliteQueue(Queue):
             return changed.rowcount > 0
 
 
-class _Here(concurrent.futures.Executor):
+class _Here:
     """Works at once, in the thread that asks: in memory that takes less than a hand-over to another one."""
 
-    def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+    async def do(self, work: Callable[[], T]) -> T:
         """Done when this returns."""
-        done: concurrent.futures.Future[T] = concurrent.futures.Future()
-        try:
-            done.set_result(work(*args, **kwargs))
-        except Exception as exc:
-            done.set_exception(exc)
-        return done
+        return work()
+
+    def end(self) -> None:
+        """There is nothing to wait for."""
 
 
 def _marks(values: Sequence[object]) -> str:
