@@ -21,7 +21,12 @@ from tests.support.clock import FakeClock
 
 
 class Faults:
-    """Steps that fail, by name: the next time, or until they are mended."""
+    """Steps that fail, by name: the next time, or until they are mended.
+
+    Attributes:
+        look: Called at every step, before it.
+        garbled: Messages, by their calls' ids, of which the queue says that nobody can run them, and why.
+    """
 
     def __init__(self) -> None:
         self.once: dict[str, Exception] = {}
@@ -29,9 +34,12 @@ class Faults:
         self.holds: dict[str, asyncio.Event] = {}
         self.arrived: Counter[str] = Counter()
         self.reached: Counter[str] = Counter()
+        self.look: Callable[[], None] = lambda: None
+        self.garbled: dict[str, str] = {}
 
     def pass_by(self, step: str) -> None:
         """Fail here if ordered."""
+        self.look()
         self.reached[step] += 1
         if (error := self.once.pop(step, None) or self.broken.get(step)) is not None:
             raise error
@@ -99,7 +107,8 @@ class FaultyAccess(LocalAccess):
 
     async def dequeue(self, limit: int) -> list[Reserved]:
         await self._faults.pass_through("dequeue")
-        return await super().dequeue(limit)
+        garbled = self._faults.garbled
+        return [dataclasses.replace(one, fault=garbled.get(one.call.id, "")) for one in await super().dequeue(limit)]
 
     async def start(self, call: Call) -> None:
         await self._faults.pass_through("start")
@@ -206,7 +215,7 @@ class AsyncWorld:
     """One queue and one store, for any number of nodes.
 
     Attributes:
-        kind: What nodes consume with.
+        patience_s: How long what is waited for may take, of true time.
         executed: The ids of calls in the order in which they were executed, by whatever node.
     """
 
@@ -215,9 +224,14 @@ class AsyncWorld:
         self.clock = clock
         self.faults = Faults()
         self.store = Store(self.faults)
-        self.kind: Any = Consumer
+        self.patience_s = 60.0
         self.executed: list[str] = []
         self.access = FaultyAccess(self.store, queue, clock, self.faults)
+
+    def follow(self, queue: Queue) -> None:
+        """Go on with another queue, and the same records: after a crash."""
+        self.queue = queue
+        self.access = FaultyAccess(self.store, queue, self.clock, self.faults)
 
     async def accept(self, *call_ids: str) -> None:
         """As the invocation front does."""
@@ -232,7 +246,7 @@ class AsyncWorld:
         access = FaultyAccess(self.store, self.queue, self.clock, faults or self.faults)
         agent = StubAgent(access, self.clock, faults or self.faults, self.executed)
         limits = {"max_waiting": max_waiting, "settle_after_s": 0, "quiet_s": quiet_s}
-        consumer: Any = self.kind(agent, access, self.clock, **limits)
+        consumer = Consumer(agent, access, self.clock, **limits)  # type: ignore[arg-type]
         agent.consumer = consumer
         async with consumer:
             try:
@@ -247,7 +261,7 @@ class AsyncWorld:
 
     async def until(self, condition: Callable[[], bool], *, step_s: float = 0.0) -> None:
         """Let things happen, and ``step_s`` pass at each look, until it is so."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(self.patience_s):
             while not condition():
                 await asyncio.sleep(0.002)
                 self.clock.advance(step_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,11 @@ class BoltAtHand(QueueAtHand):
     def __init__(self, clock: FakeClock, folder: Path) -> None:
         self.file = folder / "deep" / "fn.mq"
         super().__init__(f"bolt://{self.file}", clock)
+
+    def as_a_crash_leaves_it(self, folder: Path) -> BoltAtHand:
+        """The queue that its file and log, as they are now, hold."""
+        shutil.copytree(self.file.parent, folder / self.file.parent.name)
+        return BoltAtHand(self.clock, folder)
 
     def garble(self, data: bytes) -> None:
         """Through SQLite."""
