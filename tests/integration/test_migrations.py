@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support import fn_databases
@@ -101,6 +103,32 @@ async def test_the_schema_is_that_of_the_tables_in_code(database: str) -> None:
 
     async with plain(database) as engine, engine.connect() as connection:
         assert await connection.run_sync(difference) == []
+
+
+async def test_an_empty_database_becomes_what_the_migrations_make(database: str) -> None:
+    def migrated(connection: sa.Connection) -> None:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(schema._MIGRATIONS))
+        command.upgrade(config, "head")
+
+    async with plain(database) as engine:
+        await (await open_datastore(database)).close()
+        made = await contents(engine)
+        await empty(engine)
+        async with engine.execution_options(**engines.WRITES).begin() as connection:
+            await connection.run_sync(migrated)
+        assert await contents(engine) == made
+
+
+async def test_a_database_that_was_made_by_half_is_completed_by_the_next_start(database: str) -> None:
+    async with plain(database) as engine:
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED_AT, "shapes.note_fn_version", database], capture_output=True, text=True
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        completed = await opened_catalogue(database)
+        await empty(engine)
+        assert await opened_catalogue(database) == completed
 
 
 @pytest.mark.parametrize("version", [0, 3, 7])

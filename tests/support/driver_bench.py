@@ -18,7 +18,7 @@ from hearth.clock import SystemClock
 from hearth.drivers.base import Container, ContainerSpec, Driver, Exit
 from hearth.drivers.docker.driver import DockerDriver
 from hearth.drivers.fake import FakeDriver
-from hearth.drivers.process import bundle
+from hearth.drivers.process.build import build_bundle
 from hearth.drivers.process.driver import ProcessDriver
 from hearth.models.ids import encode
 from tests.support.docker_images import broken_image, python_image
@@ -142,7 +142,7 @@ class ProcessBench(Bench):
         (source / "func.py").write_bytes(PROBE.read_bytes())
         (source / "func.yaml").write_text(f"name: {source.name}\n{recipe}\n")
         func = projects.load(source)
-        bundle.build(func, self._bundles)
+        build_bundle(func, self._bundles)
         return func.image()
 
     def another(self, node: str, instance: str) -> Driver:

@@ -11,6 +11,7 @@ import pytest
 
 from hearth import projects
 from hearth.drivers.process import bundle
+from hearth.drivers.process.build import build_bundle
 from hearth.projects import ProjectError
 
 HEARTH = Path(sys.executable).with_name("hearth")
@@ -29,7 +30,7 @@ def function(folder: Path, recipe: str | None, **files: str) -> Path:
 def build(source: Path, bundles: Path) -> tuple[str, bundle.Bundle]:
     """The reference and the bundle of a folder."""
     func = projects.load(source)
-    return func.image(), bundle.build(func, bundles)
+    return func.image(), build_bundle(func, bundles)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import typer
 from hearth import projects, settings
 from hearth.cli.session import session
 from hearth.drivers.docker.build import build_image
-from hearth.drivers.process import bundle
+from hearth.drivers.process.build import build_bundle
 
 Driver = Annotated[
     Literal["process", "docker"] | None,
@@ -33,7 +33,7 @@ def build(
         build_image(func, image, no_cache=no_cache, build_args=tuple(build_arg or ()))
         typer.echo(f"built image {image}")
     else:
-        made = bundle.build(func, settings.load().bundles)
+        made = build_bundle(func, settings.load().bundles)
         typer.echo(f"built {func.image()} in {made.folder}")
 
 

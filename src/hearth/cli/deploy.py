@@ -15,7 +15,7 @@ from hearth.cli.client import Client, ServerError
 from hearth.cli.output import CommandError, note, say
 from hearth.cli.session import session
 from hearth.drivers.docker.build import build_image, push_image
-from hearth.drivers.process import bundle
+from hearth.drivers.process.build import build_bundle
 from hearth.projects import AppFile, FuncFile, ProjectError
 from hearth.server.about import BUNDLES, DRIVER
 
@@ -57,7 +57,7 @@ class _Deployment:
 
     def _build(self, func: FuncFile) -> str:
         if self.driver == "process":
-            bundle.build(func, self.bundles)
+            build_bundle(func, self.bundles)
             return func.image()
         image = build_image(func, func.image(self.registry), no_cache=self.no_cache, build_args=self.build_args)
         if self.push:

@@ -15,7 +15,7 @@ import typer
 
 from hearth import nodes, settings
 from hearth.drivers.docker.build import build_image
-from hearth.drivers.process import bundle
+from hearth.drivers.process.build import build_bundle
 from hearth.models.errors import HearthError
 from hearth.projects import FuncFile
 from hearth.telemetry import logs
@@ -76,7 +76,7 @@ def build(func: FuncFile, wanted: settings.Settings, driver: DriverName, package
     if driver == "docker":
         build_image(func)
     else:
-        bundle.build(func, wanted.bundles, packages)
+        build_bundle(func, wanted.bundles, packages)
 
 
 def driver_for(func: FuncFile, given: DriverName | None) -> DriverName:

@@ -1,25 +1,16 @@
-"""Bundles: functions as plain folders (``<bundles>/<name>/<tag>/``), made from a folder with a ``func.yaml``."""
+"""Bundles: functions as plain folders (``<bundles>/<name>/<tag>/``)."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import re
-import shutil
-import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from hearth.projects import FuncFile, ProjectError, staging
-
 MANIFEST: Final = "bundle.json"
-#: Where a bundle's own files are, and where its installed requirements are.
-_FILES: Final = "function"
-_PACKAGES: Final = "packages"
+#: Where a bundle's own files are.
+FILES: Final = "function"
 _REFERENCE: Final = re.compile(r"([a-z0-9][a-z0-9._/-]*?)(?::([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?", re.ASCII)
 
 
@@ -46,7 +37,7 @@ class Bundle:
     @property
     def files(self) -> Path:
         """The function's own files: its working directory."""
-        return self.folder / _FILES
+        return self.folder / FILES
 
 
 def locate(bundles: Path, image: str) -> Path | None:
@@ -64,75 +55,3 @@ def load(folder: Path) -> Bundle | None:
     except (OSError, msgspec.DecodeError):
         return None
     return Bundle(folder.resolve(), manifest)
-
-
-def build(func: FuncFile, bundles: Path, packages: Sequence[Path] = ()) -> Bundle:
-    """Make the bundle of a function, replacing the one of its name and version only when it is whole.
-
-    Its requirements are installed with this Python's pip; a folder ``wheels`` in the function's is taken instead of
-    an index.
-
-    Args:
-        func: What is built.
-        bundles: The folder of bundles.
-        packages: Folders that a Python function can import besides.
-
-    Raises:
-        ProjectError: What is wrong with the folder.
-    """
-    target = locate(bundles, func.image())
-    if target is None:
-        raise ProjectError(f"{func.file}: {func.image()!r} is no name of a bundle")
-    staging.run_build_commands(func)
-    try:
-        return _build(func, target, packages)
-    except OSError as exc:
-        raise ProjectError(f"{target}: {exc.strerror or exc}; the bundle was not built") from exc
-
-
-def _build(func: FuncFile, target: Path, packages: Sequence[Path]) -> Bundle:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
-    try:
-        made.chmod(0o755)
-        staging.copy_files(func.folder, made / _FILES)
-        manifest = _manifest(func, made)
-        for package in packages:
-            staging.copy_package(package, made / _PACKAGES)
-        manifest.content = staging.digest(made, msgspec.json.encode(manifest))
-        (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-        _swap_in(made, target)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
-    return Bundle(target, manifest)
-
-
-def _manifest(func: FuncFile, made: Path) -> Manifest:
-    if func.kind == "docker":
-        raise ProjectError(
-            f"{func.file}: runtime: a function with a Dockerfile becomes an image (hearth build --driver docker)"
-        )
-    if func.kind != "python":
-        if not func.command:
-            raise ProjectError(f"{func.file}: cmd: missing; runtime exec needs cmd: [program, argument, ...]")
-        return Manifest(cmd=list(func.command))
-    interpreter = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
-    staging.copy_kit(made / _PACKAGES)
-    staging.install_requirements(func, made / _PACKAGES)
-    return Manifest(
-        cmd=staging.python_command(func, str(interpreter)),
-        env={"PYTHONPATH": f"../{_PACKAGES}", **staging.PYTHON_ENVIRONMENT},
-        roots=[sys.base_prefix],
-    )
-
-
-def _swap_in(made: Path, target: Path) -> None:
-    """Put a finished bundle in its place. Containers of the one that was there keep their files open."""
-    old = made.with_name(made.name + ".old")
-    with (target.parent / ".swapping").open("w") as lock:  # of two builds of one bundle the later wins, whole
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            target.rename(old)
-        made.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
