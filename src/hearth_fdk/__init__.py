@@ -9,8 +9,21 @@ def greet(ctx: Context, body: dict) -> dict:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from hearth_fdk.context import Answer, BadInput, Context
 from hearth_fdk.registry import function
-from hearth_fdk.serving import run
+
+if TYPE_CHECKING:
+    from hearth_fdk.serving import run
 
 __all__ = ["Answer", "BadInput", "Context", "function", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """``run``, imported when it is asked for: a program that serves calls by itself starts without it."""
+    if name == "run":
+        from hearth_fdk.serving import run
+
+        return run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,6 @@ import sys
 import types
 
 from hearth_fdk import registry
-from hearth_fdk.serving import run, told
 
 
 def main() -> None:
@@ -25,9 +24,13 @@ def main() -> None:
     try:
         exec(code, module.__dict__)
     except Exception:
+        from hearth_fdk.serving import told
+
         sys.exit(told())
     handler = registry.take()
     if handler is not None:
+        from hearth_fdk.serving import run  # only now: a program that serves calls by itself starts without it
+
         run(handler)
 
 

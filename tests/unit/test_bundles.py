@@ -177,3 +177,12 @@ def test_a_python_function_runs_with_the_python_that_built_it(tmp_path: Path, re
     assert made.manifest.cmd[1:] == command
     assert Path(made.manifest.cmd[0]).exists()
     assert (made.folder / "packages" / "hearth_fdk" / "__init__.py").exists()
+
+
+def test_what_a_python_function_imports_is_compiled_and_not_part_of_what_identifies_it(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "name: f\nruntime: python\n", func_py="", own_py="X = 1\n", broken_py="X = = 1\n")
+    _, first = build(source, tmp_path / "bundles")
+    compiled = {path.name.partition(".")[0] for path in first.folder.rglob("*.pyc")}
+    assert {"own", "serving"} <= compiled
+    _, second = build(source, tmp_path / "bundles")
+    assert first.manifest.content == second.manifest.content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ def _build(func: FuncFile, target: Path, packages: Sequence[Path]) -> Bundle:
             staging.copy_package(package, made / _PACKAGES)
         manifest.content = staging.digest(made, msgspec.json.encode(manifest))
         (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        if func.kind == "python":
+            _compile(made)
         _swap_in(made, target)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
@@ -71,14 +74,25 @@ def _manifest(func: FuncFile, made: Path) -> Manifest:
         if not func.command:
             raise ProjectError(f"{func.file}: cmd: missing; runtime exec needs cmd: [program, argument, ...]")
         return Manifest(cmd=list(func.command))
-    interpreter = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     staging.copy_kit(made / _PACKAGES)
     staging.install_requirements(func, made / _PACKAGES)
     return Manifest(
-        cmd=staging.python_command(func, str(interpreter)),
+        cmd=staging.python_command(func, _interpreter()),
         env={"PYTHONPATH": f"../{_PACKAGES}", **staging.PYTHON_ENVIRONMENT},
         roots=[sys.base_prefix],
     )
+
+
+def _compile(made: Path) -> None:
+    """Compile what a function imports: it cannot keep what it compiles, and would do it in each start.
+
+    Not part of the digest: the same source need not become the same bytes. What does not compile is left to the import.
+    """
+    subprocess.run([_interpreter(), "-I", "-m", "compileall", "-qq", str(made)], stdout=subprocess.DEVNULL, check=False)
+
+
+def _interpreter() -> str:
+    return str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
 
 
 def _swap_in(made: Path, target: Path) -> None:
