@@ -70,15 +70,15 @@ class Bench:
         self._pid = node.process.pid
         self.later = node.route("later", "http", type="async", memory=FUNCTION_MIB, timeout=3600)
         self._sync = node.route("sync", "http", memory=FUNCTION_MIB)
-        self._blocker = node.route("blocker", "http", type="async", memory=BLOCKER_MIB, timeout=3600)
         self._callers = 0
 
     def rounds(self, backlog: int, count: int) -> list[Round]:
         """Work off a backlog so often."""
         self._callers = max(CALLERS, key=lambda callers: self._load(self._sync, callers, SYNC_S).rate)
+        blocker = self._node.route("blocker", "http", type="async", memory=BLOCKER_MIB, timeout=3600)
         found, before = [], self.sync()
         for _ in range(count):
-            self._block()
+            self._block(blocker)
             enqueued = self._load(self.later, CLIENTS, ENQUEUE_S)
             accepted = enqueued.requests
             while accepted < backlog + WARM_UP + MEASURED:
@@ -147,9 +147,9 @@ class Bench:
         """Calls that have ended well since the node's start."""
         return int(self._node.http.get("/stats").json()["Complete"])
 
-    def _block(self) -> None:
+    def _block(self, blocker: str) -> None:
         """Have one call hold the memory of all async calls."""
-        answer = self._node.call(self._blocker, sleep_ms=3_600_000)
+        answer = self._node.call(blocker, sleep_ms=3_600_000)
         while self._node.record(answer)["status"] != "running":
             time.sleep(0.01)
 
