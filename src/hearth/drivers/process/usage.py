@@ -33,23 +33,25 @@ class Usage:
     disk_read: int = 0
     disk_write: int = 0
 
-    def add(self, pid: int) -> None:
-        """Count one process; nothing if it is gone or hidden."""
-        with contextlib.suppress(OSError):
-            fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-            self.user_s += sum([int(fields[index]) for index in _USER]) * _TICK_S
-            self.kernel_s += sum([int(fields[index]) for index in _KERNEL]) * _TICK_S
-            self.memory += int(fields[_RESIDENT]) * _PAGE_BYTES
-            for line in _read(f"/proc/{pid}/io").splitlines():
-                name, _, value = line.partition(b": ")
-                if name == b"read_bytes":
-                    self.disk_read += int(value)
-                elif name == b"write_bytes":
-                    self.disk_write += int(value)
+    def add(self, pid: int, stat: bytes) -> None:
+        """Count one process by its ``stat``; what is missing if it is gone or hidden."""
+        fields = stat.rpartition(b")")[2].split()
+        self.user_s += sum([int(fields[index]) for index in _USER]) * _TICK_S
+        self.kernel_s += sum([int(fields[index]) for index in _KERNEL]) * _TICK_S
+        self.memory += int(fields[_RESIDENT]) * _PAGE_BYTES
+        for line in _read(f"/proc/{pid}/io").splitlines():
+            name, _, value = line.partition(b": ")
+            if name == b"read_bytes":
+                self.disk_read += int(value)
+            elif name == b"write_bytes":
+                self.disk_write += int(value)
 
 
 class Meter:
     """Samples one container. Sums never fall, although a process that ends may take its figures with it.
+
+    An idle container costs no more than a look at its processes' ``stat``: where nothing in there has changed, neither
+    time nor page faults nor threads, nothing else is asked.
 
     Args:
         pid: The process whose descendants count where there is no ``group``.
@@ -61,6 +63,8 @@ class Meter:
         self._group = group
         self._limit = memory_mib << 20
         self._clock = clock
+        self._stats: dict[int, bytes] = {}
+        self._last = Usage()
         self._last = self._measure()
         self._last_s = clock.monotonic()
 
@@ -90,19 +94,31 @@ class Meter:
         )
 
     def _measure(self) -> Usage:
+        if self._stats and all(_read(f"/proc/{pid}/stat") == stat for pid, stat in self._stats.items()):
+            return self._last
+        pids = _family(self._pid) if self._group is None else self._group.pids()
+        self._stats = {pid: stat for pid in pids if (stat := _read(f"/proc/{pid}/stat"))}
         usage = Usage()
-        for pid in _family(self._pid) if self._group is None else self._group.pids():
-            usage.add(pid)
+        for pid, stat in self._stats.items():
+            usage.add(pid, stat)
         if self._group is not None:
             usage.memory = self._group.memory_bytes()
         return usage
 
 
 def _read(path: str) -> bytes:
-    """A short file of the kernel's. Without what a file object brings: every container is measured every second."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    """A short file of the kernel's; nothing if it is gone or hidden.
+
+    Without what a file object brings: every container is measured every second.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
     try:
         return os.read(fd, _SHORT_BYTES)
+    except OSError:
+        return b""
     finally:
         os.close(fd)
 
