@@ -19,7 +19,7 @@ from tests.conformance import test_queues as queues
 from tests.support.async_world import AsyncWorld, away, call
 from tests.support.clock import FakeClock
 from tests.support.mutants import mutant
-from tests.support.queue_time import BoltAtHand, QueueAtHand
+from tests.support.queue_time import BoltAtHand, QueueAtHand, queue_at_hand
 from tests.unit import test_accept as accept
 from tests.unit import test_consumer as consumer
 
@@ -31,7 +31,7 @@ from hearth.agent.consumer import Consumer
 from hearth.agent.settler import Settler
 from hearth.models.call import ERROR, FINAL, QUEUED, RUNNING, SUCCESS
 from hearth.models.errors import CallNotFound
-from hearth.queues import sqlite
+from hearth.queues import redis, sqlite
 from hearth.queues.open import open_queue
 from hearth.queues.sqlite import SqliteQueue
 
@@ -278,14 +278,20 @@ async def _pushed_outlives_a_crash(place: QueueAtHand) -> None:
     await test_what_was_pushed_outlives_a_crash(place.file.parent.parent)
 
 
-async def _own_lease_only(place: QueueAtHand) -> None:
-    async with queues.opened(place) as queue:
-        await queues.test_what_is_not_settled_returns_to_its_old_place(queue, place)
-
-
 async def _given_back_is_not_held(place: QueueAtHand) -> None:
     async with queues.opened(place) as queue:
         await queues.test_what_is_given_back_can_be_had_at_once_or_later(queue, place)
+
+
+async def _earlier_lease_is_worthless(place: QueueAtHand) -> None:
+    async with queues.opened(place) as queue:
+        await queue.push([queues.call("a")])
+        (earlier,) = await queue.reserve(1)
+        await place.advance(queue.visibility_s + 1)
+        (current,) = await queue.reserve(1)
+        assert await queue.renew([earlier.lease]) == [False]
+        assert await queue.settle([earlier.lease]) == [False]
+        assert await queue.settle([current.lease]) == [True]
 
 
 async def _renewed_lasts(place: QueueAtHand) -> None:
@@ -307,7 +313,7 @@ GUARDS_OF_THE_QUEUE: dict[str, tuple[str, str, Callable[[QueueAtHand], Awaitable
     "a later reservation has the same lease": (
         'suffix = f".{self._run}.{next(self._numbers)}"',
         'suffix = ".1"',
-        _own_lease_only,
+        _earlier_lease_is_worthless,
     ),
     "a lease outlives its message's return": (
         "SET ready = ?, lease = NULL, visible_ms",
@@ -336,3 +342,44 @@ async def test_a_removed_guard_of_the_queue_is_missed(
         take_out(patch, sqlite, SqliteQueue, guard, instead)
         with pytest.raises(AssertionError):
             await scenario(BoltAtHand(FakeClock(), tmp_path))
+
+
+GUARDS_OF_REDIS: dict[str, tuple[str, str, Callable[[QueueAtHand], Awaitable[None]]]] = {
+    "an earlier lease is taken for the current one": (
+        ' and redis.call("HGET", deliveries, name) == delivery then',
+        " then",
+        _earlier_lease_is_worthless,
+    ),
+    "what was given back is held": (
+        'redis.call("ZSCORE", leased, name) and ',
+        "",
+        _given_back_is_not_held,
+    ),
+    "a renewal is not kept": (
+        'redis.call("ZADD", leased, until_ms, name)',
+        "",
+        _renewed_lasts,
+    ),
+    "a call has two messages": (
+        'redis.call("HEXISTS", names, id) == 0',
+        "true",
+        _pushed_again_is_one,
+    ),
+}
+
+
+@pytest.mark.parametrize("removed", GUARDS_OF_REDIS)
+async def test_a_removed_guard_of_the_queue_in_redis_is_missed(
+    removed: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, instead, scenario = GUARDS_OF_REDIS[removed]
+    script = redis._SCRIPT.read_text()
+    assert script.count(guard) == 1
+    changed = tmp_path / "mutant.lua"
+    changed.write_text(script.replace(guard, instead))
+    place = queue_at_hand("redis", request, tmp_path)
+    await scenario(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(redis, "_SCRIPT", changed)
+        with pytest.raises(AssertionError):
+            await scenario(queue_at_hand("redis", request, tmp_path))
