@@ -108,8 +108,11 @@ class UsefulConcurrency:
                 self._limit = serving
                 self._hold_until = now + self._hold_s
                 self._hold_s *= 2
+                rate = max(rate, self._best[1])
         elif self._limit is not None and self._limit <= serving:
-            if now < self._hold_until:
-                return
-            self._limit = serving + max(1, self._proven // 2)  # so many more that it shows whether they help
+            # The best of what these have shown counts: on a busy machine each pace is another, and one that happened
+            # to be low would make any number of more containers look useful.
+            rate = max(rate, self._best[1])
+            if now >= self._hold_until:
+                self._limit = serving + max(1, self._proven // 2)  # so many more that it shows whether they help
         self._best = serving, rate
