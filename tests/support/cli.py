@@ -14,7 +14,7 @@ from unittest import mock
 
 import structlog
 
-from hearth.cli import main
+from hearth.cli.main import run
 from hearth.telemetry import logs
 
 
@@ -79,7 +79,7 @@ class Cli:
 
 def _status() -> int:
     try:
-        main()
+        run()
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     return 0

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gc
 import importlib
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import typer
@@ -25,8 +22,7 @@ class Entry:
     def load(self, name: str) -> Any:
         """Import it; a function becomes a command, a Typer a group."""
         module, _, attribute = self.where.partition(":")
-        with _collector_at_rest():
-            found = getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):
             return typer.main.get_group(found)
         one = typer.Typer(add_completion=False)
@@ -36,16 +32,6 @@ class Entry:
     def shown(self, name: str) -> TyperCommand:
         """What stands for it in the group's help."""
         return TyperCommand(name, help=self.help, hidden=self.hidden, rich_help_panel=self.panel)
-
-
-@contextlib.contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """For imports: they make many objects, and next to no garbage that the collector could find."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class LazyGroup(TyperGroup):
