@@ -16,7 +16,7 @@ from hearth.agent.call import ActiveCall
 from hearth.agent.slots import Slot, SlotQueue
 from hearth.drivers.base import StartFailed
 from hearth.drivers.script import Script, Step
-from hearth.models.errors import ApiError, HearthError
+from hearth.models.errors import ApiError, HearthError, ServerBusy
 
 Prepare = Callable[[Bench], Awaitable[ActiveCall]]
 
@@ -152,3 +152,34 @@ def test_a_hand_over_without_its_guard_is_noticed() -> None:
         patch.setattr(SlotQueue, "acquire", acquire)
         with pytest.raises((TimeoutError, AssertionError)):
             test_nothing_is_lost_wherever_a_call_is_cancelled(first_call, late=True)
+
+
+def test_a_container_that_is_not_needed_any_more_before_its_first_step_is_not_waited_for() -> None:
+    """Its task is cancelled before it has begun; if it counted on, its function would never start another one."""
+
+    async def scenario() -> None:
+        async with bench() as on:
+            function = on.function()
+            assert await on.ask(function, echo="x") == "x"
+            (launcher,) = on.agent._hot.values()
+            (warm,) = launcher.containers
+            taken = await launcher.acquire()
+            waiting = asyncio.ensure_future(launcher.acquire())
+            await asyncio.sleep(0)  # it has come to wait: in the next tick a container is started for it
+
+            def turn() -> None:
+                assert len(launcher.containers) == 2
+                launcher.queue.fail_all(ServerBusy())
+                launcher._evaluate()  # as for the end of another container
+
+            asyncio.get_running_loop().call_soon(turn)
+            with pytest.raises(ServerBusy):
+                await waiting
+            await settle()
+            assert on.agent.containers.snapshot()["wait"] == 0
+            assert list(launcher.containers) == [warm]
+            taken.release(clean=False)
+            await settle()
+            assert await on.ask(function, echo="y") == "y"
+
+    run(scenario())

@@ -120,6 +120,11 @@ class HotContainer:
         except Exception as exc:  # the one boundary of this task: its waiters must hear of whatever went wrong
             self._owner.start_failed(self, exc)
         finally:
+            self.gone()
+
+    def gone(self) -> None:
+        """Its task is over. Idempotent: a task that is cancelled before its first step never comes to its own end."""
+        if self._life.state is not ContainerState.DONE:
             self._life.enter(ContainerState.DONE)
             self._owner.container_done(self)
 

@@ -287,7 +287,8 @@ class HotLauncher:
 
     def _start_one(self) -> None:
         hot = HotContainer(self.function, self._host, self.queue, self, self._observe)
-        self.containers[hot] = self._spawn(hot.run())
+        task = self.containers[hot] = self._spawn(hot.run())
+        task.add_done_callback(lambda _: hot.gone())
 
     def _withdraw(self, spare: int) -> None:
         """Give up waits for memory that no call needs any more, newest first."""
