@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, Final
 
@@ -274,13 +275,13 @@ class Agent:
     ) -> ActiveCall:
         """A call of a function; its deadlines are fixed now."""
         record = function.record(call_id, self._clock.now(), method=method, url=url, headers=headers)
-        return self._active(record, function, body, sink, self._log_of(record))
+        return self._active(record, function, body, sink, self._log_of(record), record.created_at)
 
     def accepted_call(self, function: Function, record: Call) -> ActiveCall:
         """An accepted async call; its deadlines are fixed now: the time in the queue does not count."""
         log = self._log_of(record)
         sink = LogSink(log, function.protocol, self._log_limit_bytes)
-        return self._active(record, function, StoredBody(record.payload), sink, log)
+        return self._active(record, function, StoredBody(record.payload), sink, log, self._clock.now())
 
     def accepted_function(self, record: Call) -> Function:
         """What an accepted call runs.
@@ -305,7 +306,7 @@ class Agent:
         return CallLog(LineLog(lambda: _whose(record)), self._log_limit_bytes)
 
     def _active(
-        self, record: Call, function: Function, body: RequestBody, sink: ResponseSink, log: CallLog
+        self, record: Call, function: Function, body: RequestBody, sink: ResponseSink, log: CallLog, now: dt.datetime
     ) -> ActiveCall:
         begun, timeout = self._clock.monotonic(), function.route.timeout
         return ActiveCall(
@@ -316,7 +317,7 @@ class Agent:
             log=log,
             begun=begun,
             slot_deadline=begun + timeout / 2,
-            deadline_text=deadline_text(self._clock.now(), timeout),
+            deadline_text=deadline_text(now, timeout),
         )
 
     async def submit(self, call: ActiveCall) -> None:
