@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.node import HEARTH, RunningNode, build_multi, running_node
+from tests.support.servers import free_port
 
 from bench.figures import Figures
 from bench.load import cpu_seconds, load
-from bench.node import free_port
 
 SIZES = (2, 4)
 FULL_NODE = "full node"

@@ -7,7 +7,7 @@ the hops, not what more machines bring.
 from __future__ import annotations
 
 import asyncio
-import os
+import concurrent.futures
 import statistics
 import tempfile
 import time
@@ -19,9 +19,11 @@ import uvloop
 from tests.support.fleet import running_fleet
 from tests.support.node import RunningNode
 
-from bench.async_calls import Client
+from bench.load import cpu_seconds, load
 
 SECONDS: Final = 4.0
+ACCEPT_S: Final = 1.0
+CLIENTS: Final = 16
 ROUNDS: Final = 3
 SERIAL: Final = 300
 POLLS: Final = 100
@@ -29,10 +31,18 @@ IDLE_S: Final = 20.0
 ENVIRONMENT: Final = {"FN_LOG_LEVEL": "error", "FN_MAX_TOTAL_MEMORY": str(1600 << 20)}
 
 
-async def rate(nodes: list[RunningNode], path: str, status: bytes) -> float:
+def rate(nodes: list[RunningNode], path: str, seconds: float = SECONDS) -> float:
     """Calls per second through these nodes at once."""
-    rates = await asyncio.gather(*[Client(node.url).call(path, status, seconds=SECONDS) for node in nodes])
-    return sum(rates)
+    with concurrent.futures.ThreadPoolExecutor(len(nodes)) as pool:
+        done = list(pool.map(lambda node: _load(node, path, seconds), nodes))
+    return sum(done)
+
+
+def _load(node: RunningNode, path: str, seconds: float) -> float:
+    done = load(node.url + path, None, connections=CLIENTS, seconds=seconds)
+    if done.errors:
+        raise SystemExit(f"bench: {done.errors} of {done.requests} calls of {path} failed")
+    return done.rate
 
 
 def serial_ms(node: RunningNode, path: str) -> float:
@@ -43,12 +53,6 @@ def serial_ms(node: RunningNode, path: str) -> float:
         node.call(path, echo="x")
         taken.append((time.perf_counter() - begun) * 1000)
     return statistics.median(taken)
-
-
-def cpu_s(node: RunningNode) -> float:
-    """Processor seconds that a node's process has used."""
-    fields = Path(f"/proc/{node.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def waiting(node: RunningNode, polls: int) -> float:
@@ -62,9 +66,9 @@ async def waiting(node: RunningNode, polls: int) -> float:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         tasks = [asyncio.ensure_future(poll(session)) for _ in range(polls)]
         await asyncio.sleep(2)
-        before = cpu_s(node)
+        before = cpu_seconds(node.process.pid)
         await asyncio.sleep(IDLE_S)
-        used = (cpu_s(node) - before) / IDLE_S * 100
+        used = (cpu_seconds(node.process.pid) - before) / IDLE_S * 100
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -81,23 +85,23 @@ def main() -> None:
             node.route("later", "http", type="async", timeout=3600, **fields)
         sync, later = "/r/e2e/sync", "/r/e2e/later"
         for node in (full, *fleet.runners):
-            uvloop.run(Client(node.url).call(sync, b"200", seconds=1))
+            rate([node], sync, 1)
         print("| what | median | spread |\n|---|---|---|", flush=True)
         sizes = (1, 2, 4)
         ratios: dict[int, list[float]] = {size: [] for size in sizes}
         hops: list[float] = []
         accepted: list[float] = []
         for _ in range(ROUNDS):
-            base = uvloop.run(rate([full], sync, b"200"))
+            base = rate([full], sync)
             for size in sizes:
-                ratios[size].append(uvloop.run(rate(fleet.runners[:size], sync, b"200")) / base)
+                ratios[size].append(rate(fleet.runners[:size], sync) / base)
             hops.append(serial_ms(fleet.runners[0], sync) / serial_ms(full, sync))
         for size in sizes:
             show(f"sync rate, {size} runners / full node", ratios[size])
         show("one call alone, runner / full node", hops)
         for _ in range(ROUNDS):
-            base = uvloop.run(Client(full.url).call(later, b"202", count=500))
-            accepted.append(uvloop.run(Client(fleet.runners[0].url).call(later, b"202", count=500)) / base)
+            base = rate([full], later, ACCEPT_S)
+            accepted.append(rate(fleet.runners[:1], later, ACCEPT_S) / base)
         show("async calls accepted, runner / full node", accepted)
     with tempfile.TemporaryDirectory() as folder, running_fleet(Path(folder), runners=0, **ENVIRONMENT) as fleet:
         idle, used = (uvloop.run(waiting(fleet.api, polls)) for polls in (0, POLLS))

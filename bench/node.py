@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.support.node import HEARTH, build_multi, running_node
+from tests.support.servers import free_port
 
 from bench.figures import Figures
 from bench.load import load, memory_mib
@@ -89,10 +90,3 @@ def _answers(url: str) -> bool:
             return connection.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,19 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 from tests.support.node import HEARTH, RunningNode, build_multi, url_of
+from tests.support.servers import free_port
 from tests.support.waiting import until
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _children(pid: int) -> dict[int, str]:
@@ -72,7 +67,7 @@ def _crew(data: Path) -> Iterator[subprocess.Popen[str]]:
         **os.environ,
         "FN_DRIVER": "process",
         "FN_DATA_DIR": str(data),
-        "FN_PORT": str(_free_port()),
+        "FN_PORT": str(free_port()),
         "FN_MAX_TOTAL_MEMORY": str(8 << 30),
     }
     process = subprocess.Popen(

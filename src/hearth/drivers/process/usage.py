@@ -64,7 +64,6 @@ class Meter:
         self._limit = memory_mib << 20
         self._clock = clock
         self._stats: dict[int, bytes] = {}
-        self._last = Usage()
         self._last = self._measure()
         self._last_s = clock.monotonic()
 
