@@ -50,8 +50,8 @@ class Usage:
 class Meter:
     """Samples one container. Sums never fall, although a process that ends may take its figures with it.
 
-    An idle container costs no more than a look at its processes' ``stat``: where nothing in there has changed, neither
-    time nor page faults nor threads, nothing else is asked.
+    An idle container costs no more than a look at which processes it has and at their ``stat``: where nothing in there
+    has changed, neither time nor page faults nor threads, nothing else is asked.
 
     Args:
         pid: The process whose descendants count where there is no ``group``.
@@ -93,10 +93,11 @@ class Meter:
         )
 
     def _measure(self) -> Usage:
-        if self._stats and all(_read(f"/proc/{pid}/stat") == stat for pid, stat in self._stats.items()):
-            return self._last
         pids = _family(self._pid) if self._group is None else self._group.pids()
-        self._stats = {pid: stat for pid in pids if (stat := _read(f"/proc/{pid}/stat"))}
+        stats = {pid: stat for pid in pids if (stat := _read(f"/proc/{pid}/stat"))}
+        if stats and stats == self._stats:
+            return self._last
+        self._stats = stats
         usage = Usage()
         for pid, stat in self._stats.items():
             usage.add(pid, stat)
