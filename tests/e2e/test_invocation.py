@@ -304,6 +304,10 @@ def test_a_death_within_the_answer_is_seen_as_truncation(node: RunningNode, form
     assert node.call(path, echo="next").text == "next"
     calls = node.http.get("/v1/apps/e2e/calls", params={"path": f"/truncated-{format_name}"}).json()["calls"]
     assert sorted(call["status"] for call in calls) == ["error", "success"]
+    log = (node.data / "server.log").read_text()
+    told = [line for line in log.splitlines() if f"route=/truncated-{format_name}" in line]
+    assert ["level=info" in line and "container exit code" in line for line in told] == [True]
+    assert "without completing" not in log
 
 
 def test_a_hanging_answer_times_out_and_the_next_call_works(node: RunningNode, hot: str) -> None:

@@ -25,14 +25,20 @@ class ErrorAnswer:
 
 
 def answer(exc: Exception) -> ErrorAnswer:
-    """The answer to an exception. What is not meant for clients is logged in full and shown as 500."""
+    """The answer to an exception, which is logged. What is not meant for clients is shown as 500."""
+    tell(exc)
+    if not isinstance(exc, ApiError):
+        return ErrorAnswer(500, {"Content-Type": JSON_TYPE}, _body("internal server error"))
+    return ErrorAnswer(exc.code, {"Content-Type": JSON_TYPE, **exc.headers}, _body(exc.message))
+
+
+def tell(exc: Exception) -> None:
+    """Log an exception of a request: what clients do wrong not at all, what is not meant for them in full."""
     if not isinstance(exc, ApiError):
         _log.error("internal server error", error=str(exc), exc_info=exc)
-        return ErrorAnswer(500, {"Content-Type": JSON_TYPE}, _body("internal server error"))
-    if exc.code >= 500:  # back-pressure, deadlines and functions at fault are nobody's alarm
-        tell = _log.error if exc.code == 500 else _log.info
-        tell("api error", code=exc.code, error=exc.message)
-    return ErrorAnswer(exc.code, {"Content-Type": JSON_TYPE, **exc.headers}, _body(exc.message))
+    elif exc.code >= 500:  # back-pressure, deadlines and functions at fault are nobody's alarm
+        log = _log.error if exc.code == 500 else _log.info
+        log("api error", code=exc.code, error=exc.message)
 
 
 def response(exc: Exception) -> Response:

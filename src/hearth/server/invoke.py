@@ -115,11 +115,12 @@ class InvokeFront:
         except ClientGone:
             return
         except Exception as exc:
-            if answer.started:
-                return  # unfinished: the server closes the connection, and the client sees the truncation
             named = {"id": answer.call_id, "call_id": answer.call_id} if answer.call_id else {}
             with bound_contextvars(action="invoke", app=app_name, route=clean_path(path), **named):
-                await answer.fail(exc)
+                if answer.started:
+                    errors.tell(exc)  # unfinished: the server closes the connection, and the client sees the truncation
+                else:
+                    await answer.fail(exc)
         else:
             await answer.finish()
 
