@@ -6,8 +6,9 @@ import base64
 import contextlib
 import difflib
 import os
+import re
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote
 
 import msgspec
@@ -24,6 +25,16 @@ RUNNER: Final = "runner"
 _GRACE_S: Final = 150.0
 #: Read by clients, not by servers.
 _OF_CLIENTS: Final = frozenset({"FN_API_URL", "FN_CONTEXT", "FN_REGISTRY", "FN_TOKEN"})
+
+
+def _collector(url: str) -> str:
+    if url and not re.match("https?://.", url):
+        raise ValueError("Input should begin with http:// or https://")
+    return url
+
+
+#: Where spans go; empty: nowhere.
+_Collector = Annotated[str, pydantic.AfterValidator(_collector)]
 
 
 class Settings(BaseSettings):
@@ -88,17 +99,23 @@ class Settings(BaseSettings):
         description="stderr, file:///path, udp:// or tcp://host:port",
     )
     log_prefix: str = Field(default="", validation_alias="FN_LOG_PREFIX", description="tag of lines sent to syslog")
-    zipkin_url: str = Field(
+    zipkin_url: _Collector = Field(
         default="",
         repr=False,
         validation_alias="FN_ZIPKIN_URL",
         description="http://host:9411/api/v1/spans or .../api/v2/spans",
     )
-    otlp_url: str = Field(
-        default="", repr=False, validation_alias="FN_OTLP_URL", description="an OTLP/HTTP collector: http://host:4318"
+    otlp_url: _Collector = Field(
+        default="",
+        repr=False,
+        validation_alias="FN_OTLP_URL",
+        description="an OTLP/HTTP collector: http://host:4318",
     )
-    otel_endpoint: str = Field(
-        default="", repr=False, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", description="the same; FN_OTLP_URL wins"
+    otel_endpoint: _Collector = Field(
+        default="",
+        repr=False,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="the same; FN_OTLP_URL wins",
     )
     docker_host: str = Field(
         default="unix:///var/run/docker.sock", pattern=r"^(unix|tcp)://.", validation_alias="DOCKER_HOST"
@@ -233,8 +250,8 @@ def load(**given: Any) -> Settings:
         is_secret = any(
             field.validation_alias == name and field.annotation is SecretStr for field in Settings.model_fields.values()
         )
-        shown = "'***'" if is_secret else repr(first.get("input"))
-        raise StartUpError(f"{name}={shown}: {first['msg']}") from exc
+        shown = "'***'" if is_secret else repr(re.sub(".*@", "***@", str(first.get("input"))))
+        raise StartUpError(f"{name}={shown}: {first['msg'].removeprefix('Value error, ')}") from exc
 
 
 def secrets(settings: Settings) -> set[str]:

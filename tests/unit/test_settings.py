@@ -46,12 +46,22 @@ def test_code_beats_the_environment_and_that_the_default(monkeypatch: pytest.Mon
         ("FN_MAX_TOTAL_MEMORY", "-1"),
         ("FN_MAX_TOTAL_CPU", "all"),
         ("FN_GRACE_S", "-1"),
+        ("FN_ZIPKIN_URL", "zipkin:9411"),
+        ("FN_OTLP_URL", "http:collector"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector:4317"),
     ],
 )
 def test_a_value_of_no_use_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(StartUpError, match=f"^{name}={value!r}: Input should be"):
         settings.load()
+
+
+def test_a_password_in_an_address_of_no_use_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FN_ZIPKIN_URL", "me:s3cret@zipkin")
+    with pytest.raises(StartUpError) as refused:
+        settings.load()
+    assert str(refused.value) == "FN_ZIPKIN_URL='***@zipkin': Input should begin with http:// or https://"
 
 
 def test_every_variable_is_documented() -> None:
