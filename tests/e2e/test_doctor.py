@@ -69,7 +69,7 @@ def test_what_would_stop_a_start_fails_with_what_to_do(tmp_path: Path) -> None:
     lines = {line.split(maxsplit=2)[1]: line for line in done.stdout.splitlines()}
     assert lines["settings"].startswith("warn")
     assert lines["settings"].endswith("; perhaps FN_PORT is meant")
-    assert "; set FN_PORT to another one, or stop that" in lines["port"]
+    assert "; choose another port" in lines["port"]
     assert "; start the database, or name another one" in lines["database"]
     assert "; start it first" in lines["queue"]
     assert "must provide bucket name and region" in lines["log"]

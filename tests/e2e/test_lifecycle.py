@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from tests.support.docker_images import python_image
 from tests.support.held import holding, listens
 from tests.support.node import BUSY, HEARTH, MULTI, RunningNode, build_multi, running_node
+from tests.support.processes import spawn
 from tests.support.waiting import until
 
 DRIVERS = ["process", "docker"]
@@ -97,7 +99,14 @@ def test_a_full_node_says_when_to_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("FN_PORT", "no"), ("FN_DRIVER", "magic"), ("FN_DB_URL", "nosql://x")],
+    [
+        ("FN_PORT", "no"),
+        ("FN_DRIVER", "magic"),
+        ("FN_DB_URL", "nosql://x"),
+        ("FN_BIND", "256.1.1.1"),
+        ("FN_BIND", "192.0.2.1"),
+        ("FN_BIND", "::zz"),
+    ],
 )
 def test_a_wrong_setting_stops_the_start_with_one_sentence(tmp_path: Path, variable: str, value: str) -> None:
     environment = {**os.environ, "FN_DATA_DIR": str(tmp_path), "FN_DRIVER": "process", "FN_PORT": "0", variable: value}
@@ -143,6 +152,34 @@ def test_a_second_start_says_who_is_there(tmp_path: Path) -> None:
         assert node.stop(signal.SIGINT) == 0
     with running_node("process", tmp_path, "none:1", FN_PORT=port) as again:  # the port and the folder are free
         assert again.http.get("/version").status_code == 200
+
+
+@pytest.mark.parametrize(("bind", "host"), [("::1", "[::1]"), ("127.0.0.2", "127.0.0.2"), ("", "127.0.0.1")])
+def test_a_node_tells_the_address_at_which_it_is_found(tmp_path: Path, bind: str, host: str) -> None:
+    if ":" in bind:
+        try:
+            socket.create_server((bind, 0), family=socket.AF_INET6).close()
+        except OSError:
+            pytest.skip("this machine has no addresses of version 6")
+    with running_node("process", tmp_path, "none:1", FN_BIND=bind) as node:
+        assert node.url.startswith(f"http://{host}:")
+        assert node.http.get("/version").status_code == 200
+
+
+def test_a_node_that_is_told_to_end_while_it_starts_ends_by_itself(tmp_path: Path) -> None:
+    """As a container's first process it would not be ended by a signal that it does not take."""
+    environment = {
+        **os.environ,
+        "FN_DATA_DIR": str(tmp_path),
+        "FN_PORT": "0",
+        "FN_DB_URL": "postgres://fn@127.0.0.1:1/fn",
+        "FN_DB_WAIT_S": "600",
+    }
+    with spawn([HEARTH, "start"], env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("waiting for the database" in line for line in process.stderr)
+        process.terminate()
+        assert process.wait(60) == 130
 
 
 def test_an_unknown_variable_is_warned_of(tmp_path: Path) -> None:

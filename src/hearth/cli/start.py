@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Annotated
 
 import typer
@@ -21,6 +22,8 @@ def start(
     ] = 1,
 ) -> None:
     """Run a node in the foreground, configured by the FN_* variables; Ctrl-C stops it."""
+    # Until the node takes signals itself: process 1 of a container is not ended by one that it has no handler for.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = settings.load()
     redaction.hide(settings.secrets(wanted))
     logs.configure(wanted.log_level, wanted.log_dest, wanted.log_prefix)

@@ -7,7 +7,6 @@ import dataclasses
 import datetime as dt
 import os
 import shutil
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,10 +20,10 @@ from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.tls import client_context
 from hearth.drivers.process import cgroups, sandbox
 from hearth.logstores.open import open_logstore
-from hearth.models.errors import HearthError
+from hearth.models.errors import HearthError, StartUpError
 from hearth.nodes.blame import DATABASE, LOG_STORE, QUEUE, blamed
 from hearth.nodes.memory_probe import limit_holds
-from hearth.nodes.ports import holder_of
+from hearth.nodes.ports import holder_of, listen
 from hearth.queues.open import open_queue
 from hearth.settings import API, RUNNER, Settings
 from hearth.sql import schema
@@ -101,13 +100,11 @@ async def _disk(settings: Settings) -> list[Finding]:
 
 async def _port(settings: Settings) -> list[Finding]:
     try:
-        socket.create_server(("0.0.0.0", settings.port)).close()
-    except OSError as exc:
-        holder = holder_of(settings.port)
-        found = f"{settings.port}: {os.strerror(exc.errno or 0)}, held by {holder}"
-        if "(hearth)" in holder:
-            return [ok("port", f"{settings.port}: held by {holder}, which serves already")]
-        return [Finding("port", "fail", found, "set FN_PORT to another one, or stop that")]
+        listen(settings.bind, settings.port).close()
+    except StartUpError as exc:
+        if "(hearth)" not in str(exc):
+            raise
+        return [ok("port", f"{settings.port}: held by {holder_of(settings.port)}, which serves already")]
     return [ok("port", f"{settings.port} is free")]
 
 

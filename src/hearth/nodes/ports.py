@@ -1,13 +1,47 @@
-"""Who listens on a port of this machine."""
+"""The port of a node, and who else listens on it."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from hearth.models.errors import StartUpError
+
+#: Seconds of silence on a connection before its other end is looked for, between looks; and how many looks.
+_QUIET_S: Final = 10
+_PROBE_S: Final = 5
+_PROBES: Final = 3
 _LISTENS: Final = "0A"  # TCP_LISTEN, as the kernel writes it
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """Take a port, 0 for any free one, at an address of version 4 or 6; ``::`` is all of both.
+
+    Raises:
+        StartUpError: It cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        listener = socket.create_server((address, port), family=family, backlog=2048, dualstack_ipv6=address == "::")
+    except OSError as exc:
+        number = exc.errno or 0
+        if number < 0 or number == errno.EADDRNOTAVAIL:  # below zero: the name of no address
+            raise StartUpError(f"FN_BIND={address}: {exc.strerror}; name an address of this machine") from exc
+        holder = f" by {holder_of(port)}" if number == errno.EADDRINUSE else ""
+        reason = f"{os.strerror(number)}{holder}"
+        raise StartUpError(f"FN_PORT={port}: cannot listen: {reason}; choose another port") from exc
+    # For the connections, which have it from their listener: a machine that vanished holds none for long, above all not
+    # the poll of a runner, to which async calls would be handed out.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+    return listener
 
 
 def holder_of(port: int, proc: Path = Path("/proc")) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
-import os
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -14,11 +13,10 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from hearth.models.errors import StartUpError
 from hearth.nodes.build import open_node
 from hearth.nodes.node import Node
 from hearth.nodes.options import Options
-from hearth.nodes.ports import holder_of
+from hearth.nodes.ports import listen
 from hearth.server.connection import connection
 from hearth.server.shutdown import ShutdownEndpoint
 from hearth.settings import Settings
@@ -27,13 +25,11 @@ from hearth.telemetry.tracing import span
 
 #: Seconds for the answers of calls that were broken off when the grace was over.
 _AFTER_GRACE_S: Final = 15
-#: Seconds of silence on a connection before its other end is looked for, between looks; and how many looks.
-_QUIET_S: Final = 10
-_PROBE_S: Final = 5
-_PROBES: Final = 3
 #: Seconds for which a connection is kept between two requests: longer than balancers keep theirs (HAProxy 5 s, nginx
 #: and many a cloud's 60 s). Of two ends that give up at the same time, one sends a request that nobody reads any more.
 _KEEP_ALIVE_S: Final = 75
+#: uvicorn's word on an answer that ends early. An error that was told already is why: a function's, as a rule.
+_CUT_SHORT: Final = "ASGI callable returned without completing response."
 #: Objects that are made before the collector looks at the young ones.
 _YOUNG: Final = 50_000
 
@@ -51,7 +47,7 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None], optio
     Raises:
         StartUpError: It cannot start.
     """
-    listener = _listen(settings.bind, settings.port)
+    listener = listen(settings.bind, settings.port)
     port = listener.getsockname()[1]
     init = span("server_init")
     async with _traced(settings, port, init), open_node(settings, port, options) as node:
@@ -59,7 +55,7 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None], optio
 
         def ready() -> None:
             init.end()
-            announce(node, f"http://127.0.0.1:{port}")
+            announce(node, f"http://{_host(settings.bind)}:{port}")
 
         server = _Server(config, ready, node, settings)
         if isinstance(node.app, ShutdownEndpoint):
@@ -68,8 +64,16 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None], optio
     _log.info("server stopped")
 
 
+def _host(address: str) -> str:
+    """Where a node is reached from its own machine; ``address``: what it listens on."""
+    if address in ("", "0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{address}]" if ":" in address else address
+
+
 def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """How the application is served to clients and balancers."""
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     return uvicorn.Config(
         app,
         http=connection(settings.header_timeout_s),
@@ -83,6 +87,10 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         timeout_graceful_shutdown=int(settings.grace_s) + _AFTER_GRACE_S,
         backlog=2048,
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.msg != _CUT_SHORT
 
 
 class _Server(uvicorn.Server):
@@ -149,25 +157,6 @@ async def _traced(settings: Settings, port: int, init: span) -> AsyncIterator[No
         yield
     finally:
         await asyncio.to_thread(left.close)
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    try:
-        listener = socket.create_server((address, port), backlog=2048, reuse_port=False)
-    except OSError as exc:
-        if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
-            raise StartUpError(f"FN_BIND={address}: {exc.strerror}; name an address of this machine") from exc
-        reason = os.strerror(exc.errno or 0)
-        if exc.errno == errno.EADDRINUSE:
-            reason = f"{reason} by {holder_of(port)}"
-        raise StartUpError(f"FN_PORT={port}: cannot listen: {reason}; choose another port") from exc
-    # For the connections, which have it from their listener: a machine that vanished holds none for long, above all not
-    # the poll of a runner, to which async calls would be handed out.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
-    return listener
 
 
 def _settle_memory() -> None:
