@@ -205,13 +205,9 @@ def http_answer(status: int, headers: Mapping[str, list[str]], body: bytes, meth
     lines = [f"HTTP/1.1 {status} "]
     for name, values in headers.items():
         if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-            lines += [f"{name}: {_one_line(value)}" for value in values]
+            lines += [f"{name}: {value}" for value in values]
     lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("utf-8") + body
-
-
-def _one_line(value: str) -> str:
-    return value.replace("\r", " ").replace("\n", " ")
 
 
 def cold_call(environment: Mapping[str, str], body: bytes) -> Call:

@@ -178,7 +178,7 @@ def encode(value: Any) -> tuple[bytes, str]:
     """A handler's result as a body and its content type.
 
     Raises:
-        TypeError: JSON cannot hold it.
+        TypeError, ValueError: JSON cannot hold it.
     """
     if value is None:
         return b"", "text/plain; charset=utf-8"
@@ -186,7 +186,7 @@ def encode(value: Any) -> tuple[bytes, str]:
         return bytes(value), "application/octet-stream"
     if isinstance(value, str):
         return value.encode(), "text/plain; charset=utf-8"
-    return json.dumps(value, default=_plain, ensure_ascii=False).encode(), "application/json"
+    return json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False).encode(), "application/json"
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from hearth_fdk.framing import HttpReader, JsonReader, cold_call, http_answer, j
 from hearth_fdk.invoking import Invoker, encode
 
 _PIECE = 65536
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 class _Reader(Protocol):
@@ -74,26 +77,30 @@ class Runner:
 def run(handler: Callable[..., Any]) -> None:
     """Serve a handler until the platform closes stdin; returns then.
 
-    What the program prints goes to its log: stdout belongs to the answers.
+    What the program prints goes to its log: stdout belongs to the answers. What it reads is empty: stdin belongs to the
+    calls. Both hold for child processes and C libraries, too.
     """
     environment = dict(os.environ)
-    out = os.dup(1)
-    os.dup2(2, 1)  # also for what C libraries and child processes print
+    calls, out = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
     sys.stdout = sys.stderr
     _set_up_logging()
     name = environment.get("FN_FORMAT", "") or "default"
     with Runner(handler, environment) as runner:
         if name == "default":
-            _serve_once(runner, environment, out)
+            _serve_once(runner, environment, calls, out)
         elif name in _FORMATS:
             reader, write = _FORMATS[name]
-            _serve(runner, reader(), write, out)
+            _serve(runner, reader(), write, calls, out)
         else:
             sys.exit(f"FN_FORMAT={name}: hearth_fdk speaks default, json and http")
 
 
-def _serve(runner: Runner, reader: _Reader, write: _Writer, out: int) -> None:
-    while piece := os.read(0, _PIECE):
+def _serve(runner: Runner, reader: _Reader, write: _Writer, calls: int, out: int) -> None:
+    while piece := os.read(calls, _PIECE):
         for call in reader.feed(piece):
             _write_all(out, _framed(runner.answer(call), call.method, write))
     if not reader.is_idle:
@@ -110,9 +117,9 @@ def _framed(answer: tuple[int, dict[str, list[str]], bytes], method: str, write:
         return write(*_error(500, "the function failed; its log says why"), method)
 
 
-def _serve_once(runner: Runner, environment: Mapping[str, str], out: int) -> None:
+def _serve_once(runner: Runner, environment: Mapping[str, str], calls: int, out: int) -> None:
     pieces = []
-    while piece := os.read(0, _PIECE):
+    while piece := os.read(calls, _PIECE):
         pieces.append(piece)
     call = cold_call(environment, b"".join(pieces))
     try:
@@ -136,7 +143,16 @@ def _finish(context: Context, value: Any) -> tuple[int, dict[str, list[str]], by
     body, content_type = encode(answer.body)
     if not any(name.lower() == "content-type" for name in answer.headers):
         answer.headers["Content-Type"] = [content_type]
+    _check_head(answer)
     return answer.status, answer.headers, body
+
+
+def _check_head(answer: Answer) -> None:
+    if answer.status not in range(200, 1000):
+        raise ValueError(f"{answer.status!r} is no status: 200 to 999")
+    for name, values in answer.headers.items():
+        if not _NAME.fullmatch(name) or not all(isinstance(value, str) and _VALUE.fullmatch(value) for value in values):
+            raise ValueError(f"{name}: {', '.join(map(repr, values))} is no header: a word, and a line of text")
 
 
 def _error(status: int, message: str) -> tuple[int, dict[str, list[str]], bytes]:

@@ -11,7 +11,7 @@ from tests.support.cli import Cli
 from tests.support.node import RunningNode
 
 FUNCTION = """
-import asyncio, dataclasses, os
+import asyncio, dataclasses, os, sys
 from hearth_fdk import Answer, Context, function
 
 loop = None
@@ -31,6 +31,8 @@ async def handle(ctx: Context, order: Order) -> object:
     os.write(1, b"from below Python\\n")
     if order.act == "fail":
         raise RuntimeError("on purpose")
+    if order.act == "read":
+        return os.read(0, 100).decode() + sys.stdin.read()
     if order.act == "answer":
         return Answer(order.text, 418, {"X-Kit": "yes"})
     return {
@@ -98,6 +100,14 @@ def test_what_is_raised_is_in_the_log_and_the_next_call_is_served(
     log = node.log(answer)
     assert 'raise RuntimeError("on purpose")' in log
     assert "hearth_fdk" not in log
+    assert node.call(path, act="tell").json()["calls"] == (1 if any_format == "default" else 2)
+
+
+def test_what_a_program_reads_is_never_a_call(node: RunningNode, image: str, any_format: str) -> None:
+    """Many a child process reads its stdin: that would be the next call, or wait for it."""
+    path = node.route(f"kit-read-{any_format}", any_format, image=image, config={"COLOUR": "red"})
+    answer = node.call(path, act="read")
+    assert (answer.status_code, answer.text) == (200, "")
     assert node.call(path, act="tell").json()["calls"] == (1 if any_format == "default" else 2)
 
 

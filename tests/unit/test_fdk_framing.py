@@ -142,7 +142,6 @@ def test_the_default_format_takes_its_head_from_the_environment() -> None:
 def test_answers_without_a_body_send_none() -> None:
     assert http_answer(204, {}, b"x").endswith(b"Content-Length: 0\r\n\r\n")
     assert http_answer(200, {}, b"x", "HEAD").endswith(b"\r\n\r\n")
-    assert http_answer(200, {"X": ["a\r\nEvil: 1"]}, b"x").count(b"\r\n") == 4
 
 
 def test_json_cannot_carry_bytes() -> None:

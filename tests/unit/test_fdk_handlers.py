@@ -141,6 +141,23 @@ def test_what_a_handler_raises_is_raised_or_answered(capsys: pytest.CaptureFixtu
     assert "hearth_fdk" not in log
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (Answer("x", status=101), "101 is no status"),
+        (Answer("x", headers={"X-A": "a\r\nX-B: b"}), "X-A: 'a\\r\\nX-B: b' is no header"),
+        (Answer("x", headers={"X-A": [5]}), "X-A: 5 is no header"),  # type: ignore[list-item]  # as an author might
+        (Answer("x", headers={"X A": "a"}), "X A: 'a' is no header"),
+        ({"ratio": float("nan")}, "JSON compliant"),
+    ],
+)
+def test_what_no_client_can_be_told_is_the_handlers_fault(
+    answer: Any, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(lambda: answer, raise_errors=False).status == 500
+    assert told in capsys.readouterr().err
+
+
 def test_a_handler_may_refuse_its_input() -> None:
     def handler(body: str) -> str:
         raise BadInput("too short")
