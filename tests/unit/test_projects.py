@@ -87,6 +87,7 @@ def test_each_name_of_the_file_is_found(tmp_path: Path, name: str) -> None:
     [
         ("name: Hello World\n", "func.yaml:1: name: 'Hello World' is no image name"),
         ("name: ../up\n", "func.yaml:1: name: '../up' is no image name"),
+        pytest.param(f"name: a{'_' * 99}\n", "is no image name", id="a name that ends in underscores"),
         ("name: f\n\nversion: a/b\n", "func.yaml:3: version: 'a/b' is no tag"),
         ("runtime: cobol\n", "func.yaml:1: runtime: 'cobol' is none of"),
         ("type: asinc\n", "func.yaml:1: type: 'asinc' is none of sync, async; perhaps async was meant"),

@@ -69,6 +69,13 @@ def test_the_lenient_forms_give_what_the_strict_ones_do() -> None:
     assert read(SAMPLES["chunked"]) == (Head(200, []), b"hello world", False)
     assert read(SAMPLES["chunked, bare line feeds"]) == (Head(200, []), b"hello", False)
     assert read(SAMPLES["folded"])[0] == Head(200, [("X-A", "b c d"), ("Content-Length", "0")])
+    assert read(OK + b"X-A: b \t\r\n \r\n c\r\nContent-Length: 0\r\n\r\n")[0].headers[0] == ("X-A", "b c")
+
+
+def test_blanks_without_end_beside_a_folded_line_are_read_in_one_walk() -> None:
+    value = "b" + " " * 200_000 + "c"
+    head = read(OK + b"X-A: b\n c\nX-B: " + value.encode() + b"\nContent-Length: 0\n\n")[0]
+    assert head.headers[:2] == [("X-A", "b c"), ("X-B", value)]
 
 
 def test_interim_responses_are_skipped() -> None:

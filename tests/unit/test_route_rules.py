@@ -136,6 +136,7 @@ def test_an_amount_of_cpu_is_read(text: str, milli: int) -> None:
         "\u0661",
         "\u0661m",
         "9" * 5000 + "m",
+        pytest.param("1" * 200_000 + "x", id="read in one walk"),
     ],
 )
 def test_what_is_no_amount_of_cpu_is_refused(text: str) -> None:

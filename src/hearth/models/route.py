@@ -62,7 +62,8 @@ LIMITS: Final = RouteLimits()
 
 _MILLI = re.compile(r"(\d+)m", re.ASCII)
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+#: No digit is given back once it was taken: a long number that ends in something else would be tried at every digit.
+_DECIMAL = re.compile(r"[+-]?(\d++\.?\d*+|\.\d++)([eE][+-]?\d++)?", re.ASCII)
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ FIRST_VERSION: Final = "0.0.1"
 
 _LATEST: Final = "latest"
 _MAX_MEMORY_MIB: Final = 1 << 20
-_NAME: Final = re.compile(r"[a-z0-9]+(?:(?:[._-]|__)+[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._-]|__)+[a-z0-9]+)*)*", re.ASCII)
+_NAME: Final = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*", re.ASCII)
 _VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _OF_V2: Final = "belongs to Fn's later API and is ignored"
 _PASSED_OVER: Final = {

@@ -21,7 +21,9 @@ MAX_HEAD_BYTES: Final = 256 * 1024
 _MAGIC: Final = b"HTTP/1."
 _BLANKS: Final = b" \t\r\n"
 _STATUS_LINE: Final = re.compile(r"HTTP/1\.[0-9] +([0-9]{3})(?:[ \t].*)?")
-_FOLD: Final = re.compile(rb"[ \t]*\n[ \t]+")
+#: A line's end and the blanks around it, where the next line goes on with the value. Looked for only where the blanks
+#: begin: from each of them, a long row of blanks within a line would be walked again.
+_FOLD: Final = re.compile(rb"(?<![ \t])[ \t]*+(?:\n[ \t]++)+")
 _CONTROLS: Final = bytes(sorted({*range(0x20), 0x7F} - {0x09, 0x0A}))
 _LENGTH_DIGITS: Final = 18
 _SAMPLE_BYTES: Final = 32
