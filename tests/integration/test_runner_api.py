@@ -12,11 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
+from hearth.access.base import EndedCall
 from hearth.access.local import LocalAccess
 from hearth.clock import SystemClock
 from hearth.datastore.sql import SqlDatastore
 from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call
-from hearth.models.errors import StoreUnavailable
+from hearth.models.errors import StoreRefused, StoreUnavailable
 from hearth.models.message import decode_call
 from hearth.queues.base import Queue
 from hearth.queues.open import open_queue
@@ -210,6 +211,23 @@ async def test_an_end_that_is_not_stored_is_answered_all_the_same(
     assert (await world.post("finish", {"call": call("1", status=SUCCESS), "log": ""})).status_code == 200
     batch = {"ended": [{"call": call("1", status=SUCCESS), "log": ""}]}
     assert (await world.post("finish", batch)).status_code == 500, "a batch is kept by its runner, and told again"
+
+
+async def test_an_end_that_is_refused_takes_none_of_another_runner_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = world.access.finish_many
+
+    async def picky(ended: list[EndedCall]) -> None:
+        if any(one.call.id == "bad" for one in ended):
+            raise StoreRefused("no")
+        await store(ended)
+
+    monkeypatch.setattr(world.access, "finish_many", picky)
+    batches = [{"ended": [{"call": call(name, status=SUCCESS), "log": ""}]} for name in ("1", "2", "bad", "3")]
+    answers = await asyncio.gather(*[world.post("finish", batch) for batch in batches])
+    assert [answer.status_code for answer in answers] == [200, 200, 422, 200]
+    assert {await world.status(name) for name in "123"} == {SUCCESS}
 
 
 async def test_a_message_that_nobody_can_run_is_not_handed_to_a_runner_of_fn(world: World) -> None:

@@ -228,10 +228,9 @@ class RunnerApi:
                 return _FINISHED
         except InvalidMessage as exc:
             raise InvalidJSON from exc
-        try:
-            await asyncio.gather(*[self._finishing.put(one) for one in batch])
-        except StoreRefused as exc:
-            raise RecordRefused(str(exc)) from exc
+        for refusal in await asyncio.gather(*[self._finishing.put(one) for one in batch]):
+            if refusal is not None:
+                raise RecordRefused(str(refusal)) from refusal
         return _FINISHED
 
     async def _finish_one(self, ended: EndedCall, interrupted: bool) -> None:
@@ -239,12 +238,21 @@ class RunnerApi:
             await self._access.interrupted(ended.call)
             return
         try:
-            await self._finishing.put(ended)
+            failure: HearthError | None = await self._finishing.put(ended)
         except HearthError as exc:
-            _log.error("error inserting call into datastore", call_id=ended.call.id, error=str(exc))
+            failure = exc
+        if failure is not None:
+            _log.error("error inserting call into datastore", call_id=ended.call.id, error=str(failure))
 
-    async def _finish_many(self, ended: list[EndedCall]) -> list[None]:
-        await self._access.finish_many(ended)
+    async def _finish_many(self, ended: list[EndedCall]) -> list[StoreRefused | None]:
+        """For each why the store does not take it: they are of several runners, and none is to lose another's."""
+        try:
+            await self._access.finish_many(ended)
+        except StoreRefused as exc:
+            if len(ended) == 1:
+                return [exc]
+            half = len(ended) // 2
+            return [*await self._finish_many(ended[:half]), *await self._finish_many(ended[half:])]
         return [None] * len(ended)
 
     # -- leases ---------------------------------------------------------------------------------------------------
