@@ -160,6 +160,16 @@ async def test_a_store_that_hangs_is_waited_for_once_then_only_tried(monkeypatch
         await store.close()
 
 
+async def test_a_batch_without_logs_says_nothing_of_the_store(
+    s3_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_LIMIT_OF_FAILING_S", 0)
+    store = await open_logstore(s3_url(s3_server), wait_s=0)
+    await store.put_logs([])
+    await store.put_logs([Log("app", "1", b"x")])
+    await store.close()
+
+
 async def test_transfers_are_measured_in_bytes_and_time(s3_server: Server) -> None:
     store = await open_logstore(s3_url(s3_server), wait_s=0)
     names = ("fn_s3_log_upload_size", "fn_s3_log_download_size")

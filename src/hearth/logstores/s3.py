@@ -145,7 +145,8 @@ class S3LogStore(LogStore):
         async with asyncio.TaskGroup() as group:
             uploads = [group.create_task(self._put(log, until)) for log in logs]
         failures = [failure for upload in uploads if (failure := upload.result()) is not None]
-        self._failing = len(failures) == len(logs)
+        if logs:
+            self._failing = len(failures) == len(logs)
         if failures:
             reason = str(failures[0]) or "the store does not answer"
             raise LogsLost(len(failures), f"failed to write log, {reason}") from failures[0]
