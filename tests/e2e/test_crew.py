@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 from tests.support.node import HEARTH, RunningNode, build_multi, url_of
 from tests.support.servers import free_port
 from tests.support.waiting import until
@@ -61,14 +63,32 @@ def test_a_crew_ends_with_whoever_started_it(tmp_path: Path) -> None:
         assert until(lambda: not any(_lives(pid) for pid in members))
 
 
+def test_a_crew_listens_where_it_is_told_to(tmp_path: Path) -> None:
+    with _crew(tmp_path, FN_BIND="127.0.0.2") as process:
+        url = url_of(process)
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url.replace('127.0.0.2', '127.0.0.1')}/healthz")
+
+
+def test_a_crew_does_not_take_another_server_for_its_own(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = str(held.getsockname()[1])
+        with _crew(tmp_path, FN_PORT=port) as process:
+            assert process.wait(60) == 1
+            assert process.stdout is not None
+            assert process.stdout.read() == ""
+
+
 @contextlib.contextmanager
-def _crew(data: Path) -> Iterator[subprocess.Popen[str]]:
+def _crew(data: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
     environment = {
         **os.environ,
         "FN_DRIVER": "process",
         "FN_DATA_DIR": str(data),
         "FN_PORT": str(free_port()),
         "FN_MAX_TOTAL_MEMORY": str(8 << 30),
+        **variables,
     }
     process = subprocess.Popen(
         [HEARTH, "start", "--nodes", "2"], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True

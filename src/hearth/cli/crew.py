@@ -21,6 +21,7 @@ from typing import Final
 from hearth.agent import machine
 from hearth.clock import SystemClock, pause
 from hearth.models.errors import StartUpError
+from hearth.nodes.ports import listen, own_url
 from hearth.settings import Settings, environment
 from hearth.telemetry.logs import get_logger
 
@@ -49,7 +50,7 @@ defaults
     default-server check inter 500ms fall 1 rise 1
 
 frontend hearth
-    bind :{port}
+    bind {address}:{port} v4v6
     # between nodes only
     http-request deny deny_status 404 if {{ path,url_dec -m beg -i /v1/runner }}
     use_backend runners if {{ path_beg /r/ }}
@@ -72,7 +73,7 @@ class _Member:
 
     Attributes:
         says: What it prints when it serves; it is waited for that.
-        port: Where it serves, if it prints nothing.
+        address: Where it serves, if it prints nothing.
         stop: The signal that ends it in peace.
     """
 
@@ -80,7 +81,7 @@ class _Member:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     says: bytes = b""
-    port: int = 0
+    address: tuple[str, int] = ("", 0)
     stop: signal.Signals = signal.SIGTERM
     process: asyncio.subprocess.Process | None = None
 
@@ -104,7 +105,7 @@ class _Member:
                 raise StartUpError(f"{self.name} did not start; see above")
             if line.strip().startswith(self.says):
                 return
-        while not await _is_open(self.port):
+        while not await _is_open(*self.address):
             if self.process.returncode is not None:
                 raise StartUpError(f"{self.name} did not start; see above")
             await pause(SystemClock(), _LOOK_S)
@@ -131,12 +132,13 @@ async def run(settings: Settings, nodes: int, announce: Callable[[str], None]) -
     balancer = shutil.which("haproxy")
     if balancer is None:
         raise StartUpError("--nodes puts HAProxy in front of the nodes; install it (Debian: apt-get install haproxy)")
+    listen(settings.bind, settings.port).close()  # else whoever has the port would be taken for the balancer
     halt = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, halt.set)
     async with _crew(settings, nodes, balancer) as members:
-        announce(f"http://127.0.0.1:{settings.port}")
+        announce(own_url(settings.bind, settings.port))
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(_keep(member)) for member in members]
             await halt.wait()
@@ -166,7 +168,11 @@ async def _crew(settings: Settings, nodes: int, balancer: str) -> AsyncIterator[
         file = settings.data / "haproxy.cfg"
         file.write_text(_balance(settings, api, runners))
         front = _Member(
-            "haproxy", (balancer, "-db", "-q", "-f", str(file)), environment(), port=settings.port, stop=signal.SIGUSR1
+            "haproxy",
+            (balancer, "-db", "-q", "-f", str(file)),
+            environment(),
+            address=(settings.bind or "127.0.0.1", settings.port),
+            stop=signal.SIGUSR1,
         )
         stack.push_async_callback(front.end)
         await front.start()
@@ -197,7 +203,13 @@ def _runners(settings: Settings, api: int, ports: list[int]) -> Iterator[dict[st
 
 def _balance(settings: Settings, api: int, runners: list[int]) -> str:
     lines = "\n".join([f"    server runner-{number} 127.0.0.1:{port}" for number, port in enumerate(runners, 1)])
-    return _BALANCER.format(port=settings.port, api=api, runners=lines, header_timeout=settings.header_timeout_s)
+    return _BALANCER.format(
+        address=settings.bind,
+        port=settings.port,
+        api=api,
+        runners=lines,
+        header_timeout=settings.header_timeout_s,
+    )
 
 
 async def _keep(member: _Member) -> None:
@@ -212,9 +224,9 @@ async def _keep(member: _Member) -> None:
             await member.start()
 
 
-async def _is_open(port: int) -> bool:
+async def _is_open(address: str, port: int) -> bool:
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await asyncio.open_connection(address, port)
     except OSError:
         return False
     writer.close()

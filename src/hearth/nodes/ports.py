@@ -44,6 +44,13 @@ def listen(address: str, port: int) -> socket.socket:
     return listener
 
 
+def own_url(address: str, port: int) -> str:
+    """Where a server that listens so is reached from its own machine."""
+    if address in ("", "0.0.0.0", "::"):
+        return f"http://127.0.0.1:{port}"
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
 def holder_of(port: int, proc: Path = Path("/proc")) -> str:
     """The process that listens, as ``process 123 (nginx)``; where that cannot be seen ``another process``."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port, proc)}

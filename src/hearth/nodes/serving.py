@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from hearth.nodes.build import open_node
 from hearth.nodes.node import Node
 from hearth.nodes.options import Options
-from hearth.nodes.ports import listen
+from hearth.nodes.ports import listen, own_url
 from hearth.server.connection import connection
 from hearth.server.shutdown import ShutdownEndpoint
 from hearth.settings import Settings
@@ -55,20 +55,13 @@ async def serve(settings: Settings, announce: Callable[[Node, str], None], optio
 
         def ready() -> None:
             init.end()
-            announce(node, f"http://{_host(settings.bind)}:{port}")
+            announce(node, own_url(settings.bind, port))
 
         server = _Server(config, ready, node, settings)
         if isinstance(node.app, ShutdownEndpoint):
             node.app.stop = server.halt
         await server.serve(sockets=[listener])
     _log.info("server stopped")
-
-
-def _host(address: str) -> str:
-    """Where a node is reached from its own machine; ``address``: what it listens on."""
-    if address in ("", "0.0.0.0", "::"):
-        return "127.0.0.1"
-    return f"[{address}]" if ":" in address else address
 
 
 def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
