@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiodocker.containers import DockerContainer
 from aiohttp import web
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
 from tests.support.docker_images import python_image
 
+from hearth.clock import SystemClock
 from hearth.drivers.base import ContainerSpec, DriverError, OutOfTime, PhaseLimits, StartFailed
 from hearth.drivers.docker.creation import Walls
 from hearth.drivers.docker.driver import DockerDriver
+from hearth.drivers.docker.engine import Engine
+from hearth.drivers.docker.exits import Exits
 from hearth.models.ids import encode
 
 HOST = "unix:///var/run/docker.sock"
@@ -78,6 +83,39 @@ async def test_containers_are_spread_over_the_least_used_network(docker: None) -
     assert used == ["none", "bridge", "none", "bridge"]
 
 
+async def listening(engine: Engine) -> None:
+    async with asyncio.timeout(60):
+        while engine.docker.events.json_stream is None:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_end_is_known_by_its_event_before_the_engine_answers(
+    docker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*args: object, **options: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(DockerContainer, "wait", never)
+    async with opened() as driver:
+        await listening(driver._opened().engine)
+        container = await driver.prepare(spec("exit-3"))
+        await container.start()
+        assert (await container.wait()).code == 3
+        assert await container.stdout.read() == b""
+        await container.remove()
+
+
+async def test_an_end_whose_event_is_missed_is_known_by_the_engines_answer(
+    docker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Exits, "_take", lambda *args: None)
+    async with opened() as driver:
+        container = await driver.prepare(spec("exit-3"))
+        await container.start()
+        assert (await container.wait()).code == 3
+        await container.remove()
+
+
 @pytest.fixture
 def checked_image(docker: None, request: pytest.FixtureRequest) -> Any:
     """An image whose health check is this Python program."""
@@ -104,10 +142,18 @@ async def test_a_start_waits_until_the_image_says_it_is_healthy(checked_image: A
         await container.remove()
 
 
-@pytest.mark.parametrize(("probe", "reason"), [("sleep", "health check fails"), ("exit-3", "exit code 3")])
-async def test_a_container_that_gets_not_healthy_does_not_start(checked_image: Any, probe: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("probe", "check", "reason"),
+    [
+        ("sleep", "import sys; sys.exit(1)", "health check fails"),
+        ("exit-3", "import time; time.sleep(60)", "exit code 3"),
+    ],
+)
+async def test_a_container_that_gets_not_healthy_does_not_start(
+    checked_image: Any, probe: str, check: str, reason: str
+) -> None:
     async with opened(limits=PhaseLimits(start_s=20)) as driver:
-        container = await driver.prepare(spec(probe, image=checked_image("import sys; sys.exit(1)")))
+        container = await driver.prepare(spec(probe, image=checked_image(check)))
         with pytest.raises(StartFailed, match=reason) as failed:
             await container.start()
         assert failed.value.image_fault
@@ -118,7 +164,10 @@ async def test_a_container_that_gets_not_healthy_does_not_start(checked_image: A
 
 
 class ScriptedEngine:
-    """Makes and removes containers in name only; ``answers`` come first, one for each request."""
+    """Makes and removes containers in name only; ``answers`` come first, one for each request.
+
+    Events are told as ``told`` has them, ``None`` ends a connection; without ``told`` they are refused.
+    """
 
     def __init__(self, host: str) -> None:
         self.host = host
@@ -126,8 +175,13 @@ class ScriptedEngine:
         self.answers: list[tuple[int, str]] = []
         self.created: list[dict[str, Any]] = []
         self.removed = 0
+        self.told: asyncio.Queue[dict[str, Any] | None] | None = None
+        self.asked_for_events = 0
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/events"):
+            self.asked_for_events += 1
+            return await self._tell(request)
         if request.path.endswith("/version"):
             return web.json_response({"ApiVersion": "1.41"})
         if request.path.endswith("/containers/json"):
@@ -147,6 +201,15 @@ class ScriptedEngine:
             )
         self.created.append(form["HostConfig"])
         return web.json_response({"Id": "x"}, status=201)
+
+    async def _tell(self, request: web.Request) -> web.StreamResponse:
+        if self.told is None:
+            return web.json_response({"message": "forbidden"}, status=403)
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        while (event := await self.told.get()) is not None:
+            await stream.write(json.dumps(event).encode() + b"\n")
+        return stream
 
 
 _SAID = {"MemorySwap": "swap limit", "PidsLimit": "pids limit", "Ulimits": "ulimits", "ShmSize": "shm size"}
@@ -235,3 +298,41 @@ async def test_a_container_that_is_gone_is_removed(scripted: ScriptedEngine, dri
     await container.remove()
     await container.kill()
     assert container.exited is not None
+
+
+def died(engine_id: str, code: int) -> dict[str, Any]:
+    return {"status": "die", "time": 1, "Actor": {"ID": engine_id, "Attributes": {"exitCode": str(code)}}}
+
+
+async def test_ends_are_told_to_those_who_expect_them_also_over_the_next_connection(scripted: ScriptedEngine) -> None:
+    clock = FakeClock()
+    engine = Engine(scripted.host, clock)
+    scripted.told = asyncio.Queue()
+    exits = Exits(engine, "a=b")
+    first, second, known = exits.expect("1"), exits.expect("2"), exits.expect("3")
+    known.cancel()
+    for event in (died("other", 9), died("3", 9), died("1", 3), died("1", 4), None, died("2", 137)):
+        scripted.told.put_nowait(event)
+    assert await first == 3
+    async with asyncio.timeout(60):
+        while not clock.pending:
+            await asyncio.sleep(0.01)
+    clock.advance(1.0)
+    assert await second == 137
+    scripted.told.put_nowait(None)
+    await exits.close()
+    await engine.close()
+    assert repr(exits) == "<Exits expected=0>"
+
+
+async def test_an_engine_that_refuses_events_is_not_asked_again(scripted: ScriptedEngine) -> None:
+    engine = Engine(scripted.host, SystemClock())
+    with capture_logs() as logs:
+        exits = Exits(engine, "a=b")
+        async with asyncio.timeout(60):
+            while not logs:
+                await asyncio.sleep(0.01)
+        await exits.close()
+    await engine.close()
+    assert [entry["log_level"] for entry in logs] == ["info"]
+    assert scripted.asked_for_events == 1

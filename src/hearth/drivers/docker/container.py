@@ -13,6 +13,7 @@ from aiodocker.exceptions import DockerError
 from hearth.drivers.base import ByteReader, ByteWriter, Container, Exit, PhaseLimits, StatsSample
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import ENGINE_GONE, gone, phase, temporary
+from hearth.drivers.docker.exits import Exits
 from hearth.drivers.docker.health import has_check, until_healthy
 from hearth.drivers.docker.removal import Remover
 from hearth.drivers.docker.retries import ENGINE_ERRORS
@@ -36,6 +37,7 @@ class EngineContainer(Container):
     Args:
         engine: That made it.
         remover: Removes it.
+        exits: Hears of its end.
         engine_id: How the Engine calls it.
         container_id: How we call it.
         limits: Of its phases.
@@ -50,6 +52,7 @@ class EngineContainer(Container):
         self,
         engine: Engine,
         remover: Remover,
+        exits: Exits,
         *,
         engine_id: str,
         container_id: str,
@@ -65,7 +68,10 @@ class EngineContainer(Container):
         self._new_until = asyncio.get_running_loop().time() + _NEW_S
         self._attachments: list[Attachment] = []
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._told = exits.expect(engine_id)
+        self._told.add_done_callback(self._heard)
         self._waiting: asyncio.Task[None] | None = None
+        self._hearing: asyncio.Task[None] | None = None
         self._killed = False
         self._removal: asyncio.Task[None] | None = None
         self._removed = False
@@ -150,6 +156,7 @@ class EngineContainer(Container):
                 await self._start_attached()
         except BaseException:
             self._break_streams()
+            self._told.cancel()  # the end of a start that failed is not that of the next one
             raise
         return shown
 
@@ -186,9 +193,24 @@ class EngineContainer(Container):
     async def _ask_for_exit(self) -> Exit:
         with span("docker_wait_container"):
             answer = await self._engines.wait()
-        code, said = int(answer["StatusCode"]), (answer.get("Error") or {}).get("Message", "")
+        return await self._judge(int(answer["StatusCode"]), (answer.get("Error") or {}).get("Message", ""))
+
+    async def _judge(self, code: int, said: str) -> Exit:
         oom = not self._killed and code == 137 and await self._was_out_of_memory()
         return Exit(code, oom=oom, error=said)
+
+    def _heard(self, told: asyncio.Future[int]) -> None:
+        """The Engine has told of its end, most likely before it answers."""
+        if not told.cancelled():
+            self._hearing = asyncio.get_running_loop().create_task(self._believe(told.result()))
+
+    async def _believe(self, code: int) -> None:
+        try:
+            ended = await self._judge(code, "")
+        except ENGINE_ERRORS:
+            return  # its answer is still awaited
+        await self._drain()
+        self._end(ended)
 
     def _may_ask_again(self, exc: Exception) -> bool:
         """A container whose streams ended with the Engine is lost to us, even if the Engine comes back with it."""
@@ -214,6 +236,7 @@ class EngineContainer(Container):
         if self._ended.done():
             return
         self._ended.set_result(ended)
+        self._told.cancel()
         for attachment in self._attachments:
             attachment.output.feed_eof()
             attachment.abort()  # the Engine would take input for ever
@@ -223,8 +246,9 @@ class EngineContainer(Container):
         if self._failed(removal):
             return
         self._removed = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        for task in (self._waiting, self._hearing):
+            if task is not None:
+                task.cancel()
         self._end(Exit(137, error="removed"))
         self._break_streams()
         self._on_removed()

@@ -25,6 +25,7 @@ from hearth.drivers.docker.creation import Creation, Networks, Walls
 from hearth.drivers.docker.credentials import Credentials
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import CONFLICT, NOT_FOUND, phase
+from hearth.drivers.docker.exits import Exits
 from hearth.drivers.docker.images import Images
 from hearth.drivers.docker.references import InvalidReference, Reference, parse
 from hearth.drivers.docker.removal import Remover
@@ -44,6 +45,7 @@ class _Open:
     engine: Engine
     images: Images
     remover: Remover
+    exits: Exits
 
 
 class DockerDriver(Driver):
@@ -100,7 +102,8 @@ class DockerDriver(Driver):
         """Reach the Engine; remove what earlier runs of this node left, in the background."""
         engine = Engine(self._host, self._clock, tls=self._tls, api_version=self._api_version)
         remover = Remover(engine, self._limits.remove_s)
-        self._open = _Open(engine, Images(engine, self._credentials, self._limits.pull_s), remover)
+        exits = Exits(engine, f"{INSTANCE_LABEL}={self._instance}")
+        self._open = _Open(engine, Images(engine, self._credentials, self._limits.pull_s), remover, exits)
         await engine.ping()
         await self._credentials.announce()
         remover.clean(lambda: self._leftovers(engine))
@@ -116,6 +119,7 @@ class DockerDriver(Driver):
         opened, self._open = self._open, None
         await opened.images.close()
         await opened.remover.close()
+        await opened.exits.close()
         await opened.engine.close()
 
     async def prepare(self, spec: ContainerSpec) -> Container:
@@ -168,6 +172,7 @@ class DockerDriver(Driver):
         return EngineContainer(
             opened.engine,
             opened.remover,
+            opened.exits,
             engine_id=engine_id,
             container_id=spec.id,
             limits=self._limits,
