@@ -12,6 +12,7 @@ from tests.support.agent import OBEDIENT, Bench, Sink, bench, settle
 from tests.support.virtual_time import run
 
 from hearth.agent.agent import Stopped
+from hearth.agent.life import ContainerState
 from hearth.agent.resources import Amount
 from hearth.drivers.base import DriverError, DriverUnavailable, Exit, ImageNotFound, OutOfTime, PhaseLimits, StartFailed
 from hearth.drivers.script import Pipe, Script, Step
@@ -83,6 +84,34 @@ def test_with_processors_idle_a_waiting_call_is_worth_a_container() -> None:
         assert on.driver.counts.prepared >= 30
 
     play(scenario, images={"obey": script})
+
+
+def test_when_nobody_waits_any_more_containers_that_are_not_begun_yet_are_given_up_at_once() -> None:
+    script = Script(main=OBEDIENT, start=Step(delay_s=0.05))
+
+    async def scenario(on: Bench) -> None:
+        function = on.function(memory=1)
+        await asyncio.gather(*[on.ask(function) for _ in range(10)])
+        await settle()
+        assert on.agent.containers[ContainerState.WAIT] == 0
+        await asyncio.sleep(1)
+        assert on.driver.counts.prepared <= 4
+
+    play(scenario, images={"obey": script}, max_starts=2)
+
+
+def test_a_burst_asks_for_few_containers_ahead_and_gets_all() -> None:
+    script = Script(main=OBEDIENT, start=Step(delay_s=0.05))
+
+    async def scenario(on: Bench) -> None:
+        function = on.function(memory=10)
+        calls = [on.start(function, sleep=5) for _ in range(50)]
+        await settle()
+        assert on.agent.containers[ContainerState.WAIT] <= 8
+        await asyncio.gather(*calls)
+        assert on.driver.counts.prepared == 50
+
+    play(scenario, images={"obey": script}, max_starts=2)
 
 
 @pytest.mark.parametrize(("is_busy", "within_s", "at_least"), [(False, 1.2, 100), (True, 3.2, 60)])

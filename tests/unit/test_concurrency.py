@@ -93,7 +93,24 @@ def test_a_function_that_waits_gets_many(wait: float) -> None:
 
 
 def test_a_function_that_comes_to_wait_gets_more() -> None:
-    (_, before), (rate, after) = played({"burn": 0.01}, 3, then={"wait": 0.1})
+    (_, before), (rate, after) = played({"burn": 0.01}, 5, then={"wait": 0.1})
     assert before <= 12
     assert after == CLIENTS
     assert rate >= 0.3 * CLIENTS / 0.1
+
+
+def test_a_burst_on_an_idle_machine_finds_what_the_last_load_showed() -> None:
+    async def whole() -> None:
+        processors, busy = Processors(asyncio.Semaphore(2)), [True]
+        async with bench(images={"obey": processors.image()}, max_starts=2, are_busy=lambda: busy[0]) as on:
+            await under_load(on, {"burn": 0.01}, 3)
+            found, busy[0] = on.driver.counts.prepared, False
+            await burst(on, burn=0.001)
+            assert on.driver.counts.prepared == found
+            await burst(on, wait=1.0)
+            assert on.driver.counts.prepared == CLIENTS
+
+    async def burst(on: Bench, **orders: float) -> None:
+        await asyncio.gather(*[on.ask(on.function(memory=1), **orders) for _ in range(CLIENTS)])
+
+    run(whole())

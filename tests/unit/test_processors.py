@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from tests.support.clock import FakeClock
 
-from hearth.agent.processors import Processors
+from hearth.agent.processors import Processors, wanted_s
 
 
 def account(stat: Path, busy: int, idle: int) -> None:
@@ -31,13 +32,34 @@ def test_processors_without_idle_time_are_busy(
 
 
 def test_a_loop_that_has_no_time_left_is_busy_on_an_idle_machine(tmp_path: Path) -> None:
-    stat, clock, used = tmp_path / "stat", FakeClock(), [0.0]
+    stat, clock, wanted = tmp_path / "stat", FakeClock(), [0.0]
     account(stat, 0, 1000)
-    watched = Processors(clock, stat, 16, lambda: used[0])
+    watched = Processors(clock, stat, 16, lambda: wanted[0])
     for share, found in ((0.95, True), (0.5, False)):
-        clock.advance(0.1)
-        used[0] += 0.1 * share
+        clock.advance(0.3)
+        wanted[0] += 0.3 * share
         assert watched.are_busy() == found
+
+
+def test_a_moment_of_calm_is_not_taken_for_time_left(tmp_path: Path) -> None:
+    stat, clock, wanted = tmp_path / "stat", FakeClock(), [0.0]
+    account(stat, 0, 1000)
+    watched = Processors(clock, stat, 16, lambda: wanted[0])
+    found = []
+    for share in (0.95, 0.5, 0.5, 0.95, 0.5, 0.5, 0.5):
+        clock.advance(0.1)
+        wanted[0] += 0.1 * share
+        found.append(watched.are_busy())
+    assert found == [True] * 6 + [False]
+
+
+def test_the_time_a_loop_stands_in_line_for_a_processor_is_time_it_wants(tmp_path: Path) -> None:
+    schedstat = tmp_path / "schedstat"
+    schedstat.write_text("7000000000 3000000000 12\n")
+    begun = time.thread_time()
+    assert 3.0 <= wanted_s(schedstat) - begun < 4.0
+    schedstat.write_text("\n")
+    assert 0.0 <= wanted_s(schedstat) - begun < 1.0
 
 
 def test_without_an_account_they_are_never_busy(tmp_path: Path) -> None:

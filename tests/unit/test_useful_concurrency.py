@@ -33,7 +33,7 @@ def containers_after(seconds: float, pace: Callable[[int], float], noise: float,
     return serving
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.1])
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
 def test_a_pace_that_varies_by_chance_does_not_make_more_containers_look_useful(noise: float) -> None:
     for seed in range(8):
         assert containers_after(10, lambda serving: 1500.0, noise, seed) <= 20

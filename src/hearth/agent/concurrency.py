@@ -20,6 +20,11 @@ _PATIENCE_S: Final = 1.0
 _HOLD_S: Final = 1.0
 #: The share of what more containers could bring at best from which on they are of use.
 _GAIN: Final = 0.5
+#: What they have to bring in any case: less may be chance.
+_LEAST_GAIN: Final = 0.1
+#: So many looks in a row have to find less than this share of the best pace before the function is held for another.
+_LOWS: Final = 3
+_LOW: Final = 0.5
 
 
 class WaitingTime:
@@ -28,12 +33,21 @@ class WaitingTime:
     def __init__(self) -> None:
         self.total_s = 0.0
         self._since: float | None = None
+        self._begun: float | None = None
 
     def note(self, now: float, *, waiting: bool) -> None:
         """Whether somebody waits from now on."""
         if self._since is not None:
             self.total_s += now - self._since
+            if not waiting:
+                self._begun = None
+        elif waiting:
+            self._begun = now
         self._since = now if waiting else None
+
+    def lasted_s(self, now: float) -> float:
+        """For how long somebody has waited, without a break, by now."""
+        return 0.0 if self._begun is None else now - self._begun
 
 
 class UsefulConcurrency:
@@ -41,7 +55,7 @@ class UsefulConcurrency:
 
     A function that waits for others is the quicker the more containers it has; one that uses processors is not, once
     all of them work. So some more are allowed, and if calls were then not taken in a higher number, that is all for a
-    while. The next try comes when that is over, or at once when the pace has fallen to less than half.
+    while. The next try comes when that is over, or once the pace has stayed below half of the best for a while.
 
     Functions whose calls last long are not bounded: it would take too long to find out.
     """
@@ -55,9 +69,16 @@ class UsefulConcurrency:
         self._stand = (0, 0)
         self._since = (0.0, 0)
         self._settled = False
+        self._first_look: float | None = None
+        self._lows: list[float] = []
 
     def __repr__(self) -> str:
         return f"<UsefulConcurrency limit={self._limit} best={self._best}>"
+
+    @property
+    def found(self) -> int | None:
+        """What :meth:`limit` said last."""
+        return self._limit
 
     def limit(self, waited_s: float, count: int, *, serving: int, starting: int) -> int | None:
         """The most containers that are of use as far as is known; None if nothing is.
@@ -90,29 +111,54 @@ class UsefulConcurrency:
     def _begin(self, waited_s: float, count: int, *, settled: bool) -> None:
         self._since = waited_s, count
         self._settled = settled
+        if not settled:
+            self._first_look = None
 
     def _judge(self, serving: int, rate: float, now: float) -> None:
-        if self._best is not None and rate < self._best[1] / 2:
-            self._best = None  # it is not what it was; this pace may still be that of before and after
-            return
         if self._best is None:
-            self._proven = self._proven or serving
-            self._hold_s = _HOLD_S
-            self._limit = serving + self._proven
+            self._proven, self._hold_s = serving, _HOLD_S
+            self._try_more(serving, rate)
         elif serving > self._best[0]:
-            gain = (rate / self._best[1] - 1) / (serving / self._best[0] - 1)
-            if gain >= _GAIN:
-                self._proven, self._hold_s = serving, _HOLD_S
-                self._limit = 2 * serving
-            else:
-                self._limit = serving
-                self._hold_until = now + self._hold_s
-                self._hold_s *= 2
-                rate = max(rate, self._best[1])
-        elif self._limit is not None and self._limit <= serving:
-            # The best of what these have shown counts: on a busy machine each pace is another, and one that happened
-            # to be low would make any number of more containers look useful.
-            rate = max(rate, self._best[1])
-            if now >= self._hold_until:
-                self._limit = serving + max(1, self._proven // 2)  # so many more that it shows whether they help
+            self._judge_more(serving, rate, now)
+        else:
+            self._judge_same(serving, rate, now)
+
+    def _judge_more(self, serving: int, rate: float, now: float) -> None:
+        """Whether the containers that have come are of use, by two looks."""
+        assert self._best is not None
+        if self._first_look is None:
+            self._first_look = rate
+            return
+        rate, self._first_look = (self._first_look + rate) / 2, None
+        known, best = self._best
+        if rate / best - 1 >= max(_LEAST_GAIN, _GAIN * (serving / known - 1)):
+            self._proven, self._hold_s = serving, _HOLD_S
+            self._limit = 2 * serving
+        else:
+            self._limit = serving
+            self._hold_until = now + self._hold_s
+            self._hold_s *= 2
+        self._best = serving, max(rate, best)
+
+    def _judge_same(self, serving: int, rate: float, now: float) -> None:
+        """Whether it is time for another try, or the function has become another.
+
+        The best of what these have shown counts: on a busy machine each pace is another, and one that happened to be
+        low would make any number of more containers look useful. Unless it stays low.
+        """
+        assert self._best is not None
+        best = self._best[1]
+        self._lows = [*self._lows, rate] if rate < _LOW * best else []
+        if len(self._lows) == _LOWS:  # it is not what it was
+            self._proven, self._hold_s = serving, _HOLD_S
+            self._try_more(serving, max(self._lows))
+            self._lows = []
+        elif self._limit is not None and self._limit <= serving and now >= self._hold_until:
+            self._try_more(serving, max(rate, best))
+        else:
+            self._best = serving, max(rate, best)
+
+    def _try_more(self, serving: int, rate: float) -> None:
+        """So many more that it shows whether they help."""
+        self._limit = serving + max(1, self._proven // 2)
         self._best = serving, rate

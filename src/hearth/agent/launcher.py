@@ -25,6 +25,12 @@ _FIRST_BACK_OFF_S: Final = 0.025
 _MAX_BACK_OFF_S: Final = 3.2
 #: For this long after a failure that no retry can mend, new calls hear of it at once instead of waiting.
 _FAIL_FAST_S: Final = 1.0
+#: So many containers of a function may wait for memory or their turn, for each that may be started at once: the others
+#: are asked for when these have come. A burst of calls may be over before, and memory is granted in order of arrival.
+_AHEAD: Final = 4
+#: What was found of a function's containers holds on machines that have time, too, until its calls have waited for so
+#: long: what a burst does to the processors does not show at once.
+_CALM_S: Final = 0.15
 #: A function without any activity for this long is forgotten (or twice its idle timeout, if that is longer).
 _FORGET_S: Final = 3600.0
 
@@ -133,9 +139,9 @@ class HotLauncher:
         self._look_soon()
         try:
             return await self.queue.acquire()
-        except BaseException:
-            self._look_soon()  # a container that was to be made for this call may not be needed any more
-            raise
+        finally:
+            if self._counts[ContainerState.WAIT] and self._starters > self.queue.waiting:
+                self._look_soon()  # what was to be made for this call may not be needed any more
 
     def close(self, error: Exception) -> None:
         """Take no more: waiting calls fail with ``error``, idle containers end, busy ones end after their call."""
@@ -220,9 +226,13 @@ class HotLauncher:
         """It is gone."""
         self.containers.pop(hot, None)
         self._quiet_since = self._host.clock.monotonic()
-        self._evaluate()
+        self._look_soon()
 
     # -- the decision ------------------------------------------------------------------------------
+
+    @property
+    def _starters(self) -> int:
+        return self._counts[ContainerState.START] + self._counts[ContainerState.WAIT]
 
     def _look_soon(self) -> None:
         """Decide in the next tick, when the call that asks is counted as waiting: once for all that ask in this one."""
@@ -245,7 +255,8 @@ class HotLauncher:
         self._waiting.note(now, waiting=self.queue.waiting > 0)
         snapshot = self._snapshot()
         if now >= self._not_before:
-            for _ in range(containers_wanted(snapshot)):
+            most = _AHEAD * self._host.starts.places - snapshot.reserving_containers
+            for _ in range(min(most, containers_wanted(snapshot))):
                 self._start_one()
         if spare := containers_spare(snapshot):
             self._withdraw(spare)
@@ -270,16 +281,20 @@ class HotLauncher:
             idle_containers=queue.idle,
             starting_containers=counts[ContainerState.START],
             reserving_containers=counts[ContainerState.WAIT],
-            room=self._room() if self._host.are_busy() else None,
+            room=self._room(),
         )
 
     def _room(self) -> int | None:
-        """How many more containers busy processors have use for; at most as many get ready at once as are ready."""
-        counts, now = self._counts, self._host.clock.monotonic()
+        """How many more containers there is use for; at most as many get ready at once as are ready."""
+        counts, now, busy = self._counts, self._host.clock.monotonic(), self._host.are_busy()
+        if not busy and (self._useful.found is None or self._waiting.lasted_s(now) > _CALM_S):
+            return None
         self._new = [hot for hot in self._new if hot.is_getting_ready(now)]
         making = counts[ContainerState.START] + len(self._new)
         ready = counts[ContainerState.IDLE] + counts[ContainerState.BUSY] - len(self._new)
-        limit = self._useful.limit(self._waiting.total_s, self.queue.turnover, serving=ready, starting=making)
+        limit = self._useful.found
+        if busy:
+            limit = self._useful.limit(self._waiting.total_s, self.queue.turnover, serving=ready, starting=making)
         room = max(self._host.starts.places, ready)
         if limit is not None:
             room = min(room, max(limit - ready, 0 if ready or making else 1))
