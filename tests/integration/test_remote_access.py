@@ -28,6 +28,7 @@ from hearth.models.errors import (
     RoutesNotFound,
     StartUpError,
     StoreRefused,
+    StoreUnavailable,
 )
 from hearth.models.route import HTTP, Route
 
@@ -353,6 +354,28 @@ async def test_a_full_spool_refuses_new_work_and_loses_nothing(script: Script, t
         waiting.cancel()
     assert told(script) == ["1", "2"]
     assert not [path for _, path, _, _ in script.requests if "async" in path and not access.has_room]
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+async def test_work_is_taken_again_when_the_disk_of_the_spool_is_well_again(
+    script: Script, tmp_path: Path, kept: int
+) -> None:
+    script.answer = lambda _: (503, b"")
+    async with remote(script, tmp_path) as access:
+        await access.finish_many([ended(f"{number}") for number in range(kept)])
+        spool = access._delivery._spool
+        spool._db.execute("PRAGMA max_page_count = 4")
+        with pytest.raises(StoreUnavailable, match="full"):
+            await access.finish_many([ended("lost", b"x" * 50_000)])
+        with pytest.raises(StoreUnavailable, match="full"):
+            await spool.recover()
+        assert not access.has_room
+        spool._db.execute("PRAGMA max_page_count = 1000000")
+        async with asyncio.timeout(30):
+            while not access.has_room:
+                await asyncio.sleep(0.01)
+        script.answer = done
+    assert told(script) == ["0"][:kept]
 
 
 async def test_a_record_that_the_api_node_cannot_store_does_not_stop_the_others(script: Script, tmp_path: Path) -> None:

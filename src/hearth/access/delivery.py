@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
 from hearth.access import wire
@@ -45,7 +45,7 @@ class Delivery:
         self._node = node
         self._spool = spool
         self._clock = clock
-        self._filled = asyncio.Event()
+        self._due = asyncio.Event()
         self._room = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -116,29 +116,32 @@ class Delivery:
 
     def _changed(self) -> None:
         _spooled.set(self._spool.items)
-        if self._spool.items:
-            self._filled.set()
+        if self._spool.items or self._spool.is_broken:
+            self._due.set()
         else:
-            self._filled.clear()
+            self._due.clear()
         if self._spool.has_room:
             self._room.set()
 
     async def _for_ever(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
-            await self._filled.wait()
-            try:
-                await self._deliver(attempts=1)
-            except HearthError as exc:
-                _log.warning("API node still away", items=self._spool.items, error=str(exc))
-                await pause(self._clock, pause_s)
-                pause_s = min(2 * pause_s, _MAX_PAUSE_S)
-            else:
+            await self._due.wait()
+            trouble = await _trouble(self._deliver(attempts=1))
+            # Nobody else would find out: while the disk is in trouble no work is let in whose end would be kept.
+            trouble = await _trouble(self._spool.recover()) or trouble
+            self._changed()
+            if trouble is None:
                 pause_s = _FIRST_PAUSE_S
+                continue
+            _log.warning("ends of calls cannot be told or kept", items=self._spool.items, error=str(trouble))
+            await pause(self._clock, pause_s)
+            pause_s = min(2 * pause_s, _MAX_PAUSE_S)
 
     async def _deliver(self, *, attempts: int) -> None:
         """The oldest items, in order: first ends, then leases, for an end must never come after its lease is gone."""
-        items = await self._spool.first(_MAX_ITEMS, _MAX_BYTES)
+        if not (items := await self._spool.first(_MAX_ITEMS, _MAX_BYTES)):
+            return
         await self._deliver_ended([item for item in items if item[1] == ENDED], attempts)
         if leases := [item[2].decode() for item in items if item[1] == SETTLE]:
             await self._post_leases(leases, attempts=attempts)
@@ -168,6 +171,14 @@ class Delivery:
     async def _post_leases(self, leases: list[str], *, attempts: int) -> list[bool]:
         body = wire.encode(wire.Leases(leases))
         return await self._node.ask("POST", "runner/settle", wire.reader_of_held(len(leases)), body, attempts=attempts)
+
+
+async def _trouble(work: Awaitable[None]) -> HearthError | None:
+    try:
+        await work
+    except HearthError as exc:
+        return exc
+    return None
 
 
 def _batches(items: list[bytes]) -> list[list[bytes]]:

@@ -23,6 +23,9 @@ CREATE TABLE IF NOT EXISTS items (
 )
 """
 
+#: What a disk that has failed is tried out with: the end of a call with a good deal of log.
+_TRIED_BYTES: Final = 64 * 1024
+
 #: Its number, what it is, its bytes.
 Item = tuple[int, int, bytes]
 
@@ -68,6 +71,11 @@ class Spool:
         self._thread.shutdown()
 
     @property
+    def is_broken(self) -> bool:
+        """The disk did not do the last thing it was asked."""
+        return self._broken
+
+    @property
     def has_room(self) -> bool:
         """Whether new work may be taken on: its end could be kept."""
         return self.size_bytes < self._limit_bytes and not self._broken
@@ -82,7 +90,7 @@ class Spool:
 
     async def first(self, max_items: int, max_bytes: int) -> list[Item]:
         """The oldest items; one at least, if there is one."""
-        found = await self._commit(lambda: self._select(max_items))
+        found = await self._tried(lambda: self._select(max_items))
         size = 0
         taken: list[Item] = []
         for item in found:
@@ -96,14 +104,25 @@ class Spool:
         """Forget items."""
         await self._commit(lambda: self._delete(items))
 
-    async def _commit(self, work: Callable[[], T]) -> T:
+    async def recover(self) -> None:
+        """After the disk has failed find out whether it takes items again.
+
+        Raises:
+            StoreUnavailable: It does not.
+        """
+        if self._broken:
+            await self._commit(self._try_out)
+
+    async def _commit(self, work: Callable[[], None]) -> None:
+        await self._tried(work)
+        self._broken = False
+
+    async def _tried(self, work: Callable[[], T]) -> T:
         try:
-            result = await self._in_thread(work)
+            return await self._in_thread(work)
         except sqlite3.Error as exc:
             self._broken = True
             raise StoreUnavailable(f"{self._path}: {exc}") from exc
-        self._broken = False
-        return result
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         # What has begun is not taken back by a cancellation; the caller only stops waiting.
@@ -127,6 +146,11 @@ class Spool:
 
     def _select(self, limit: int) -> list[Item]:
         return self._db.execute("SELECT seq, kind, data FROM items ORDER BY seq LIMIT ?", (limit,)).fetchall()
+
+    def _try_out(self) -> None:
+        with self._db:
+            made = self._db.execute("INSERT INTO items (kind, data) VALUES (?, zeroblob(?))", (ENDED, _TRIED_BYTES))
+            self._db.execute("DELETE FROM items WHERE seq = ?", (made.lastrowid,))
 
     def _delete(self, items: Sequence[Item]) -> None:
         with self._db:
