@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 
 from hearth.access.api_node import RemoteRefusal, parse_api_url
@@ -230,6 +231,20 @@ async def test_a_try_that_works_ends_the_tries(access: RemoteAccess, script: Scr
     answers = iter([(500, b""), (500, b""), (200, APP)])
     script.answer = lambda _: next(answers)
     assert (await access.get_app("app")).name == "app"
+
+
+async def test_an_outage_is_told_when_it_begins_and_when_it_ends(access: RemoteAccess, script: Script) -> None:
+    script.answer = lambda _: (500, {})
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(ApiNodeAway):
+                await access.get_app("app")
+        script.answer = lambda _: (404, {"error": {"message": "App not found"}})
+        for _ in range(2):
+            with pytest.raises(AppsNotFound):
+                await access.get_app("app")
+    told = [line["event"] for line in logs if line["log_level"] != "debug"]
+    assert told == 4 * ["error from API server, retrying"] + ["error from API server", "API server answers again"]
 
 
 async def test_the_secret_is_shown(script: Script, tmp_path: Path) -> None:

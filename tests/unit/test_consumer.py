@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from tests.support.async_world import AsyncWorld, Faults, away, call
 from tests.support.clock import FakeClock
 
@@ -218,6 +219,18 @@ async def test_its_health_is_that_of_its_looks_into_the_queue(world: AsyncWorld)
         await world.ended("a", step_s=0.5)
         await consumer.check()
         assert length.get() == 0
+
+
+async def test_an_outage_of_the_queue_is_told_when_it_begins_and_when_it_ends(world: AsyncWorld) -> None:
+    with capture_logs() as logs:
+        world.faults.broken["dequeue"] = away()
+        async with world.node():
+            await world.until(lambda: world.faults.reached["dequeue"] > 3, step_s=0.5)
+            del world.faults.broken["dequeue"]
+            await world.queue.push([call("a")])
+            await world.ended("a", step_s=0.5)
+    told = [line["event"] for line in logs if "queued calls" in line["event"]]
+    assert told == ["error fetching queued calls", "queued calls are fetched again"]
 
 
 # -- leases ---------------------------------------------------------------------------------------------------------

@@ -101,6 +101,7 @@ class ApiNode:
         self._connect_s = connect_s
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._session: aiohttp.ClientSession
+        self._is_away = False
 
     def __repr__(self) -> str:
         return f"<ApiNode {self._base}>"
@@ -161,20 +162,33 @@ class ApiNode:
             try:
                 status, data = await self._send(method, path, body, attempt, total_s)
                 if status < 300:
-                    return read(data)
+                    found = read(data)
+                    self._is_back()
+                    return found
                 failure = f"status {status}: {_message(data)[1]}"
             except (aiohttp.ClientError, OSError, TimeoutError, InvalidMessage) as exc:
                 failure = f"{type(exc).__name__}: {exc}".rstrip(": ")
             else:
                 if 400 <= status < 500:
+                    self._is_back()
                     raise _refusal(status, data)
                 if status < 400:  # somebody else's address: no use in asking again
                     break
             if attempt < attempts:
-                _log.error("error from API server, retrying", path=path, error=failure)
+                self._tell("error from API server, retrying", path=path, error=failure)
                 await pause(self._clock, _back_off_s(attempt - 1))
-        _log.error("error from API server", api=self._base, path=path, error=failure)
+        self._tell("error from API server", api=self._base, path=path, error=failure)
+        self._is_away = True
         raise ApiNodeAway
+
+    def _tell(self, event: str, **fields: str) -> None:
+        """Of an outage the begin and the end are told: who is gone for minutes is asked many times a second."""
+        (_log.debug if self._is_away else _log.error)(event, **fields)
+
+    def _is_back(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            _log.info("API server answers again", api=self._base)
 
     async def _send(
         self, method: str, path: str, body: bytes | None, attempt: int, total_s: float

@@ -167,8 +167,10 @@ class Consumer:
             try:
                 await step()
             except Exception as exc:
-                self._failure = f"{failure}: {exc}"
-                _log.error(failure, error=str(exc), exc_info=None if isinstance(exc, HearthError) else exc)
+                told = f"{failure}: {exc}"
+                if told != self._failure:  # once, not each second of an outage
+                    _log.error(failure, error=str(exc), exc_info=None if isinstance(exc, HearthError) else exc)
+                self._failure = told
                 await pause(self._clock, _TRY_AGAIN_S)
 
     async def _consume(self) -> None:
@@ -179,7 +181,9 @@ class Consumer:
                     await self._changed.wait()
         with span("agent_async_dequeue"):
             taken = await self._access.dequeue(self._pace.limit - self._waiting)
-        self._failure = ""
+        if self._failure:
+            self._failure = ""
+            _log.info("queued calls are fetched again")
         self._pace.taken()
         for reserved in taken:
             self._take(reserved)
