@@ -47,7 +47,7 @@ class Direct:
                 % _quoted(body)
             )
         else:
-            stdin.write(_HEAD % len(body) + body)
+            stdin.write(http_message(body))
         stdin.flush()
         if self._is_json:
             stdout.readline()
@@ -120,7 +120,7 @@ class _Proxy:
         function = await self._free.get()
         function.answered = asyncio.get_running_loop().create_future()
         assert function.stdin is not None
-        function.stdin.write(_HEAD % len(body) + body)
+        function.stdin.write(http_message(body))
         await function.answered
         self._free.put_nowait(function)
         await send(_START)
@@ -134,6 +134,11 @@ class _Proxy:
         _, pipes = await loop.connect_read_pipe(_Pipes, process.stdout)
         pipes.stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
         return pipes
+
+
+def http_message(body: bytes) -> bytes:
+    """What a function of the format ``http`` reads of one call."""
+    return _HEAD % len(body) + body
 
 
 def _quoted(body: bytes) -> bytes:

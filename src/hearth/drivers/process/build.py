@@ -77,7 +77,7 @@ def _manifest(func: FuncFile, made: Path) -> Manifest:
     staging.copy_kit(made / _PACKAGES)
     staging.install_requirements(func, made / _PACKAGES)
     return Manifest(
-        cmd=staging.python_command(func, _interpreter()),
+        cmd=staging.python_command(func, interpreter()),
         env={"PYTHONPATH": f"../{_PACKAGES}", **staging.PYTHON_ENVIRONMENT},
         roots=[sys.base_prefix],
     )
@@ -88,10 +88,11 @@ def _compile(made: Path) -> None:
 
     Not part of the digest: the same source need not become the same bytes. What does not compile is left to the import.
     """
-    subprocess.run([_interpreter(), "-I", "-m", "compileall", "-qq", str(made)], stdout=subprocess.DEVNULL, check=False)
+    subprocess.run([interpreter(), "-I", "-m", "compileall", "-qq", str(made)], stdout=subprocess.DEVNULL, check=False)
 
 
-def _interpreter() -> str:
+def interpreter() -> str:
+    """The Python that runs bundles: not one of a virtual environment, which has other packages to look through."""
     return str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
 
 
