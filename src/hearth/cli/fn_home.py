@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from hearth.cli.output import CommandError
 
 DEFAULT_CONTEXT: Final = "default"
@@ -95,7 +93,15 @@ class FnHome:
         return self.folder / "contexts" / f"{name}.yaml"
 
 
+def _yaml() -> Any:
+    """Imported when a file is read or written: a command that asks no server does neither."""
+    import yaml
+
+    return yaml
+
+
 def _read(path: Path) -> dict[str, Any]:
+    yaml = _yaml()
     try:
         found = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -113,7 +119,7 @@ def _write(path: Path, values: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         made = path.with_suffix(".new")
-        made.write_text(yaml.safe_dump(values, sort_keys=True))
+        made.write_text(_yaml().safe_dump(values, sort_keys=True))
         made.replace(path)
     except OSError as exc:
         raise CommandError(f"{path}: {exc.strerror or exc}") from exc

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hearth.cli import fn_home
+
 if TYPE_CHECKING:
     from hearth.cli.client import Client
 
@@ -24,15 +26,11 @@ class Session:
 
     def url(self) -> str:
         """The server's URL, without a slash at the end."""
-        from hearth.cli import fn_home  # YAML: not for a command that asks no server
-
         url = self.api_url or str(self._of_context(fn_home.API_URL) or fn_home.DEFAULT_API_URL)
         return (url if "://" in url else f"http://{url}").rstrip("/")
 
     def image_registry(self) -> str:
         """What goes before the names of images; may be empty."""
-        from hearth.cli import fn_home
-
         return (self.registry or str(self._of_context(fn_home.REGISTRY) or "")).rstrip("/")
 
     def client(self) -> Client:
@@ -49,8 +47,6 @@ class Session:
             self._client.close()
 
     def _of_context(self, key: str) -> Any:
-        from hearth.cli import fn_home
-
         home = fn_home.FnHome()
         name = self.context or home.current()
         return home.get(name).get(key) if name else None
