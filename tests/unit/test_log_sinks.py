@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
+import resource
 import socket
 import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -128,6 +131,56 @@ def test_a_syslog_server_that_goes_and_comes_back() -> None:
             return False
 
         assert until(is_back)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Further descriptors have numbers beyond those that a set of ``select`` can hold."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024)]
+    yield
+    for descriptor in held:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_node_with_many_open_files_writes_to_syslog() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        logs.configure("info", f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        connection, _ = server.accept()
+        with connection, connection.makefile() as lines:
+            logs.get_logger("x").info("hello")
+            connection.settimeout(30)
+            assert "msg=hello" in lines.readline()
+
+
+def test_a_pipe_that_is_full_and_never_waits_is_waited_for() -> None:
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    file = CountingFile(into, "wb")
+    with open(out, "rb", buffering=0) as end:
+        writer = sinks.Writer(sinks.File(file))
+        text = "x" * (1 << 20)
+        writer.put("info", text)
+        assert until(lambda: file.refused > 0)
+        assert not until(lambda: file.refused > 1, limit_s=0.1), "asked again before there was room"
+        read = 0
+        while read <= len(text):
+            read += len(end.read(1 << 16))
+        writer.close()
+
+
+class CountingFile(io.FileIO):
+    """Counts how often nothing could be written."""
+
+    refused = 0
+
+    def write(self, data: Any) -> Any:
+        written = super().write(data)
+        self.refused += written is None
+        return written
 
 
 def test_a_destination_that_takes_nothing_holds_nobody_up() -> None:

@@ -60,7 +60,10 @@ class File:
         data = memoryview("".join([f"{text}\n" for _, text in lines]).encode("utf-8", "replace"))
         try:
             while data:
-                data = data[self._file.write(data) or 0 :]
+                taken = self._file.write(data)
+                if taken is None:  # a pipe that whoever shares it has told not to wait
+                    _is_ready(self._file, select.POLLOUT)
+                data = data[taken or 0 :]
         except OSError:
             return len(lines)
         return 0
@@ -107,8 +110,7 @@ class Syslog:
         """Whether the server closed the connection: what is sent after that is lost without an error."""
         if not self._is_tcp or self._socket is None:
             return False
-        readable, _, _ = select.select([self._socket], [], [], 0)
-        return bool(readable) and self._socket.recv(1024) == b""
+        return _is_ready(self._socket, select.POLLIN, 0) and self._socket.recv(1024) == b""
 
     def _reconnect(self) -> None:
         self._lose()
@@ -128,6 +130,13 @@ class Syslog:
         made = socket.socket(family, kind, protocol)
         made.connect(address)
         return made
+
+
+def _is_ready(file: BinaryIO | socket.socket, event: int, wait_ms: int | None = None) -> bool:
+    """Whether it is, now or in some time. Not by ``select.select``: that knows no descriptor above 1023."""
+    poll = select.poll()
+    poll.register(file, event)
+    return bool(poll.poll(wait_ms))
 
 
 class Writer:
