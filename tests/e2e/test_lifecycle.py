@@ -135,6 +135,34 @@ def _start(data: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([HEARTH, "start"], env=environment, capture_output=True, text=True, timeout=120)
 
 
+def test_a_database_that_cannot_be_written_to_stops_the_start(tmp_path: Path) -> None:
+    with running_node("process", tmp_path, "none:1"):
+        pass
+    (tmp_path / "fn.db").chmod(0o444)
+    environment = {**os.environ, "FN_DATA_DIR": str(tmp_path), "FN_DRIVER": "process", "FN_PORT": "0"}
+    command = [HEARTH, "start"]
+    if os.getuid() == 0:  # root may write to everything, but for this
+        command = ["setpriv", "--bounding-set", "-dac_override", *command]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"hearth: FN_DB_URL: sqlite3://{tmp_path}/fn.db: cannot write")
+    assert "Permission denied; see that this user can write to the file" in done.stderr
+
+
+def test_a_full_disk_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a file system of a few pages")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tmp_path)], check=True)
+    try:
+        (tmp_path / "full").write_bytes(bytes(4096))
+        done = _start(tmp_path)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "database or disk is full; see that this user can write to the file, and that its disk has" in done.stderr
+
+
 def test_a_second_start_says_who_is_there(tmp_path: Path) -> None:
     with running_node("process", tmp_path, "none:1") as node:
         same_data = _start(tmp_path)

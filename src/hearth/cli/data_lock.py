@@ -23,7 +23,7 @@ def data_lock(folder: Path) -> Iterator[Callable[[str], None]]:
     path = folder / "hearth.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = path.open("ab", buffering=0)
     except OSError as exc:
         raise StartUpError(f"FN_DATA_DIR={folder}: {exc.strerror}; choose a folder that can be written to") from exc
     with file:
@@ -37,8 +37,8 @@ def data_lock(folder: Path) -> Iterator[Callable[[str], None]]:
 
         def note(url: str) -> None:
             file.truncate(0)
-            file.write(f"process {os.getpid()}, {url}")
-            file.flush()
+            with contextlib.suppress(OSError):  # a full disk: who comes second is told without a name
+                file.write(f"process {os.getpid()}, {url}".encode())
 
         note("which is starting")
         yield note

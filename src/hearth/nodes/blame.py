@@ -12,16 +12,21 @@ from hearth.models.errors import StartUpError, StoreUnavailable
 DATABASE: Final = ("FN_DB_URL", "start the database, or name another one: sqlite3://, postgres:// or mysql://")
 QUEUE: Final = ("FN_MQ_URL", "start the queue, or name another one: bolt://, redis:// or memory://")
 LOG_STORE: Final = ("FN_LOGSTORE_URL", "start the log store, or name another one: s3:// or a database")
+_FILES: Final = ("sqlite3://", "bolt://")
+_ADVICE_ON_FILES: Final = "see that this user can write to the file, and that its disk has room"
 
 
 @contextlib.contextmanager
-def blamed(variable: str, advice: str) -> Iterator[None]:
+def blamed(variable: str, advice: str, url: str = "") -> Iterator[None]:
     """Have what fails within name the variable that it comes from, and end with what to do.
 
     Args:
         variable: Of the environment.
         advice: For texts that have none of their own: nothing after a semicolon, no example of use.
+        url: Of a store; one that is a file cannot be started.
     """
+    if url.startswith(_FILES):
+        advice = ", or ".join([_ADVICE_ON_FILES, advice.partition(", or ")[2]])
     try:
         yield
     except (StartUpError, StoreUnavailable) as exc:

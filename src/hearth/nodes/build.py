@@ -211,16 +211,16 @@ async def _open_stores(stack: AsyncExitStack, settings: Settings, options: Optio
         kind = "Api" if settings.node_type == API else "Full"
         raise StartUpError(f"{kind} nodes must configure FN_DB_URL, FN_LOG_URL, FN_MQ_URL.")
     if (datastore := options.datastore) is None:
-        with blamed(*DATABASE):
+        with blamed(*DATABASE, settings.database):
             datastore = TracedDatastore(await open_datastore(settings.database, wait_s=settings.db_wait_s))
         stack.push_async_callback(datastore.close)
     logs = options.logs
     if logs is None and settings.logstore_url:
-        with blamed(*LOG_STORE):
+        with blamed(*LOG_STORE, settings.logstore_url):
             logs = await open_logstore(settings.logstore_url, wait_s=settings.db_wait_s)
         stack.push_async_callback(logs.close)
     if (queue := options.queue) is None:
-        with blamed(*QUEUE):
+        with blamed(*QUEUE, settings.queue):
             queue = await open_queue(settings.queue, clock, visibility_s=settings.visibility_s)
         stack.push_async_callback(queue.close)
     access = LocalAccess(datastore, queue, clock, logs)

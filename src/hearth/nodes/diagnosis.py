@@ -109,11 +109,11 @@ async def _port(settings: Settings) -> list[Finding]:
 
 
 async def _database(settings: Settings) -> list[Finding]:
-    with blamed(*DATABASE):
+    with blamed(*DATABASE, settings.database):
         address = parse(settings.database)
     if address.path is not None and not address.path.exists():
         return [ok("database", f"{address.shown}: will be made")]
-    with blamed(*DATABASE):
+    with blamed(*DATABASE, settings.database):
         engine = await connect(address, wait_s=0)
     try:
         async with engine.connect() as connection:
@@ -154,7 +154,7 @@ async def _queue(settings: Settings) -> list[Finding]:
 async def _logs(settings: Settings) -> list[Finding]:
     if not settings.logstore_url:
         return [ok("log store", "with the records, in the database")]
-    with blamed(*LOG_STORE):
+    with blamed(*LOG_STORE, settings.logstore_url):
         store = await open_logstore(settings.logstore_url, wait_s=0)
     await store.close()
     return [ok("log store", f"{settings.logstore_url.partition('://')[0]}: it answers")]

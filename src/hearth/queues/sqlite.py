@@ -246,7 +246,8 @@ class SqliteQueue(Queue):
             rows = self._db.execute("SELECT lease, visible_ms FROM messages WHERE lease IS NOT NULL").fetchall()
             self._kept = self._db.execute("SELECT count(*) FROM messages").fetchone()[0]
         except sqlite3.OperationalError as exc:
-            text = "another process uses it" if "locked" in str(exc) else str(exc)
+            is_held = "locked" in str(exc)
+            text = "another process uses it; stop that, or set FN_MQ_URL to another file" if is_held else str(exc)
             raise StartUpError(f"{self._path}: cannot open the queue: {text}") from exc
         except sqlite3.DatabaseError as exc:
             raise StartUpError(f"{self._path}: this file is no queue of Hearth's: {exc}") from exc
@@ -349,6 +350,6 @@ def _check_file(path: Path) -> None:
         raise StartUpError(f"{path}: cannot open the queue: {exc.strerror}") from exc
     if head and head != _MAGIC:
         raise StartUpError(
-            f"{path}: this is no queue of Hearth's (a Bolt file of Fn cannot be read): "
+            f"{path}: this is no queue of Hearth's (a Bolt file of Fn cannot be read); "
             "let Fn empty it, then point FN_MQ_URL to another file"
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -90,6 +92,8 @@ async def migrate(engine: AsyncEngine, address: Address) -> None:
         if not version.current:
             async with engine.execution_options(**WRITES).begin() as connection:
                 await connection.run_sync(schema.up, address.shown)
+        elif address.path is not None and not os.access(address.path, os.W_OK):
+            raise StoreUnavailable(f"{address.shown}: cannot write to the database: {os.strerror(errno.EACCES)}")
     except failures() as exc:
         raise StoreUnavailable(f"{address.shown}: cannot migrate the database: {told(exc)}") from exc
 
@@ -122,7 +126,9 @@ async def _until_it_answers(engine: AsyncEngine, address: Address, wait_s: float
             waited = clock.monotonic() - begun
             if is_hopeless(exc):
                 raise StartUpError(f"{address.shown}: {told(exc)}") from exc
-            if waited >= wait_s or address.path is not None:
+            if address.path is not None:
+                raise StoreUnavailable(f"{address.shown}: cannot open the database: {told(exc)}") from exc
+            if waited >= wait_s:
                 raise StoreUnavailable(f"{address.shown}: couldn't ping db for {waited:.0f} s: {told(exc)}") from exc
             if clock.monotonic() - told_at >= _PROGRESS_S:
                 told_at = clock.monotonic()
