@@ -169,6 +169,21 @@ async def test_texts_come_back_whatever_they_hold(store: SqlDatastore) -> None:
         assert await store.get_calls(CallFilter(app_name="app")) == calls[::-1]
 
 
+async def test_a_batch_of_any_size_is_stored_as_a_whole_or_not_at_all(store: SqlDatastore) -> None:
+    nowhere: Any = None
+    kept: list[Call] = []
+    for size in (1, 2, 3, 63, 64, 65, 129):
+        calls = [msgspec.structs.replace(CALL, id=f"{size:03}.{n:03}") for n in range(size)]
+        with pytest.raises(errors.StoreRefused):
+            await store.put_calls(
+                [(call, b"") for call in (*calls, msgspec.structs.replace(CALL, id="z", path=nowhere))]
+            )
+        assert await store.get_calls(CallFilter(app_name="app")) == kept[::-1]
+        assert await store.put_calls([(call, b"") for call in calls]) == [True] * size
+        kept += calls
+        assert await store.get_calls(CallFilter(app_name="app")) == kept[::-1]
+
+
 async def test_a_batch_is_stored_as_a_whole_or_not_at_all(store: SqlDatastore) -> None:
     nowhere: Any = None
     with pytest.raises(errors.StoreRefused):
