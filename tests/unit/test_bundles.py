@@ -79,6 +79,14 @@ def test_requirements_that_fail_are_said_and_leave_nothing(tmp_path: Path) -> No
     assert list((tmp_path / "bundles" / "f").iterdir()) == []
 
 
+def test_a_file_that_cannot_be_copied_is_said_in_one_line(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "name: f\ncmd: [cat]\n")
+    (source / "gone").symlink_to("nowhere")
+    with pytest.raises(ProjectError) as refused:
+        build(source, tmp_path / "bundles")
+    assert str(refused.value).startswith(f"{source}/gone: cannot be copied: [Errno 2] No such file or directory")
+
+
 def test_a_rebuild_replaces_the_whole_bundle(tmp_path: Path) -> None:
     source = function(tmp_path / "f", "name: team/f\nversion: '2'\ncmd: [cat]\n", old_txt="old")
     reference, first = build(source, tmp_path / "bundles")

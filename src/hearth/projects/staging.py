@@ -37,8 +37,16 @@ def run_build_commands(func: FuncFile) -> None:
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """The function's own files, without hidden ones and without its tests."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    """The function's own files, without hidden ones and without its tests.
+
+    Raises:
+        ProjectError: One of them cannot be copied.
+    """
+    try:
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    except shutil.Error as exc:  # it has tried them all
+        first, _, reason = exc.args[0][0]
+        raise ProjectError(f"{first}: cannot be copied: {reason}") from exc
 
 
 def digest_of_sources(folder: Path) -> str:
