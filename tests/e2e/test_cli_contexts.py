@@ -106,6 +106,14 @@ def test_the_environment_beats_the_context_and_a_flag_the_environment(tmp_path: 
     assert [token for _, token in recorder.asked] == ["Bearer s3cret", None, None, None]
 
 
+@pytest.mark.parametrize("command", ["apps list", "invoke a /p", "test --remote a /p"])
+def test_what_is_no_url_is_said_in_one_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "func.yaml").write_text("name: f\n")
+    (tmp_path / "test.yaml").write_text("tests: [{name: one, expect: {status: 200}}]\n")
+    said = Cli("http://host:port", tmp_path).fails(1, *command.split(), cwd=tmp_path)
+    assert said.startswith("hearth: http://host:port: Invalid port")
+
+
 def test_functions_see_the_token_only_where_that_is_asked_for(tmp_path: Path, recorder: Recorder) -> None:
     cli = Cli(recorder.url, tmp_path, FN_TOKEN="s3cret")
     cli("invoke", "a", "/f")

@@ -109,6 +109,8 @@ def test_a_call_takes_stdin_and_gives_the_answer_as_it_is(cli: Cli, server: Runn
         cli("call", "e2e", "called", "-e", "X_FROM", "-H", "X-Given: yes", stdin='{"tell": 1}', X_FROM="env")
     )
     assert (told["headers"]["X_from"], told["headers"]["X-Given"]) == (["env"], ["yes"])
+    told = json.loads(cli("call", "e2e", "called", "-H", "X-Word: grün", stdin='{"tell": 1}'))
+    assert told["headers"]["X-Word"][0].encode("latin-1").decode() == "grün"
     large = json.dumps({"tell": 0, "pad": "x" * 3_000_000, "size": 2_000_000})
     assert len(cli("invoke", "e2e", "/called", stdin=large)) == 2_000_000
     full = json.loads(cli("invoke", "e2e", "/called", "--output", "json", stdin='{"echo": "x", "status": 201}'))

@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_run_prints_the_answer_and_the_log_apart(folder: Path) -> None:
-    done = hearth("run", folder, "-e", "COLOUR=green", "-H", "X-One: 1", "--method", "PUT", stdin='{"a": 1}')
+    done = hearth("run", folder, "-e", "COLOUR=green", "-H", "X-One: grün", "--method", "PUT", stdin='{"a": 1}')
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "word": "one",
@@ -78,7 +78,7 @@ def test_run_prints_the_answer_and_the_log_apart(folder: Path) -> None:
         "path": "/f",
         "method": "PUT",
         "type": "application/json",
-        "one": "1",
+        "one": "grün",
         "format": "json",
     }
     assert done.stderr == "body has 1 fields\n"

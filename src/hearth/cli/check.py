@@ -56,11 +56,12 @@ async def _test(
     func: FuncFile, cases: list[Case], driver: local.DriverName | None, remote: tuple[str, str] | None, api_url: str
 ) -> list[dict[str, Any]]:
     if remote is not None:
-        client, path = local.remote_client(api_url, remote[0]), clean_path(remote[1])
+        path = clean_path(remote[1])
         try:
+            client = local.remote_client(api_url, remote[0])
             async with client.http:
                 return [_skipped(case) if case.config else await _judge(client, path, case, func) for case in cases]
-        except httpx.HTTPError as exc:
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise CommandError(f"{api_url}: {exc or type(exc).__name__}") from exc
     async with _served(func, local.driver_for(func, driver)) as client:
         results = []

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from hearth.cli.fields import encoded
 from hearth.cli.output import CommandError
 
 #: An app, a route or a call, as the API writes it.
@@ -21,6 +22,7 @@ _CONNECT_S: Final = 10.0
 _API_S: Final = 60.0
 #: A function ends when the server says so: the client's limit would only hide that.
 _CALL: Final = httpx.Timeout(None, connect=_CONNECT_S)
+_FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL)
 
 
 class ServerError(CommandError):
@@ -133,9 +135,9 @@ class Client:
         headers = {**(self._authorization if auth else {}), **headers}
         url = f"{self.url}/r/{quote(app, safe='')}{quote(_slashed(path))}"
         try:
-            with self._http.stream(method, url, headers=headers, content=body, timeout=_CALL) as answer:
+            with self._http.stream(method, url, headers=encoded(headers), content=body, timeout=_CALL) as answer:
                 yield answer
-        except httpx.HTTPError as exc:
+        except _FAILURES as exc:
             raise self._unreachable(exc) from exc
 
     def _pages(self, path: str, key: str, limit: int, /, cursor: str = "", **query: str) -> Iterator[Record]:
@@ -166,7 +168,7 @@ class Client:
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             return self._http.request(method, self.url + path, headers=self._authorization, **options)
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        except _FAILURES as exc:
             raise self._unreachable(exc) from exc
 
     def _unreachable(self, exc: Exception) -> CommandError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import typer
@@ -36,6 +36,11 @@ def pairs(given: Iterable[str] | None, option: str = "--config") -> dict[str, st
 def header_lists(given: Iterable[str] | None) -> dict[str, list[str]]:
     """Headers ``name=value;value`` as a mapping of names to their values."""
     return {name: value.split(";") for name, value in pairs(given, "--headers").items()}
+
+
+def encoded(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Headers as they are sent: UTF-8, or the bytes that stood on the command line."""
+    return {os.fsencode(name): os.fsencode(value) for name, value in headers.items()}
 
 
 def variable(name: str) -> str:

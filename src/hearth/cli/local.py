@@ -14,6 +14,7 @@ import structlog
 import typer
 
 from hearth import nodes, settings
+from hearth.cli.fields import encoded
 from hearth.drivers.docker.build import build_image
 from hearth.drivers.process.build import build_bundle
 from hearth.models.errors import HearthError
@@ -63,7 +64,7 @@ class Client:
 
     async def call(self, path: str, method: str, body: bytes, headers: dict[str, str]) -> Called:
         """Call a path of the app, and get its log."""
-        answer = await self.http.request(method, f"/r/{self._app}{path}", content=body, headers=headers)
+        answer = await self.http.request(method, f"/r/{self._app}{path}", content=body, headers=encoded(headers))
         log = ""
         if call_id := answer.headers.get("fn_call_id"):
             found = await self.http.get(f"/v1/apps/{self._app}/calls/{call_id}/log", headers={"accept": "text/plain"})
