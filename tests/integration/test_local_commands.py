@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import pty
@@ -36,6 +37,8 @@ def handle(ctx: Context, body: dict) -> object:
     return {"word": WORD, "colour": ctx.config.get("COLOUR", ""), "path": ctx.path, "method": ctx.method,
             "type": ctx.headers["content-type"], "one": ctx.headers.get("x-one", ""), "format": ctx.config["FN_FORMAT"]}
 """
+
+_DEFAULTS = {"memory": 128, "timeout": 30, "idle_timeout": 30}
 
 CASES = """
 tests:
@@ -258,6 +261,44 @@ def test_dev_serves_what_was_saved_last_and_shows_logs_and_faults(dev: Dev, fold
     save(folder / "func.yaml", "name: f\nruntime: python\nformat: http\n")
     assert dev.next("stdout") == f"serving {dev.url}"
     assert dev.post({}).json()["format"] == "http"
+
+
+def test_no_call_fails_while_what_was_saved_is_built_and_deployed(dev: Dev, folder: Path) -> None:
+    answers: list[httpx.Response] = []
+    over = threading.Event()
+
+    def call() -> None:
+        with httpx.Client(timeout=60) as http:
+            while not over.is_set():
+                answers.append(http.post(dev.url, json={}))
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        callers = [pool.submit(call) for _ in range(2)]
+        try:
+            for number in range(4):
+                save(folder / "func.py", FUNCTION.replace('"one"', f'"{number}"'))
+                assert dev.next("stdout") == f"serving {dev.url}"
+        finally:
+            over.set()
+        for caller in callers:
+            caller.result()
+    assert {(answer.status_code, answer.text) for answer in answers if answer.status_code != 200} == set()
+    assert dev.post({}).json()["word"] == "3"
+
+
+def test_dev_forgets_what_a_recipe_said_before(dev: Dev, folder: Path) -> None:
+    fields = "name: f\nruntime: python\nformat: json\n"
+    route = dev.url.replace("/r/myapp/", "/v1/apps/myapp/routes/")
+    for more in ("memory: 64\ntimeout: 9\nidle_timeout: 7\nheaders: {X-Old: [a]}\nconfig: {OLD: b}\n", "cpus: 0.5\n"):
+        save(folder / "func.yaml", fields + more)
+        assert dev.next("stdout") == f"serving {dev.url}"
+        said = httpx.get(route, timeout=60).json()["route"]
+        assert ("OLD" in said.get("config", {}), bool(said.get("cpus"))) == ("OLD" in more, "cpus" in more)
+    save(folder / "func.yaml", fields)
+    assert dev.next("stdout") == f"serving {dev.url}"
+    last = httpx.get(route, timeout=60).json()["route"]
+    assert last.items() >= _DEFAULTS.items()
+    assert not any(last.get(name) for name in ("cpus", "headers", "config"))
 
 
 def test_dev_says_in_one_line_that_its_port_is_taken(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -94,9 +95,38 @@ def test_a_rebuild_replaces_the_whole_bundle(tmp_path: Path) -> None:
     (source / "new.txt").write_text("new")
     again, second = build(source, tmp_path / "bundles")
     assert reference == again == "team/f:2"
-    assert first.folder == second.folder == bundle.locate(tmp_path / "bundles", reference)
+    assert not first.folder.exists()
+    place = bundle.locate(tmp_path / "bundles", reference)
+    assert place is not None
+    assert second.folder == place.resolve()
     assert {path.name for path in second.files.iterdir()} == {"func.yaml", "new.txt"}
-    assert [path.name for path in second.folder.parent.iterdir() if path.is_dir()] == ["2"]
+    assert {path for path in place.parent.iterdir() if path.is_dir()} == {place, second.folder}
+
+
+def test_a_bundle_stays_while_it_is_held(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "name: f\ncmd: [cat]\n")
+    _, first = build(source, tmp_path / "bundles")
+    held = first.hold()
+    assert held is not None
+    (source / "new.txt").write_text("new")
+    _, second = build(source, tmp_path / "bundles")
+    assert (first.files / "func.yaml").exists()
+    assert bundle.load(tmp_path / "bundles" / "f" / "latest").folder == second.folder  # type: ignore[union-attr]
+    os.close(held)
+    build(source, tmp_path / "bundles")
+    assert not first.folder.exists()
+    assert first.hold() is None
+
+
+def test_a_bundle_of_an_earlier_version_is_replaced_and_removed(tmp_path: Path) -> None:
+    source = function(tmp_path / "f", "name: f\ncmd: [cat]\n")
+    _, made = build(source, tmp_path / "bundles")
+    place = tmp_path / "bundles" / "f" / "latest"
+    place.unlink()
+    made.folder.rename(place)
+    build(source, tmp_path / "bundles")
+    assert place.is_symlink()
+    assert {path for path in place.parent.iterdir() if path.is_dir()} == {place, place.resolve()}
 
 
 def test_builds_of_one_name_at_once_leave_one_whole_bundle(tmp_path: Path) -> None:
@@ -126,7 +156,7 @@ def test_builds_of_one_name_at_once_leave_one_whole_bundle(tmp_path: Path) -> No
     built = bundle.load(folder)
     assert built is not None
     assert len({(built.files / f"part{part}").read_text() for part in range(20)}) == 1
-    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["latest"]
+    assert {path for path in folder.parent.iterdir() if path.is_dir()} == {folder, folder.resolve()}
 
 
 @pytest.mark.parametrize("image", ["", "..", "a/../b", "/etc", "a:../b", "A", "a:b:c", "a//b", "a:" + "x" * 200])

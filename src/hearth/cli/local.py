@@ -18,6 +18,13 @@ from hearth.cli.fields import encoded
 from hearth.drivers.docker.build import build_image
 from hearth.drivers.process.build import build_bundle
 from hearth.models.errors import HearthError
+from hearth.models.route import (
+    DEFAULT,
+    DEFAULT_IDLE_TIMEOUT_S,
+    DEFAULT_MEMORY_MIB,
+    DEFAULT_TIMEOUT_S,
+    SYNC,
+)
 from hearth.projects import FuncFile
 from hearth.telemetry import logs
 
@@ -55,9 +62,15 @@ class Client:
         Raises:
             LocalError: The node refuses.
         """
-        route = {**func.route(), "config": {**(func.config or {}), **(config or {})}}
         address = f"/v1/apps/{self._app}/routes{func.route_path}"
-        await self.http.delete(address)  # so that a variable of an earlier deploy is gone
+        route = {**func.route(), "config": {**(func.config or {}), **(config or {})}}
+        before = await self.http.get(address)
+        if before.status_code == 200:
+            stored = before.json()["route"]
+            if stored.get("cpus") and "cpus" not in route:
+                await self.http.delete(address)  # no change of a route takes this limit away
+            else:
+                route = _as_change(stored, route)
         answer = await self.http.put(address, json={"route": route})
         if answer.status_code != 200:
             raise LocalError(f"{func.file}: {_message(answer)}")
@@ -128,6 +141,20 @@ def _functions_or_warnings(_logger: Any, method: str, event: MutableMapping[str,
     if method in ("debug", "info"):
         raise structlog.DropEvent
     return event
+
+
+def _as_change(stored: dict[str, Any], route: dict[str, Any]) -> dict[str, Any]:
+    """A route as a change of the stored one that leaves nothing of it: there is a route at any moment."""
+    return {
+        "memory": DEFAULT_MEMORY_MIB,
+        "type": SYNC,
+        "format": DEFAULT,
+        "timeout": DEFAULT_TIMEOUT_S,
+        "idle_timeout": DEFAULT_IDLE_TIMEOUT_S,
+        **route,
+        "config": {**dict.fromkeys(stored.get("config", {}), ""), **route["config"]},
+        "headers": {**{name: [] for name in stored.get("headers", {})}, **route.get("headers", {})},
+    }
 
 
 def _message(answer: httpx.Response) -> str:

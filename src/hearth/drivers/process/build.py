@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import shutil
 import subprocess
@@ -14,11 +13,12 @@ from typing import Final
 
 import msgspec
 
-from hearth.drivers.process.bundle import FILES, MANIFEST, Bundle, Manifest, locate
+from hearth.drivers.process.bundle import FILES, MANIFEST, Bundle, Manifest, locate, remove_unheld
 from hearth.projects import FuncFile, ProjectError, staging
 
 #: Where the installed requirements of a bundle's function are.
 _PACKAGES: Final = "packages"
+_BUILDING: Final = ".building-"
 
 
 def build_bundle(func: FuncFile, bundles: Path, packages: Sequence[Path] = ()) -> Bundle:
@@ -47,7 +47,7 @@ def build_bundle(func: FuncFile, bundles: Path, packages: Sequence[Path] = ()) -
 
 def _build(func: FuncFile, target: Path, packages: Sequence[Path]) -> Bundle:
     target.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
+    made = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=target.parent))
     try:
         made.chmod(0o755)
         staging.copy_files(func.folder, made / FILES)
@@ -58,11 +58,10 @@ def _build(func: FuncFile, target: Path, packages: Sequence[Path]) -> Bundle:
         (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         if func.kind == "python":
             _compile(made)
-        _swap_in(made, target)
+        return Bundle(_swap_in(made, target), manifest)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
-    return Bundle(target, manifest)
 
 
 def _manifest(func: FuncFile, made: Path) -> Manifest:
@@ -96,12 +95,19 @@ def interpreter() -> str:
     return str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
 
 
-def _swap_in(made: Path, target: Path) -> None:
-    """Put a finished bundle in its place. Containers of the one that was there keep their files open."""
-    old = made.with_name(made.name + ".old")
+def _swap_in(made: Path, target: Path) -> Path:
+    """Put a finished bundle in its place, at once; where it is now. Containers keep the one that they run."""
+    unique = made.name.removeprefix(_BUILDING)
+    beside = target.with_name(f".{target.name}@{unique}")  # no tag has such a name
     with (target.parent / ".swapping").open("w") as lock:  # of two builds of one bundle the later wins, whole
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            target.rename(old)
-        made.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+        if target.is_dir() and not target.is_symlink():  # made by an earlier version
+            target.rename(target.with_name(f"{beside.name}.old"))
+        made.rename(beside)
+        link = made.with_suffix(".link")
+        link.symlink_to(beside.name)
+        link.replace(target)
+        for other in target.parent.glob(f".{target.name}@*"):
+            if other != beside:
+                remove_unheld(other)
+    return beside.resolve()

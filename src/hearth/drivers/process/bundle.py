@@ -1,8 +1,15 @@
-"""Bundles: functions as plain folders (``<bundles>/<name>/<tag>/``)."""
+"""Bundles: functions as plain folders (``<bundles>/<name>/<tag>/``).
+
+``<tag>`` is a link to the folder of its last build, ``.<tag>@...``. A build puts its folder beside and moves the link;
+the folder before goes when no container holds it.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +46,20 @@ class Bundle:
         """The function's own files: its working directory."""
         return self.folder / FILES
 
+    def hold(self) -> int | None:
+        """Keep it from being removed, as long as the descriptor that is returned is open.
+
+        ``None``: it is being removed, since another build has taken its place.
+        """
+        try:
+            held = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not _lock(held, fcntl.LOCK_SH) or not (self.folder / MANIFEST).exists():
+            os.close(held)
+            return None
+        return held
+
 
 def locate(bundles: Path, image: str) -> Path | None:
     """The folder of a reference ``name[:tag]``, always below ``bundles``; ``None`` if it names no bundle."""
@@ -50,8 +71,34 @@ def locate(bundles: Path, image: str) -> Path | None:
 
 def load(folder: Path) -> Bundle | None:
     """The bundle in a folder, if there is one. Blocks shortly."""
+    folder = folder.resolve()  # first: another build may take its place at any moment
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except (OSError, msgspec.DecodeError):
         return None
-    return Bundle(folder.resolve(), manifest)
+    return Bundle(folder, manifest)
+
+
+def remove_unheld(folder: Path) -> None:
+    """Remove a bundle that is no more the current one, unless a container holds it."""
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        if _lock(held, fcntl.LOCK_EX):
+            (folder / MANIFEST).unlink(missing_ok=True)  # first: nobody is to hold what is half removed
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(held)
+
+
+def _lock(descriptor: int, how: int) -> bool:
+    """Whether nobody else has it locked in a way that stands against this."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: there nothing is removed
+        return how == fcntl.LOCK_SH
+    return True

@@ -47,6 +47,15 @@ class _Plan:
     fault: str | None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a container runs: its image, the digest of its bundle, a descriptor that keeps that from being removed."""
+
+    image: str
+    content: str
+    held: int
+
+
 class ProcessDriver(Driver):
     """Runs bundles.
 
@@ -79,7 +88,7 @@ class ProcessDriver(Driver):
         self._groups: cgroups.Groups | None = None
         self._inherited: list[int] = []
         self._alive: set[ProcessContainer] = set()
-        self._contents: dict[str, tuple[str, str]] = {}
+        self._origins: dict[str, _Origin] = {}
         self.capabilities = self._capabilities()
 
     def __repr__(self) -> str:
@@ -102,6 +111,7 @@ class ProcessDriver(Driver):
         """Give the node's control groups back."""
         for container in list(self._alive):
             await container.give_up()
+            self._forget(container)
         if self._filter is not None:
             os.close(self._filter)
             self._filter = None
@@ -112,15 +122,16 @@ class ProcessDriver(Driver):
         """Find the bundle and set up what its process will need."""
         try:
             async with asyncio.timeout(self._limits.create_s):
-                plan = await asyncio.to_thread(self._plan, spec)
+                plan, held = await self._held(spec)
         except TimeoutError as exc:
             raise OutOfTime("create", self._limits.create_s) from exc
-        if plan is None:
-            _log.info("no such bundle", image=spec.image, bundles=str(self._bundles))
-            raise ImageNotFound(spec.image, "no such bundle")
-        group = self._group(spec)
+        try:
+            group = self._group(spec)
+        except BaseException:
+            os.close(held)
+            raise
         command = self._command(plan, spec, group)
-        self._contents[spec.id] = spec.image, plan.found.manifest.content
+        self._origins[spec.id] = _Origin(spec.image, plan.found.manifest.content, held)
         container = ProcessContainer(
             spec.id,
             command,
@@ -136,16 +147,27 @@ class ProcessDriver(Driver):
 
     async def is_stale(self, container: Container) -> bool:
         """Compare the digest of what it runs with that of what lies there now."""
-        if container.id not in self._contents:
+        origin = self._origins.get(container.id)
+        if origin is None:
             return False
-        image, content = self._contents[container.id]
-        folder = bundle.locate(self._bundles, image)
+        folder = bundle.locate(self._bundles, origin.image)
         found = None if folder is None else await asyncio.to_thread(bundle.load, folder)
-        return found is not None and found.manifest.content != content
+        return found is not None and found.manifest.content != origin.content
 
     def _forget(self, container: ProcessContainer) -> None:
         self._alive.discard(container)
-        self._contents.pop(container.id, None)
+        if (origin := self._origins.pop(container.id, None)) is not None:
+            os.close(origin.held)
+
+    async def _held(self, spec: ContainerSpec) -> tuple[_Plan, int]:
+        """What is to run, and what keeps it from being removed when it is built anew."""
+        while True:
+            plan = await asyncio.to_thread(self._plan, spec)
+            if plan is None:
+                _log.info("no such bundle", image=spec.image, bundles=str(self._bundles))
+                raise ImageNotFound(spec.image, "no such bundle")
+            if (held := plan.found.hold()) is not None:
+                return plan, held
 
     async def _remove_leftovers(self) -> None:
         left = [] if self._groups is None else await asyncio.to_thread(self._groups.leftovers)
