@@ -19,7 +19,7 @@ from hearth.datastore.sql import SqlDatastore
 from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call
 from hearth.models.errors import StoreRefused, StoreUnavailable
 from hearth.models.message import decode_call
-from hearth.queues.base import Queue
+from hearth.queues.base import Queue, Reserved
 from hearth.queues.open import open_queue
 from hearth.server.api import Api
 from hearth.server.dispatch import Dispatcher
@@ -299,6 +299,47 @@ async def test_a_call_that_is_dealt_to_one_who_gives_up_goes_to_another(world: W
             async with asyncio.timeout(20):
                 (got,) = await world.dispatcher.take(1, 30)
             assert got.call.id == str(step)
+
+
+async def test_a_node_that_stops_waits_until_its_look_at_the_queue_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, given_up = asyncio.Event(), False
+
+    async def look(_: int) -> list[Reserved]:
+        nonlocal given_up
+        looking.set()
+        try:
+            return await asyncio.get_running_loop().create_future()
+        finally:
+            for _ in range(5):  # what was taken is given back
+                await asyncio.sleep(0)
+            given_up = True
+
+    monkeypatch.setattr(world.access, "dequeue", look)
+    async with Dispatcher(world.access, CLOCK) as dispatcher:
+        poll = asyncio.ensure_future(dispatcher.take(1, 30))
+        await looking.wait()
+    assert given_up
+    assert await poll == []
+
+
+async def test_what_is_taken_in_the_moment_of_the_stop_is_given_back(world: World) -> None:
+    async with Dispatcher(world.access, CLOCK) as dispatcher:
+
+        def stop(_: object) -> None:
+            dispatcher.stop()
+            assert dispatcher._loop is not None
+            dispatcher._loop.cancel()
+
+        poll = asyncio.ensure_future(dispatcher.take(1, 30))
+        while dispatcher._taking is None:
+            await asyncio.sleep(0)
+        dispatcher._taking.add_done_callback(stop)
+        await world.access.enqueue(_call("1"))
+        assert await poll == []
+    async with asyncio.timeout(20):
+        assert [one.call.id for one in await world.access.dequeue(1)] == ["1"]
 
 
 # -- the secret -------------------------------------------------------------------------------------------------------

@@ -123,14 +123,18 @@ class Dispatcher:
             self._came.clear()
             await self._came.wait()
         wanted = min(sum(poll.limit for poll in self._polls), max(_MAX_AT_ONCE, len(self._polls)))
-        self._taking = asyncio.get_running_loop().create_task(self._access.dequeue(wanted))
+        taking = self._taking = asyncio.get_running_loop().create_task(self._access.dequeue(wanted))
         try:
-            await asyncio.wait([self._taking])
+            await asyncio.wait([taking])
         finally:
-            taking, self._taking = self._taking, None
+            self._taking = None
             taking.cancel()
-        if not taking.cancelled():
-            self._deal(taking.result())
+            await asyncio.wait([taking])  # the queue is closed after that
+            failure = None if taking.cancelled() else taking.exception()
+            if not taking.cancelled() and failure is None:
+                self._deal(taking.result())
+        if failure is not None:
+            raise failure
 
     def _deal(self, reserved: list[Reserved]) -> None:
         """One after the other to each in turn, as long as it wants more."""
