@@ -1,11 +1,16 @@
-"""Start a node, deploy the sample function, call it, print the answer, and keep serving until interrupted."""
+"""Start a node, deploy the sample function, call it, print the answer, and keep serving until interrupted.
+
+Whatever ends this program ends the node: Ctrl-C reaches both, SIGTERM is passed on.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 
@@ -18,6 +23,7 @@ def main() -> int:
     environment = {"FN_DRIVER": "process", **os.environ}  # the sample is a bundle: it needs no Docker
     subprocess.run([HEARTH, "build", ROOT / "examples" / "hello"], check=True, env=environment)
     server = subprocess.Popen([HEARTH, "start"], env=environment, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGTERM, _end)
     try:
         url = _url(server)
         if url is None:
@@ -32,8 +38,13 @@ def main() -> int:
     except KeyboardInterrupt:
         return server.wait()
     finally:
+        signal.signal(signal.SIGTERM, lambda *_: server.terminate())  # a second one breaks off what the node waits for
         server.terminate()
         server.wait()
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _url(server: subprocess.Popen[str]) -> str | None:
