@@ -98,6 +98,23 @@ async def test_what_is_no_call_is_refused(world: World, name: str, body: Any) ->
     assert (answer.status_code, answer.json()) == (400, {"error": {"message": "Invalid JSON"}})
 
 
+async def test_a_call_that_the_database_refuses_keeps_none_from_its_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = world.datastore.add_calls
+
+    async def picky(accepted: list[Call]) -> None:
+        if any(one.id == "bad" for one in accepted):
+            raise StoreRefused("no")
+        await add(accepted)
+
+    monkeypatch.setattr(world.datastore, "add_calls", picky)
+    answers = await asyncio.gather(*[world.put(call(name)) for name in ("1", "2", "bad", "3")])
+    assert {answer.status_code for answer in answers} == {200}
+    assert {await world.status(name) for name in "123"} == {QUEUED}
+    assert len(await world.queue.reserve(10)) == 4, "it runs all the same"
+
+
 async def test_a_call_that_is_enqueued_again_runs_once(world: World) -> None:
     first, second = await asyncio.gather(world.put(call("1")), world.put(call("1")))
     third = await world.put(call("1"), **{"Hearth-Attempt": "2"})

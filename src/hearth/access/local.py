@@ -16,7 +16,7 @@ from hearth.datastore.base import Datastore
 from hearth.logstores.base import Log, LogsLost, LogStore
 from hearth.models.app import App
 from hearth.models.call import RUNNING, Call
-from hearth.models.errors import HearthError
+from hearth.models.errors import HearthError, StoreRefused
 from hearth.models.route import Route
 from hearth.queues.base import Backlog, Queue, Reserved
 from hearth.telemetry import metrics
@@ -160,8 +160,14 @@ class LocalAccess(DataAccess):
         return [None] * len(calls)
 
     async def _recorded(self, calls: list[Call]) -> bool:
+        """Whether nothing is left to be tried again: of one that the datastore refuses, nothing is."""
         try:
             await self._datastore.add_calls(calls)
+        except StoreRefused as exc:
+            if len(calls) > 1:
+                half = len(calls) // 2
+                return all([await self._recorded(calls[:half]), await self._recorded(calls[half:])])
+            _log.error("accepted call refused by the datastore, not recorded", call_id=calls[0].id, error=str(exc))
         except HearthError as exc:
             _log.error("accepted calls not recorded yet", calls=len(calls), error=str(exc))
             return False
