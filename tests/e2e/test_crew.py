@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.support.node import HEARTH, RunningNode, build_multi, url_of
+from tests.support.processes import spawn
 from tests.support.servers import free_port
 from tests.support.waiting import until
 
@@ -53,6 +54,23 @@ def test_a_crew_serves_outlives_a_runner_and_leaves_nothing(tmp_path: Path) -> N
         members = _children(process.pid)
         assert node.stop() == 0
         assert [pid for pid in members if _lives(pid)] == []
+
+
+def test_a_crew_that_is_told_to_end_while_it_starts_does(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "FN_DATA_DIR": str(tmp_path),
+        "FN_DRIVER": "process",
+        "FN_PORT": str(free_port()),
+        "FN_DB_URL": "postgres://fn@127.0.0.1:1/fn",
+        "FN_DB_WAIT_S": "600",
+    }
+    with spawn([HEARTH, "start", "--nodes", "2"], env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("waiting for the database" in line for line in process.stderr)
+        process.terminate()
+        process.stderr.read()  # ends with the last member of the crew
+        assert process.wait(60) == 130
 
 
 def test_a_crew_ends_with_whoever_started_it(tmp_path: Path) -> None:

@@ -135,9 +135,9 @@ async def run(settings: Settings, nodes: int, announce: Callable[[str], None]) -
     listen(settings.bind, settings.port).close()  # else whoever has the port would be taken for the balancer
     halt = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, halt.set)
     async with _crew(settings, nodes, balancer) as members:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a start is broken off by what they do without this
+            loop.add_signal_handler(number, halt.set)
         announce(own_url(settings.bind, settings.port))
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(_keep(member)) for member in members]
