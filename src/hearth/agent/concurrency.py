@@ -117,7 +117,7 @@ class UsefulConcurrency:
     def _judge(self, serving: int, rate: float, now: float) -> None:
         if self._best is None:
             self._proven, self._hold_s = serving, _HOLD_S
-            self._try_more(serving, rate)
+            self._try_more(serving, rate, serving // 2)
         elif serving > self._best[0]:
             self._judge_more(serving, rate, now)
         else:
@@ -150,15 +150,15 @@ class UsefulConcurrency:
         best = self._best[1]
         self._lows = [*self._lows, rate] if rate < _LOW * best else []
         if len(self._lows) == _LOWS:  # it is not what it was
-            self._proven, self._hold_s = serving, _HOLD_S
-            self._try_more(serving, max(self._lows))
+            self._hold_s = _HOLD_S
+            self._try_more(serving, max(self._lows), serving // 2)
             self._lows = []
         elif self._limit is not None and self._limit <= serving and now >= self._hold_until:
-            self._try_more(serving, max(rate, best))
+            self._try_more(serving, max(rate, best), self._proven // 2)
         else:
             self._best = serving, max(rate, best)
 
-    def _try_more(self, serving: int, rate: float) -> None:
+    def _try_more(self, serving: int, rate: float, more: int) -> None:
         """So many more that it shows whether they help."""
-        self._limit = serving + max(1, self._proven // 2)
+        self._limit = serving + max(1, more)
         self._best = serving, rate
