@@ -67,12 +67,14 @@ class _Run:
     Attributes:
         until: Loop time until which the lease is surely ours.
         waiting: It has not been started.
+        in_line: It waits for a container.
         not_before: Loop time before which nobody is to have it again.
     """
 
     lease: str
     until: float
     waiting: bool = True
+    in_line: bool = False
     not_before: float = 0.0
 
 
@@ -105,6 +107,7 @@ class Consumer:
         self._settler = Settler(access, clock, settle_after_s)
         self._pace = Pace(clock, max_waiting)
         self._waiting = 0
+        self._in_line = 0
         self._runs: dict[str, _Run] = {}
         self._ahead: deque[tuple[Reserved, _Run]] = deque()
         self._changed = asyncio.Event()
@@ -206,8 +209,19 @@ class Consumer:
 
     def _fill(self) -> None:
         """Have as many calls wait for a container as may; none is kept back from going back."""
-        while self._ahead and (self._stopping or self._waiting - len(self._ahead) < self._max_waiting):
-            self._group.create_task(self._run(*self._ahead.popleft()))
+        while self._ahead and (self._stopping or self._in_line < self._max_waiting):
+            reserved, run = self._ahead.popleft()
+            run.in_line = True
+            self._in_line += 1
+            self._group.create_task(self._run(reserved, run))
+
+    def _leave_line(self, run: _Run) -> None:
+        """It has a container, or needs none any more: the next ones may wait for theirs."""
+        if run.in_line:
+            run.in_line = False
+            self._in_line -= 1
+            if self._in_line <= self._max_waiting // 2:  # many at once: for each time the launcher looks at all
+                self._fill()
 
     async def _renew(self) -> None:
         await pause(self._clock, self._access.visibility_s / 3)
@@ -257,10 +271,10 @@ class Consumer:
 
     def _left(self, run: _Run) -> None:
         """It waits no more."""
+        self._leave_line(run)
         if run.waiting:
             run.waiting = False
             self._waiting -= 1
-            self._fill()
             if self._has_few():
                 self._changed.set()
 
@@ -320,6 +334,7 @@ class Consumer:
         raise InternalError("its end was not recorded")
 
     async def _take_over(self, call: Call, run: _Run) -> None:
+        self._leave_line(run)  # at once: those behind it are to stand in line, when the next container is free
         if self._clock.monotonic() >= run.until:
             raise NotStarted("its lease ended while it waited")
         running = msgspec.structs.replace(call, started_at=self._clock.now(), status=RUNNING)
