@@ -148,6 +148,21 @@ async def test_what_is_settled_is_gone_and_cannot_be_settled_again(queue: Queue)
     assert not await queue.release(a.lease)
 
 
+async def test_a_lease_that_is_named_twice_is_settled_once(queue: Queue) -> None:
+    await queue.push([call("a")])
+    (reserved,) = await queue.reserve(1)
+    assert await queue.settle([reserved.lease, reserved.lease]) == [True, False]
+
+
+async def test_any_number_is_taken_in_order_and_settled_at_once(queue: Queue) -> None:
+    names_of_all = [f"{number:04}" for number in range(1101)]  # Redis is told of a thousand with one command
+    await queue.push([call(name) for name in names_of_all])
+    taken = await queue.reserve(2000)
+    assert [one.call.id for one in taken] == names_of_all
+    assert await queue.settle([one.lease for one in taken]) == [True] * len(taken)
+    assert await queue.backlog() == Backlog(0, None)
+
+
 async def test_what_is_given_back_can_be_had_at_once_or_later(queue: Queue, place: QueueAtHand) -> None:
     await queue.push([call("a"), call("b")])
     a, b = await queue.reserve(2)

@@ -8,7 +8,7 @@
 local places, calls, deliveries, delayed, leased = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ready = { ["0"] = KEYS[6], ["1"] = KEYS[7], ["2"] = KEYS[8] }
 local channel, names = KEYS[9], KEYS[10]
-local MOST_AT_ONCE = 1000
+local MOST_AT_ONCE = 1000 -- an even number
 
 local function now_ms()
   local time = redis.call("TIME")
@@ -22,6 +22,14 @@ end
 
 local function hide(name, until_ms)
   redis.call("ZADD", delayed, until_ms, name)
+end
+
+-- One command for many values, in as few pieces as Lua's stack allows: each command costs more than another value does,
+-- and is a record of its own in the file that Redis appends to.
+local function for_all(command, key, values)
+  for first = 1, #values, MOST_AT_ONCE do
+    redis.call(command, key, unpack(values, first, math.min(first + MOST_AT_ONCE - 1, #values)))
+  end
 end
 
 -- The message that a lease is for, if it is the current one.
@@ -79,42 +87,52 @@ function operations.push()
   return 1
 end
 
--- reserve, limit, visibility in ms: when something hidden is due, then lease, delivery, call for each message.
+-- reserve, limit, visibility in ms: when something hidden is due; then for each message the length of its lease, the
+-- delivery and the length of its call; then all the leases and calls as one text: clients take long to read many texts.
 function operations.reserve()
   local now, left = now_ms(), tonumber(ARGV[2])
-  local taken = {}
+  local until_ms = now + tonumber(ARGV[3])
+  local numbers, texts = {}, {}
   show_due(delayed, now)
   show_due(leased, now)
   for priority = 2, 0, -1 do
     local set = ready[tostring(priority)]
     local names = left > 0 and redis.call("ZRANGE", set, 0, left - 1) or {}
+    local leases, counts = {}, {}
     for _, name in ipairs(names) do
-      local delivery = redis.call("HINCRBY", deliveries, name, 1)
-      redis.call("ZREM", set, name)
-      redis.call("ZADD", leased, now + tonumber(ARGV[3]), name)
-      taken[#taken + 1] = name .. ":" .. delivery
-      taken[#taken + 1] = delivery
-      taken[#taken + 1] = redis.call("HGET", calls, name)
+      local delivery = (redis.call("HGET", deliveries, name) or 0) + 1
+      local lease, call = name .. ":" .. delivery, redis.call("HGET", calls, name) or ""
+      leases[#leases + 1], leases[#leases + 2] = until_ms, name
+      counts[#counts + 1], counts[#counts + 2] = name, delivery
+      numbers[#numbers + 1] = #lease .. " " .. delivery .. " " .. #call
+      texts[#texts + 1], texts[#texts + 2] = lease, call
     end
+    for_all("ZREM", set, names)
+    for_all("ZADD", leased, leases)
+    for_all("HSET", deliveries, counts)
     left = left - #names
   end
-  table.insert(taken, 1, due_in_ms(now))
-  return taken
+  return { due_in_ms(now), table.concat(numbers, " "), table.concat(texts) }
 end
 
 -- settle, then leases: 1 or 0 for each.
 function operations.settle()
-  local found = {}
+  local found, settled, ids, is_settled = {}, {}, {}, {}
   for at = 2, #ARGV do
     local name = held(ARGV[at])
-    if name then
-      redis.call("ZREM", leased, name)
-      redis.call("HDEL", calls, name)
-      redis.call("HDEL", deliveries, name)
-      redis.call("HDEL", names, string.match(name, "^%d:%d+:(.*)$"))
+    if name and not is_settled[name] then
+      is_settled[name] = true
+      settled[#settled + 1] = name
+      ids[#ids + 1] = string.match(name, "^%d:%d+:(.*)$")
+      found[#found + 1] = 1
+    else
+      found[#found + 1] = 0
     end
-    found[#found + 1] = name and 1 or 0
   end
+  for_all("ZREM", leased, settled)
+  for_all("HDEL", calls, settled)
+  for_all("HDEL", deliveries, settled)
+  for_all("HDEL", names, ids)
   return found
 end
 

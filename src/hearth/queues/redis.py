@@ -233,11 +233,11 @@ class RedisQueue(Queue):
 
     async def _take(self, limit: int) -> list[Row]:
         try:
-            due_ms, *flat = await self._call("reserve", limit, self._visibility_ms)
+            due_ms, numbers, texts = await self._call("reserve", limit, self._visibility_ms)
         except StoreUnavailable:
             self._ready.set()  # who waits next asks again, and hears of it
             raise
-        rows = [(flat[at].decode(), flat[at + 1], flat[at + 2]) for at in range(0, len(flat), 3)]
+        rows = _rows(numbers, texts)
         if len(rows) == limit:
             self._ready.set()
         elif due_ms >= 0:
@@ -286,3 +286,15 @@ class RedisQueue(Queue):
                 # A message, the word that the subscription was made (anew), or nothing for some time: all say "look".
                 await channel.get_message(timeout=_LOOK_AGAIN_S)
                 self._ready.set()
+
+
+def _rows(numbers: bytes, texts: bytes) -> list[Row]:
+    """What the script reserved: of each message the length of the lease, the delivery and the length of the call."""
+    rows: list[Row] = []
+    told, at = map(int, numbers.split()), 0
+    for lease_length, delivery, call_length in zip(told, told, told, strict=True):
+        call_at = at + lease_length
+        end = call_at + call_length
+        rows.append((texts[at:call_at].decode(), delivery, texts[call_at:end]))
+        at = end
+    return rows
