@@ -46,7 +46,7 @@ CLIENTS: Final = 16
 CALLERS: Final = (8, 16, 32, 64)
 SYNC_S, ENQUEUE_S = 2.0, 1.0
 #: Completions of a round that are measured, after so many that start the containers.
-MEASURED, WARM_UP, WAKE_UPS = 4000, 500, 200
+MEASURED, WARM_UP, WAKE_UPS = 4000, 2000, 200
 TOTAL_MIB, BLOCKER_MIB, FUNCTION_MIB = 1600, 1030, 64
 BODY: Final = b'{"echo":"x"}'
 
