@@ -142,14 +142,13 @@ async def _traced(settings: Settings, port: int, init: span) -> AsyncIterator[No
         return
     from hearth.telemetry.export import exporting  # only now: it takes time and memory
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(exporting(settings.zipkin_url, otlp_url, port))
-        left = stack.pop_all()
+    exports = contextlib.ExitStack()
+    exports.enter_context(exporting(settings.zipkin_url, otlp_url, port))
     try:
         init.begin()
         yield
     finally:
-        await asyncio.to_thread(left.close)
+        await asyncio.to_thread(exports.close)
 
 
 def _settle_memory() -> None:
