@@ -178,5 +178,5 @@ async def test_transfers_are_measured_in_bytes_and_time(s3_server: Server) -> No
     await store.put_logs([Log("app", "sized", b"x" * 5000)])
     await store.get_log("app", "sized")
     assert [metrics.histogram(name).count() for name in (*names, *spans)] == [count + 1 for count in before]
-    assert b'fn_s3_log_upload_size_bucket{fn_appname="",fn_path="",le="17179869184"}' in metrics.exposition()
+    assert b'fn_s3_log_upload_size_bucket{fn_appname="",fn_path="",le="17179869184"}' in b"".join(metrics.exposition())
     await store.close()

@@ -41,4 +41,4 @@ class Watch:
 
     @staticmethod
     def _now() -> Samples:
-        return samples(metrics.exposition().decode())
+        return samples(b"".join(metrics.exposition()).decode())

@@ -17,7 +17,9 @@ DOCS = Path(__file__).parents[2] / "docs" / "observability.md"
 
 
 def test_every_metric_of_the_table_is_served_with_its_kind_before_anything_has_happened() -> None:
-    families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
+    families = {
+        family.name: family for family in text_string_to_metric_families(b"".join(metrics.exposition()).decode())
+    }
     for metric in names.METRICS.values():
         assert families[metric.name].type == metric.kind, metric.name
         assert families[metric.name].documentation == f"Metric {metric.name}"
@@ -26,21 +28,21 @@ def test_every_metric_of_the_table_is_served_with_its_kind_before_anything_has_h
 def test_every_sample_of_ours_has_the_two_labels_and_no_other() -> None:
     with span("agent_submit", "scrape", "/test"):
         pass
-    for family in text_string_to_metric_families(metrics.exposition().decode()):
+    for family in text_string_to_metric_families(b"".join(metrics.exposition()).decode()):
         if family.name.startswith("fn_"):
             for sample in family.samples:
                 assert set(sample.labels) - {"le"} == {"fn_appname", "fn_path"}, sample
 
 
 def test_the_process_tells_of_itself() -> None:
-    told = samples(metrics.exposition().decode())
+    told = samples(b"".join(metrics.exposition()).decode())
     assert told["process_resident_memory_bytes", "", ""] > 0
 
 
 def test_labels_may_hold_anything() -> None:
     path = 'a"b\\c\nd/é'
     metrics.counter("fn_calls").add(1, "odd", path)
-    assert samples(metrics.exposition().decode())["fn_calls", "odd", path] == 1
+    assert samples(b"".join(metrics.exposition()).decode())["fn_calls", "odd", path] == 1
 
 
 def test_the_number_of_series_is_bounded_and_nothing_goes_uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,14 +51,34 @@ def test_the_number_of_series_is_bounded_and_nothing_goes_uncounted(monkeypatch:
     for number in range(10):
         counter.add(1, "app", f"/{number}")
         spread.observe(0.1, "app", f"/{number}")
-    assert [line for line in counter.lines() if line.startswith("bounded")] == [
-        'bounded{fn_appname="",fn_path=""} 8',
-        'bounded{fn_appname="app",fn_path="/0"} 1',
-        'bounded{fn_appname="app",fn_path="/1"} 1',
+    assert [text for text in counter.texts() if text.startswith("bounded")] == [
+        'bounded{fn_appname="",fn_path=""} 8\n',
+        'bounded{fn_appname="app",fn_path="/0"} 1\n',
+        'bounded{fn_appname="app",fn_path="/1"} 1\n',
     ]
-    counts = [line for line in spread.lines() if line.startswith("spread_count")]
+    counts = [line for line in "".join(spread.texts()).splitlines() if line.startswith("spread_count")]
     assert sum(int(line.split()[-1]) for line in counts) == 10
     assert len(counts) <= 4
+
+
+def test_series_may_come_and_go_and_count_while_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_PIECE", 1)
+    waited = metrics.histogram("fn_container_wait_duration_seconds")
+    waited.observe(1, "told", "/stays")
+    text = b""
+    for number, piece in enumerate(metrics.exposition()):
+        text += piece
+        metrics.forget("told", f"/{number - 3}")
+        waited.observe(1, "told", f"/{number}")
+        waited.observe(1, "told", "/stays")
+    for path in {path for app, path in metrics.labels() if app == "told"}:
+        metrics.forget("told", path)
+    told = samples(text.decode())
+    assert told["fn_container_wait_duration_seconds_count", "told", "/stays"] > 1
+    assert ("fn_container_wait_duration_seconds_count", "told", "/0") not in told
+    for (name, *labels), value in told.items():
+        if labels[0] == "told" and name.endswith("_sum"):  # each value is 1
+            assert told[f"{name.removesuffix('sum')}count", labels[0], labels[1]] == value
 
 
 def test_buckets_are_cumulative_and_include_their_bound() -> None:
@@ -65,7 +87,7 @@ def test_buckets_are_cumulative_and_include_their_bound() -> None:
         histogram.observe(value, "a", "/b")
     told = {
         sample.labels["le"]: sample.value
-        for family in text_string_to_metric_families("\n".join(histogram.lines()) + "\n")
+        for family in text_string_to_metric_families("".join(histogram.texts()))
         for sample in family.samples
         if sample.name == "test_seconds_bucket"
     }

@@ -19,7 +19,7 @@ WHILE_S = 200
 
 
 def paths_of(app: str) -> set[str]:
-    return {path for _, name, path in samples(metrics.exposition().decode()) if name == app}
+    return {path for _, name, path in samples(b"".join(metrics.exposition()).decode()) if name == app}
 
 
 def test_series_of_a_deleted_route_go_and_those_of_others_stay() -> None:
@@ -37,7 +37,7 @@ def test_series_of_a_deleted_route_go_and_those_of_others_stay() -> None:
             await asyncio.sleep(WHILE_S)
             assert paths_of("a") & {"/deleted", "/kept"} == {"/kept"}
             await on.ask(on.function("/deleted"))
-            told = samples(metrics.exposition().decode())
+            told = samples(b"".join(metrics.exposition()).decode())
             assert (told["fn_calls", "a", "/deleted"], told["fn_completed", "a", "/deleted"]) == (1, 1)
             assert told["fn_span_agent_submit_duration_seconds_count", "a", "/deleted"] == 1
             assert told["fn_calls", "a", "/kept"] >= 1

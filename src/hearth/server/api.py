@@ -6,18 +6,18 @@ are not those of a framework.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from hearth import FN_VERSION
-from hearth.clock import Clock
+from hearth.clock import Clock, pause
 from hearth.datastore.base import Datastore
 from hearth.models.errors import ApiError, AppsMissingName, PathNotFound
 from hearth.models.route import LIMITS, RouteLimits, clean_path
@@ -86,7 +86,7 @@ class Api:
             "/version": lambda: _json({"version": FN_VERSION}),
             "/stats": lambda: _json(stats()),
             "/healthz": lambda: _json(_ALIVE),
-            "/metrics": lambda: Response(metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE}),
+            "/metrics": lambda: _metrics(clock),
             "/v1/openapi.json": lambda: _json(DESCRIPTION),
             "/docs": lambda: Response(PAGE, media_type="text/html"),
         }
@@ -219,6 +219,17 @@ def _of_runners(runners: RunnerApi) -> dict[str, dict[str, Handler]]:
 def _json(value: Mapping[str, Any], status: int = 200) -> Response:
     body = errors.escape(msgspec.json.encode(value))
     return Response(body, status, headers={"Content-Type": errors.JSON_TYPE})
+
+
+def _metrics(clock: Clock) -> Response:
+    """Written piece by piece; between two of them other requests have their turn."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in metrics.exposition():
+            yield piece
+            await pause(clock, 0)
+
+    return StreamingResponse(pieces(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 def _redirect(request: Request, path: str) -> Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -20,6 +21,8 @@ Labels = tuple[str, str]
 _NO_LABELS: Final[Labels] = ("", "")
 #: Series that a metric may have. What comes when they are taken is counted without labels.
 MAX_SERIES: Final = 10_000
+#: Characters of the exposition that are written in one go: a millisecond's work or less.
+_PIECE: Final = 64 * 1024
 
 
 class Series:
@@ -75,11 +78,11 @@ class Value:
         """Drop a series."""
         self._series.pop((app, path), None)
 
-    def lines(self) -> Iterator[str]:
-        """The text exposition."""
-        yield from _heading(self._name, self._kind, f"Metric {self._name}")
-        for labels, series in self._series.items():
-            yield f"{self._name}{{{_labels(labels)}}} {_number(series.value)}"
+    def texts(self) -> Iterator[str]:
+        """The text exposition, one series at a time. In between series may come and go."""
+        yield _heading(self._name, self._kind, f"Metric {self._name}")
+        for labels, series in list(self._series.items()):
+            yield f"{self._name}{{{_labels(labels)}}} {_number(series.value)}\n"
 
 
 class Spread:
@@ -134,16 +137,17 @@ class Histogram:
         """Drop a series."""
         self._series.pop((app, path), None)
 
-    def lines(self) -> Iterator[str]:
-        """The text exposition."""
-        yield from _heading(self._name, "histogram", self._help)
-        for labels, spread in self._series.items():
-            text, so_far = _labels(labels), 0
-            for bound, count in zip((*self._bounds, float("inf")), spread.counts, strict=True):
-                so_far += count
-                yield f'{self._name}_bucket{{{text},le="{_number(bound)}"}} {so_far}'
-            yield f"{self._name}_sum{{{text}}} {_number(spread.total)}"
-            yield f"{self._name}_count{{{text}}} {so_far}"
+    def texts(self) -> Iterator[str]:
+        """The text exposition, one series at a time. In between series may come and go."""
+        yield _heading(self._name, "histogram", self._help)
+        ends = [f'le="{_number(bound)}"}}' for bound in (*self._bounds, float("inf"))]
+        for labels, spread in list(self._series.items()):
+            text = _labels(labels)
+            start = f"{self._name}_bucket{{{text},"
+            so_far = list(itertools.accumulate(spread.counts))
+            buckets = "".join([f"{start}{end} {count}\n" for end, count in zip(ends, so_far, strict=True)])
+            total = f"{self._name}_sum{{{text}}} {_number(spread.total)}\n"
+            yield f"{buckets}{total}{self._name}_count{{{text}}} {so_far[-1]}\n"
 
 
 _METRICS: Final[dict[str, Value | Histogram]] = {}
@@ -182,10 +186,21 @@ def forget(app: str, path: str) -> None:
         metric.forget(app, path)
 
 
-def exposition() -> bytes:
-    """Everything, as Prometheus scrapes it."""
-    own = "\n".join([line for metric in list(_METRICS.values()) for line in metric.lines()])
-    return _collectors()() + own.encode() + b"\n"
+def exposition() -> Iterator[bytes]:
+    """Everything, as Prometheus scrapes it, in pieces: a node of many routes has a hundred megabytes to tell.
+
+    Others may count between two pieces. No series is divided, so that each agrees with itself.
+    """
+    yield _collectors()()
+    piece: list[str] = []
+    size = 0
+    for text in itertools.chain.from_iterable(metric.texts() for metric in list(_METRICS.values())):
+        piece.append(text)
+        size += len(text)
+        if size >= _PIECE:
+            yield "".join(piece).encode()
+            piece, size = [], 0
+    yield "".join(piece).encode()
 
 
 def _value(name: str, kind: Kind) -> Value:
@@ -209,9 +224,8 @@ def _collectors() -> Callable[[], bytes]:
     return functools.partial(generate_latest, registry)
 
 
-def _heading(name: str, kind: str, help_text: str) -> Iterator[str]:
-    yield f"# HELP {name} {help_text}"
-    yield f"# TYPE {name} {kind}"
+def _heading(name: str, kind: str, help_text: str) -> str:
+    return f"# HELP {name} {help_text}\n# TYPE {name} {kind}\n"
 
 
 def _labels(labels: Labels) -> str:
