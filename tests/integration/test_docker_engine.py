@@ -26,6 +26,7 @@ from hearth.drivers.docker.creation import Walls
 from hearth.drivers.docker.driver import DockerDriver
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.exits import Exits
+from hearth.drivers.docker.streams import Attachment
 from hearth.models.ids import encode
 
 HOST = "unix:///var/run/docker.sock"
@@ -298,6 +299,17 @@ async def test_a_container_that_is_gone_is_removed(scripted: ScriptedEngine, dri
     await container.remove()
     await container.kill()
     assert container.exited is not None
+
+
+async def test_streams_given_up_while_they_are_being_opened_are_closed(scripted: ScriptedEngine) -> None:
+    engine = Engine(scripted.host, SystemClock())
+    attachment = Attachment()
+    opening = asyncio.ensure_future(attachment.open(engine, "x", "stdout=1"))
+    attachment.abort()
+    with pytest.raises(ConnectionAbortedError):
+        await opening
+    await attachment.output.wait_ended()
+    await engine.close()
 
 
 def died(engine_id: str, code: int) -> dict[str, Any]:

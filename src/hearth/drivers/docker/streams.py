@@ -29,6 +29,7 @@ class Attachment(asyncio.Protocol):
         self._received = bytearray()
         self._left = 0
         self._full = False
+        self._aborted = False
         self._lost = False
         self._room: asyncio.Future[None] | None = None
         self._ready: Readiness | None = None
@@ -122,6 +123,9 @@ class Attachment(asyncio.Protocol):
         """
         await engine.connect(self)
         assert self._transport is not None
+        if self._aborted:
+            self._transport.abort()
+            raise ConnectionAbortedError("given up while it was being opened")
         self._transport.write(
             f"POST /containers/{container_id}/attach?stream=1&{streams} HTTP/1.1\r\nHost: docker\r\n"
             "Content-Length: 0\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
@@ -158,7 +162,8 @@ class Attachment(asyncio.Protocol):
         return self._left > 0 or bool(self._received) or (self._ready is not None and self._ready())
 
     def abort(self) -> None:
-        """Close the connection, whatever is still under way."""
+        """Close the connection, whatever is still under way; if it is still being opened, as soon as it is open."""
+        self._aborted = True
         if self._transport is not None:
             self._transport.abort()
 
