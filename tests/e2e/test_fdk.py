@@ -5,10 +5,12 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.support.base_image import base_image
 from tests.support.cli import Cli
 from tests.support.node import RunningNode
+from tests.support.waiting import until
 
 FUNCTION = """
 import asyncio, dataclasses, os, sys
@@ -69,6 +71,11 @@ def image(node: RunningNode, folder: Path) -> str:
     return build(node, folder)
 
 
+def logged(node: RunningNode, answer: httpx.Response, text: str) -> bool:
+    """Whether the log has this: on Docker, a moment after the answer."""
+    return until(lambda: text in node.log(answer))
+
+
 def test_a_handler_answers_calls_one_after_another(node: RunningNode, image: str, any_format: str) -> None:
     path = node.route(f"kit-{any_format}", any_format, image=image, config={"COLOUR": "red"})
     for number in (1, 2):
@@ -79,7 +86,7 @@ def test_a_handler_answers_calls_one_after_another(node: RunningNode, image: str
         assert (told["text"], told["same_loop"], told["left"], told["config"]) == ("é", True, True, "red")
         assert (told["id"], told["app"], told["path"]) == (answer.headers["fn_call_id"], "e2e", f"/kit-{any_format}")
         assert (told["method"], told["url"], told["type"]) == ("POST", f"{node.url}{path}", "application/json")
-        assert node.log(answer) == "handling tell\nfrom below Python\n"
+        assert logged(node, answer, "handling tell\nfrom below Python\n")
 
 
 def test_status_and_headers_reach_the_client(node: RunningNode, image: str, hot: str) -> None:
@@ -97,9 +104,8 @@ def test_what_is_raised_is_in_the_log_and_the_next_call_is_served(
     path = node.route(f"kit-fail-{any_format}", any_format, image=image, config={"COLOUR": "red"})
     answer = node.call(path, act="fail")
     assert answer.status_code == (502 if any_format == "default" else 500)
-    log = node.log(answer)
-    assert 'raise RuntimeError("on purpose")' in log
-    assert "hearth_fdk" not in log
+    assert logged(node, answer, 'raise RuntimeError("on purpose")')
+    assert "hearth_fdk" not in node.log(answer)
     assert node.call(path, act="tell").json()["calls"] == (1 if any_format == "default" else 2)
 
 
