@@ -3,11 +3,10 @@
 ``python -m bench.async_calls`` prints a table; ``--million`` adds a backlog of a million calls on the durable queues
 (minutes, and some GiB of disk or memory); ``--queue``, ``--backlog`` and ``--rounds`` choose. In each round a backlog
 is built and worked off, and the sync rate measured before and after, with as many callers as serve it best; the medians
-of the rounds are printed. Beside rates it tells what a call of each kind costs the node's processors:
-that is steadier.
+of the rounds are printed. Beside rates it tells what a call of each kind costs the node's processors: that is steadier.
 
-While a backlog is built nothing is taken from it: a call that holds the memory of all async calls keeps the consumer
-waiting.
+While a backlog is built nothing is taken from it, but for a few calls at its beginning: a call that holds the memory of
+all async calls keeps the consumer waiting.
 """
 
 from __future__ import annotations
@@ -79,11 +78,11 @@ class Bench:
         found, before = [], self.sync()
         for _ in range(count):
             self._block(blocker)
+            base = self._completed()
             enqueued = self._load(self.later, CLIENTS, ENQUEUE_S)
             accepted = enqueued.requests
             while accepted < backlog + WARM_UP + MEASURED:
                 accepted += self._load(self.later, CLIENTS, ENQUEUE_S).requests
-            base = self._completed()
             complete, complete_us = self.complete()
             while self._completed() < base + accepted:
                 time.sleep(0.02)
