@@ -128,8 +128,9 @@ class Dispatcher:
             await asyncio.wait([taking])
         finally:
             self._taking = None
-            taking.cancel()
-            await asyncio.wait([taking])  # the queue is closed after that
+            if not taking.done():
+                taking.cancel()
+                await asyncio.wait([taking])  # the queue is closed after that
             failure = None if taking.cancelled() else taking.exception()
             if not taking.cancelled() and failure is None:
                 self._deal(taking.result())

@@ -30,7 +30,8 @@ def failures() -> tuple[type[Exception], ...]:
     """
     found: list[type[Exception]] = [sa.exc.SQLAlchemyError, OSError]
     if (asyncpg := sys.modules.get("asyncpg")) is not None:  # else nothing of it was raised
-        found += [asyncpg.PostgresError, asyncpg.InterfaceError]
+        # the last one of a connection to which the server said farewell, and which has not closed yet
+        found += [asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError]
     if (asyncmy := sys.modules.get("asyncmy")) is not None:
         found.append(asyncmy.errors.Error)
     return tuple(found)
