@@ -12,6 +12,8 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
+from hearth.models.errors import StoreRefused
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -115,6 +117,34 @@ class GroupCommit(Generic[T, R]):
         for (_, done), result in zip(batch, results, strict=True):
             if not done.done():
                 done.set_result(result)
+
+
+async def write_apart(
+    write: Callable[[list[T]], Awaitable[Sequence[R]]],
+    items: list[T],
+    *,
+    refused: Callable[[T, Exception], R],
+    is_refusal: Callable[[Exception], bool] = lambda exc: isinstance(exc, StoreRefused),
+) -> list[R]:
+    """Write items together, or in ever smaller parts where that is refused: none is lost for another's fault.
+
+    Args:
+        write: Writes some; one result for each, in order.
+        items: What is to be written.
+        refused: The result of an item that is refused alone.
+        is_refusal: Whether what ``write`` raised is about an item, and not about the store. All else is raised.
+    """
+    try:
+        return list(await write(items))
+    except Exception as exc:
+        if not is_refusal(exc):
+            raise
+        if len(items) == 1:
+            return [refused(items[0], exc)]
+    parts = items[: len(items) // 2], items[len(items) // 2 :]
+    return [
+        result for part in parts for result in await write_apart(write, part, refused=refused, is_refusal=is_refusal)
+    ]
 
 
 def _let_go(held: asyncio.Future[None]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 from structlog.testing import capture_logs
-from tests.support.async_world import AsyncWorld, Faults, away, call
+from tests.support.async_world import AsyncWorld, Faults, StubAgent, away, call
 from tests.support.clock import FakeClock
 
 from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS
@@ -427,17 +427,22 @@ async def test_a_call_that_was_handed_out_again_and_again_ends(
     assert await world.is_empty()
 
 
+async def ten_ahead(world: AsyncWorld, agent: StubAgent, names: list[str]) -> None:
+    """No container is free; 20 calls have ended, one waits, and of the others as many are taken as the pace allows."""
+    await world.accept(*names[:20])
+    await world.ended(*names[:20])
+    agent.slots.clear()
+    world.clock.advance(0.5)  # 20 calls in half a second are 10 in a quarter
+    await world.accept(names[20])
+    await world.until(lambda: len(agent.waiting) == 1)
+    await world.queue.push([call(name) for name in names[21:]])
+
+
 async def test_the_next_call_stands_in_line_before_the_start_of_the_one_before_is_stored(world: AsyncWorld) -> None:
     """Guard: a call leaves the line when it has its container. Else a free one finds nobody, until that commit."""
     names = [f"{number:03}" for number in range(30)]
     async with world.node(max_waiting=2) as agent:
-        await world.accept(*names[:20])
-        await world.ended(*names[:20])
-        agent.slots.clear()
-        world.clock.advance(0.5)  # 20 calls in half a second are 10 in a quarter
-        await world.accept(names[20])
-        await world.until(lambda: len(agent.waiting) == 1)
-        await world.queue.push([call(name) for name in names[21:]])
+        await ten_ahead(world, agent, names)
         await world.until(lambda: len(agent.waiting) == 2 and "waiting=10" in repr(agent.consumer))
         hold = world.faults.holds["start_calls"] = asyncio.Event()
         agent.slots.set()
@@ -451,13 +456,7 @@ async def test_more_short_calls_are_taken_ahead_and_shutdown_gives_them_back(wor
     """Guards: the pace; the limit of calls that wait for a container; going back without a try."""
     names = [f"{number:03}" for number in range(40)]
     async with world.node(max_waiting=2) as agent:
-        await world.accept(*names[:20])
-        await world.ended(*names[:20])
-        agent.slots.clear()
-        world.clock.advance(0.5)  # 20 calls in half a second are 10 in a quarter
-        await world.accept(names[20])
-        await world.until(lambda: len(agent.waiting) == 1)
-        await world.queue.push([call(name) for name in names[21:]])
+        await ten_ahead(world, agent, names)
         await world.until(lambda: len(agent.waiting) == 2)
         await world.until(lambda: "waiting=10" in repr(agent.consumer))
         assert len(agent.waiting) == 2

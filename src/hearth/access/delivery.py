@@ -10,6 +10,7 @@ from hearth.access import wire
 from hearth.access.api_node import ApiNode
 from hearth.access.base import EndedCall
 from hearth.access.spool import ENDED, SETTLE, Item, Spool
+from hearth.batch import write_apart
 from hearth.clock import Clock, pause
 from hearth.models.errors import ApiError, HearthError, StoreRefused
 from hearth.telemetry import metrics
@@ -149,20 +150,12 @@ class Delivery:
         self._changed()
 
     async def _deliver_ended(self, items: list[Item], attempts: int) -> None:
-        if not items:
-            return
-        try:
-            await self._post([item[2] for item in items], attempts=attempts)
-        except ApiError as exc:
-            if exc.code not in _OF_RECORD:
-                raise
-            if len(items) > 1:  # the store does not like one of them; the others shall not wait for it
-                half = len(items) // 2
-                await self._deliver_ended(items[:half], attempts)
-                await self._deliver_ended(items[half:], attempts)
-                return
-            _refused.add()
-            _log.error("end of a call refused by the API node, dropped", code=exc.code, error=exc.message)
+        async def post(some: list[Item]) -> list[None]:
+            await self._post([item[2] for item in some], attempts=attempts)
+            return [None] * len(some)
+
+        if items:
+            await write_apart(post, items, refused=_drop, is_refusal=_is_of_record)
 
     async def _post(self, items: Sequence[bytes], *, attempts: int) -> None:
         body = wire.encode_many_ended(items)
@@ -171,6 +164,16 @@ class Delivery:
     async def _post_leases(self, leases: list[str], *, attempts: int) -> list[bool]:
         body = wire.encode(wire.Leases(leases))
         return await self._node.ask("POST", "runner/settle", wire.reader_of_held(len(leases)), body, attempts=attempts)
+
+
+def _is_of_record(exc: Exception) -> bool:
+    return isinstance(exc, ApiError) and exc.code in _OF_RECORD
+
+
+def _drop(_: Item, exc: Exception) -> None:
+    assert isinstance(exc, ApiError)
+    _refused.add()
+    _log.error("end of a call refused by the API node, dropped", code=exc.code, error=exc.message)
 
 
 async def _trouble(work: Awaitable[None]) -> HearthError | None:

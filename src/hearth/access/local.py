@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from hearth.access.base import AlreadyStarted, DataAccess, EndedCall
-from hearth.batch import GroupCommit
+from hearth.batch import GroupCommit, write_apart
 from hearth.clock import Clock, pause
 from hearth.datastore.base import Datastore
 from hearth.logstores.base import Log, LogsLost, LogStore
@@ -161,17 +161,23 @@ class LocalAccess(DataAccess):
 
     async def _recorded(self, calls: list[Call]) -> bool:
         """Whether nothing is left to be tried again: of one that the datastore refuses, nothing is."""
+        return all(await write_apart(self._add, calls, refused=_not_recorded))
+
+    async def _add(self, calls: list[Call]) -> list[bool]:
         try:
             await self._datastore.add_calls(calls)
-        except StoreRefused as exc:
-            if len(calls) > 1:
-                half = len(calls) // 2
-                return all([await self._recorded(calls[:half]), await self._recorded(calls[half:])])
-            _log.error("accepted call refused by the datastore, not recorded", call_id=calls[0].id, error=str(exc))
+        except StoreRefused:
+            raise
         except HearthError as exc:
             _log.error("accepted calls not recorded yet", calls=len(calls), error=str(exc))
-            return False
-        return True
+            return [False] * len(calls)
+        return [True] * len(calls)
+
+
+def _not_recorded(call: Call, exc: Exception) -> bool:
+    """Nothing of it is left to be tried again."""
+    _log.error("accepted call refused by the datastore, not recorded", call_id=call.id, error=str(exc))
+    return True
 
 
 def _tell(ended: list[EndedCall], stored: list[bool]) -> None:

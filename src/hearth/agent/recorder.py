@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hearth.access.base import DataAccess, EndedCall
-from hearth.batch import GroupCommit
+from hearth.batch import GroupCommit, write_apart
 from hearth.clock import Clock, SystemClock, pause
 from hearth.expiry import Expiries
 from hearth.models.errors import StoreUnavailable
@@ -104,7 +104,7 @@ class Recorder:
 
     async def _write(self, ended: list[EndedCall]) -> Sequence[bool]:
         try:
-            return await self._store(ended)
+            return await write_apart(self._store, ended, refused=self._refused, is_refusal=lambda _: True)
         finally:
             self._waiting_bytes -= sum([len(one.log) for one in ended])
             _waiting.add(-len(ended))
@@ -114,14 +114,13 @@ class Recorder:
             await self._finish(ended)
         except StoreUnavailable as exc:
             self._lose(ended, str(exc), exc)
-        except Exception as exc:  # whatever it is, the calls of other batches are still to be stored
-            if len(ended) > 1:  # the store does not like one of them; the others shall not be lost with it
-                half = len(ended) // 2
-                return [*await self._store(ended[:half]), *await self._store(ended[half:])]
-            self._lose(ended, str(exc), exc)
-        else:
-            return [True] * len(ended)
-        return [False] * len(ended)
+            return [False] * len(ended)
+        return [True] * len(ended)
+
+    def _refused(self, ended: EndedCall, exc: Exception) -> bool:
+        """Whatever it is, the calls of other batches are still to be stored."""
+        self._lose([ended], str(exc), exc)
+        return False
 
     async def _finish(self, ended: list[EndedCall]) -> None:
         """Store a batch, trying again while the store is gone."""

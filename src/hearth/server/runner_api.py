@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from hearth.access import wire
 from hearth.access.base import AlreadyStarted, DataAccess, EndedCall
-from hearth.batch import GroupCommit
+from hearth.batch import GroupCommit, write_apart
 from hearth.clock import Clock
 from hearth.datastore.base import Datastore
 from hearth.models.call import ERROR, QUEUED, RUNNING, Call
@@ -28,7 +28,6 @@ from hearth.models.errors import (
     InvalidJSON,
     RecordRefused,
     RunnerUnknown,
-    StoreRefused,
 )
 from hearth.models.message import InvalidMessage, decode_call
 from hearth.models.times import ZERO, format_time
@@ -238,22 +237,20 @@ class RunnerApi:
             await self._access.interrupted(ended.call)
             return
         try:
-            failure: HearthError | None = await self._finishing.put(ended)
+            failure: Exception | None = await self._finishing.put(ended)
         except HearthError as exc:
             failure = exc
         if failure is not None:
             _log.error("error inserting call into datastore", call_id=ended.call.id, error=str(failure))
 
-    async def _finish_many(self, ended: list[EndedCall]) -> list[StoreRefused | None]:
+    async def _finish_many(self, ended: list[EndedCall]) -> list[Exception | None]:
         """For each why the store does not take it: they are of several runners, and none is to lose another's."""
-        try:
-            await self._access.finish_many(ended)
-        except StoreRefused as exc:
-            if len(ended) == 1:
-                return [exc]
-            half = len(ended) // 2
-            return [*await self._finish_many(ended[:half]), *await self._finish_many(ended[half:])]
-        return [None] * len(ended)
+
+        async def finish(some: list[EndedCall]) -> list[Exception | None]:
+            await self._access.finish_many(some)
+            return [None] * len(some)
+
+        return await write_apart(finish, ended, refused=lambda _, exc: exc)
 
     # -- leases ---------------------------------------------------------------------------------------------------
 
