@@ -108,6 +108,8 @@ class GroupCommit(Generic[T, R]):
     async def _write_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             results = await self._write([item for item, _ in batch])
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results of {len(batch)} items")
         except Exception as exc:  # whoever waits must hear of whatever went wrong
             for _, done in batch:
                 if not done.done():

@@ -9,8 +9,8 @@ import pytest
 from tests.support.async_world import AsyncWorld, away, call
 from tests.support.clock import FakeClock
 
-from hearth.models.call import QUEUED, RUNNING, SUCCESS
-from hearth.models.errors import StoreUnavailable
+from hearth.models.call import QUEUED, RUNNING, SUCCESS, Call
+from hearth.models.errors import StoreRefused, StoreUnavailable
 from hearth.queues.open import open_queue
 
 
@@ -99,3 +99,22 @@ async def test_a_client_that_leaves_while_its_call_is_accepted_takes_nothing_bac
     async with world.node():
         await world.ended("a")
     assert world.executed == ["a"]
+
+
+async def test_a_start_that_the_datastore_refuses_keeps_no_other_from_starting(
+    world: AsyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come in one commit, of calls that have nothing to do with each other."""
+    start_calls = world.store.start_calls
+
+    async def refuse(calls: list[Call]) -> list[str]:
+        if any(one.id == "bad" for one in calls):
+            raise StoreRefused("too long")
+        return await start_calls(calls)
+
+    monkeypatch.setattr(world.store, "start_calls", refuse)
+    starts = [world.access.start(call(name)) for name in ("a", "bad", "b")]
+    first, bad, last = await asyncio.gather(*starts, return_exceptions=True)
+    assert (first, last) == (None, None)
+    assert isinstance(bad, StoreRefused)
+    assert set(world.store.calls) == {"a", "b"}

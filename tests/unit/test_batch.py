@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from tests.support.virtual_time import run
 
-from hearth.batch import GroupCommit
+from hearth.batch import GroupCommit, write_apart
+from hearth.models.errors import StoreRefused, StoreUnavailable
 
 _COMMIT_S = 0.001
 _CALL_S = 0.008
@@ -150,3 +151,38 @@ def test_an_error_reaches_every_item_of_its_batch_and_no_other() -> None:
     failed, later = run(scenario())
     assert [str(error) for error in failed] == ["bad", "bad"]
     assert later == "later"
+
+
+async def test_each_hears_of_a_write_that_tells_too_few_results_and_the_next_one_is_written() -> None:
+    told: list[list[str]] = [["a"], ["c"]]
+
+    async def write(_: list[str]) -> list[str]:
+        return told.pop(0)
+
+    commits = GroupCommit(write)
+    for item in [commits.put("a"), commits.put("b")]:
+        with pytest.raises(ValueError, match="1 results of 2 items"):
+            await item
+    assert await commits.put("c") == "c"
+
+
+async def test_only_what_is_refused_hears_of_it() -> None:
+    written: list[int] = []
+
+    async def write(items: list[int]) -> list[str]:
+        if 5 in items:
+            raise StoreRefused("no fives")
+        written.extend(items)
+        return [str(item) for item in items]
+
+    found = await write_apart(write, list(range(8)), refused=lambda item, exc: f"{item}: {exc}")
+    assert found == ["0", "1", "2", "3", "4", "5: no fives", "6", "7"]
+    assert written == [0, 1, 2, 3, 4, 6, 7]
+
+
+async def test_a_store_that_is_away_refuses_nothing() -> None:
+    async def write(_: list[int]) -> list[str]:
+        raise StoreUnavailable("away")
+
+    with pytest.raises(StoreUnavailable, match="away"):
+        await write_apart(write, [1, 2], refused=lambda item, _: str(item))

@@ -54,7 +54,7 @@ class LocalAccess(DataAccess):
         self.lost_logs = 0
         self._accepted = GroupCommit(self._enqueue)
         self._late = GroupCommit(self._record_late)
-        self._starting = GroupCommit(datastore.start_calls)
+        self._starting = GroupCommit(self._start_many)
         self._settled = GroupCommit(self._settle)
 
     async def close(self) -> None:
@@ -114,6 +114,8 @@ class LocalAccess(DataAccess):
     async def start(self, call: Call) -> None:
         """Compare and swap in the datastore."""
         found = await self._starting.put(call)
+        if isinstance(found, Exception):
+            raise found
         if found:
             raise AlreadyStarted(found)
 
@@ -140,6 +142,10 @@ class LocalAccess(DataAccess):
             return
         call.created_at, call.started_at = stored.created_at, stored.started_at
         await self.finish_many([EndedCall(call, b"")])
+
+    async def _start_many(self, calls: list[Call]) -> list[str | Exception]:
+        """For each the status that kept it from being started, or why the datastore does not take its start."""
+        return await write_apart(self._datastore.start_calls, calls, refused=lambda _, exc: exc)
 
     async def _settle(self, batches: list[list[str]]) -> Sequence[list[bool]]:
         with span("mq_delete"):
