@@ -3,9 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Usual in containers; with it each command compiles all modules again.
+export PYTHONDONTWRITEBYTECODE :=
+# One test may take longer than the limit of pyproject.toml.
+LONG   := -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run bench-full test storm deaths probe soak fuzz lint format bench bench-async simulate docs reference transcript lock engines clean
+.PHONY: help setup run bench-full bench-check test durations mutants storm deaths probe soak fleet fuzz lint format bench bench-async simulate docs reference transcript lock engines clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 run: setup ## Start a node, deploy and call the sample function, keep serving
@@ -24,29 +29,36 @@ run: setup ## Start a node, deploy and call the sample function, keep serving
 engines: setup ## Install and start the engines that the tests need (root; idempotent)
 	@tools/engines.sh
 
-test: setup engines ## Run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+test: setup engines ## Run every test, long files first; WORKERS=3
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadfile $(ARGS)
 
-storm: setup engines ## 10,000 calls, 64 at once, a third of them misbehaving; minutes long
-	@HEARTH_STORM_CALLS=10000 $(BIN)/python -m pytest tests/e2e/test_storm.py -s $(ARGS)
+durations: setup engines ## Run every test and store how long each file took, for the order of `make test`
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadfile --store-durations $(ARGS)
+
+mutants: setup engines ## Change the code in each way that a test should miss; ARGS="agent.slots --guards"; an hour
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
+storm: setup engines ## 10,000 calls of hostile functions and clients, as root, as a user, with Docker; minutes long
+	@HEARTH_STORM_CALLS=10000 $(BIN)/python -m pytest $(LONG) tests/e2e/test_storm.py -s $(ARGS)
 
 deaths: setup ## Kill a node 80 times in the midst of 5,000 calls; no answered one may lack its record; minutes long
-	@HEARTH_KILLED_CALLS=5000 $(BIN)/python -m pytest tests/e2e/test_recording.py -s $(ARGS)
+	@HEARTH_KILLED_CALLS=5000 $(BIN)/python -m pytest $(LONG) tests/e2e/test_recording.py -s $(ARGS)
 
 probe: setup engines ## 10,000 async calls on each queue while server, Redis and functions are killed; minutes long
-	@HEARTH_PROBE_CALLS=10000 $(BIN)/python -m pytest tests/e2e/test_async_prober.py -s $(ARGS)
+	@HEARTH_PROBE_CALLS=10000 $(BIN)/python -m pytest $(LONG) tests/e2e/test_async_prober.py -s $(ARGS)
 
 soak: setup engines ## An hour of load; memory and descriptors must stay flat
-	@HEARTH_SOAK_ROUNDS=400 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
+	@HEARTH_SOAK_ROUNDS=400 $(BIN)/python -m pytest $(LONG) tests/e2e/test_soak.py -s $(ARGS)
 
 fleet: setup engines ## Ten rounds of faults and deaths in a fleet under load; ROUNDS=10, PARTITION_S=10
-	@HEARTH_FLEET_ROUNDS=$(or $(ROUNDS),10) HEARTH_PARTITION_S=$(or $(PARTITION_S),10) $(BIN)/python -m pytest tests/e2e/test_fleet_faults.py -s $(ARGS)
+	@HEARTH_FLEET_ROUNDS=$(or $(ROUNDS),10) HEARTH_PARTITION_S=$(or $(PARTITION_S),10) $(BIN)/python -m pytest $(LONG) tests/e2e/test_fleet_faults.py -s $(ARGS)
 
-lint: setup ## ruff, mypy --strict, import-linter, known flaws of dependencies
+lint: setup ## ruff, mypy --strict, import-linter, language of texts, known flaws of dependencies
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python tools/prose.py
 	@$(BIN)/python tools/audit.py requirements.lock
 
 fuzz: setup ## Feed what reads bytes from outside with what breaks it; FUZZ_SECONDS=60 for each reader
@@ -58,6 +70,9 @@ format: setup ## Format the code and fix what can be fixed
 
 bench: setup ## Measure calls, cold starts, the node's start and its API beside their limits; needs wrk
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-check: setup ## Fail if warm calls became slower since a commit; AGAINST=HEAD~1
+	@$(BIN)/python -m bench.check $(or $(AGAINST),HEAD~1)
 
 bench-full: setup ## The same with more loads and rounds, and curves over routes and containers; half an hour
 	@$(BIN)/python -m bench --full $(ARGS)

@@ -16,16 +16,17 @@ from pathlib import Path
 from tests.support.node import MULTI
 
 from bench.cold import cold
-from bench.crew import crew
 from bench.figures import Figures
 from bench.limits import Direct
+from bench.local_fleet import local_fleet
 from bench.node import api, start
+from bench.release import Release
 from bench.scale import scale
 from bench.warm import warm
 
-PARTS = ("direct", "warm", "cold", "api", "start", "crew", "scale")
+PARTS = ("direct", "warm", "cold", "api", "start", "local-fleet", "scale")
 #: Only with ``--full``, or when asked for.
-SLOW = ("crew", "scale")
+SLOW = ("local-fleet", "scale")
 QUICK = {"connections": (1, 8, 32), "rounds": 3, "seconds": 3.0}
 FULL = {"connections": (1, 8, 32, 128, 512), "rounds": 5, "seconds": 5.0}
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--full", action="store_true", help="all loads, more rounds; about an hour")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given again")
+    parser.add_argument("--against", type=Release, help="also measure the warm calls of this commit of Hearth")
     parser.add_argument("--most", type=int, default=10_000_000, help="the largest size of the scale curves")
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     parser.add_argument("--plots", type=Path, help="draw them into this folder")
@@ -42,8 +44,10 @@ def main() -> None:
     size = FULL if given.full else QUICK
     parts = given.only or [part for part in PARTS if given.full or part not in SLOW]
     figures = Figures()
+    if given.against:
+        given.against.install()
     for part in parts:
-        _run(part, figures, {**size, "most": given.most})
+        _run(part, figures, {**size, "most": given.most}, given.against)
     print(figures.table())
     if given.json:
         given.json.write_text(json.dumps(figures.as_json(), indent=1))
@@ -53,7 +57,7 @@ def main() -> None:
         draw(figures, given.plots)
 
 
-def _run(part: str, figures: Figures, size: dict[str, object]) -> None:
+def _run(part: str, figures: Figures, size: dict[str, object], release: Release | None) -> None:
     rounds, seconds = int(str(size["rounds"])), float(str(size["seconds"]))
     drivers = ["process", *(["docker"] if _has_docker() else [])]
     if part == "direct":
@@ -66,6 +70,7 @@ def _run(part: str, figures: Figures, size: dict[str, object]) -> None:
             seconds=seconds,
             drivers=drivers,
             reference=os.environ.get("BENCH_REFERENCE_URL", ""),
+            release=release,
         )
     elif part == "cold":
         for driver in drivers:
@@ -74,8 +79,8 @@ def _run(part: str, figures: Figures, size: dict[str, object]) -> None:
         api(figures, rounds=rounds, seconds=seconds)
     elif part == "start":
         start(figures, rounds=rounds)
-    elif part == "crew":
-        crew(figures, rounds=rounds, seconds=seconds)
+    elif part == "local-fleet":
+        local_fleet(figures, rounds=rounds, seconds=seconds)
     else:
         scale(figures, seconds=seconds, rounds=rounds, most=int(str(size["most"])))
 

@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 from tests.support.node import RunningNode, build_multi, running_node
@@ -30,13 +30,13 @@ from tests.support.processes import leaves_below
 from tests.support.redis_server import running_redis
 
 from bench.load import Result, cpu_seconds, load
-from hearth.agent.function import Function
-from hearth.clock import SystemClock
+from hearth.aio.clock import SystemClock
 from hearth.models.app import App
 from hearth.models.call import QUEUED, Call
 from hearth.models.ids import IdGenerator
 from hearth.models.route import LIMITS, Route
 from hearth.queues.open import open_queue
+from hearth.server.api_v1.compile import compile_route
 
 QUEUES: Final = ("memory", "bolt", "redis")
 DURABLE: Final = ("bolt", "redis")
@@ -163,7 +163,7 @@ def kill_functions(pid: int) -> None:
 async def fill(url: str, image: str, count: int) -> None:
     """Put calls into a queue that no node has opened; the first of them is the blocker."""
     clock = SystemClock()
-    next_id = IdGenerator(0, clock.now_ms)
+    next_id = IdGenerator(0, clock.now_ns)
     queue = await open_queue(url, clock)
     blocker = _call(image, "/blocker", BLOCKER_MIB, next_id(), b'{"sleep_ms":3600000}')
     blocker.priority = 2
@@ -174,11 +174,11 @@ async def fill(url: str, image: str, count: int) -> None:
 
 
 def _call(image: str, path: str, memory: int, call_id: str, body: bytes) -> Call:
-    fields = {"format": "http", "type": "async", "timeout": 3600, "idle_timeout": 30}
+    fields: dict[str, Any] = {"format": "http", "type": "async", "timeout": 3600, "idle_timeout": 30}
     route = Route(app_name="e2e", path=path, image=image, memory=memory, **fields)
-    function = Function(App(name="e2e"), route, LIMITS)
+    spec = compile_route(App(name="e2e"), route, LIMITS)
     url = f"http://127.0.0.1/r/e2e{path}"
-    call = function.record(call_id, dt.datetime.now(dt.UTC), method="POST", url=url, headers={})
+    call = Call.of(spec, call_id, dt.datetime.now(dt.UTC), method="POST", url=url, headers={})
     call.status, call.payload = QUEUED, body
     return call
 

@@ -23,13 +23,12 @@ from tests.support.waiting import until
 from bench.figures import Figures
 from bench.limits import http_message
 from bench.load import BODY
-from hearth.clock import SystemClock
+from hearth.aio.clock import SystemClock
 from hearth.drivers.base import ContainerSpec
 from hearth.drivers.docker.creation import Creation, Walls
 from hearth.drivers.docker.engine import Engine
-from hearth.drivers.docker.references import parse
 from hearth.drivers.docker.streams import Attachment
-from hearth.drivers.process.build import interpreter
+from hearth.drivers.local.stored import interpreter
 
 _ENGINE: Final = "unix:///var/run/docker.sock"
 _MEMORY_MIB: Final = 64
@@ -150,7 +149,7 @@ class _ByEngine:
     async def _run(self, format_name: str) -> dict[str, float]:
         name, message = f"{next(self._ids):026d}", _MESSAGES[format_name]
         spec = ContainerSpec(id=name, image=self._image, env={"FN_FORMAT": format_name}, memory_mib=_MEMORY_MIB)
-        form = self._creation.form(spec, parse(self._image), None)
+        form = self._creation.form(spec, self._image, "bridge")
         taken: dict[str, float] = {}
         begun = time.perf_counter()
         container = await self._engine.docker.containers.create(form, name=name)

@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import uvloop
@@ -28,7 +28,7 @@ ROUNDS: Final = 3
 SERIAL: Final = 300
 POLLS: Final = 100
 IDLE_S: Final = 20.0
-ENVIRONMENT: Final = {"FN_LOG_LEVEL": "error", "FN_MAX_TOTAL_MEMORY": str(1600 << 20)}
+ENVIRONMENT: Final[dict[str, Any]] = {"FN_LOG_LEVEL": "error", "FN_MAX_TOTAL_MEMORY": str(1600 << 20)}
 
 
 def rate(nodes: list[RunningNode], path: str, seconds: float = SECONDS) -> float:

@@ -12,6 +12,7 @@ mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "hearth"  # the same figures give the same file
 
 from matplotlib import pyplot as plt  # noqa: E402 - after the choice of what draws
+from matplotlib.axes import Axes  # noqa: E402
 
 
 def draw(figures: Figures, folder: Path) -> None:
@@ -49,7 +50,7 @@ def _draw_warm(figures: Figures, folder: Path) -> None:
     chart.savefig(folder / "warm.svg", metadata={"Date": None})
 
 
-def _line(axes: plt.Axes, points: list[Figure], figures: Figures | None, label: str = "") -> None:
+def _line(axes: Axes, points: list[Figure], figures: Figures | None, label: str = "") -> None:
     if not points:
         return
     values = [sorted(figures.ratios(one))[len(one.samples) // 2] if figures else one.median for one in points]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime as dt
+import functools
 import itertools
 import statistics
 import time
@@ -17,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support import servers
-from tests.support.databases import folder, url
+from tests.support.databases import folder, plain, url
 
-from hearth.datastore.base import CallFilter
-from hearth.datastore.sql import SqlDatastore, open_datastore
 from hearth.models import ids
 from hearth.models.times import format_time
 from hearth.sql.engine import WRITES
-from hearth.sql.tables import calls
+from hearth.stores.records.base import CallFilter
+from hearth.stores.sql import open_datastore
 
 BEGIN = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 STEP_MS, APPS, PATHS, PER_PAGE, ROUNDS, CHUNK = 100, 10, 10, 100, 15, 20_000
-COLUMNS = [column.name for column in calls.columns]
+COLUMNS = ("created_at", "started_at", "completed_at", "status", "id", "app_name", "path", "stats", "error")
 
 
 def made(first: int, last: int) -> Iterator[tuple[str, ...]]:
@@ -42,12 +43,17 @@ def made(first: int, last: int) -> Iterator[tuple[str, ...]]:
         yield (moment, moment, moment, "success", call_id, app, path, "", "")
 
 
-async def load(store: SqlDatastore, first: int, last: int, place: Path) -> None:
+async def load(address: str, first: int, last: int, place: Path) -> None:
     """Store rows past the datastore, in the database's own way."""
-    dialect = store.engine.dialect.name
+    async with plain(address) as engine:
+        await _load(engine, first, last, place)
+
+
+async def _load(engine: AsyncEngine, first: int, last: int, place: Path) -> None:
+    dialect = engine.dialect.name
     rows = made(first, last)
     while chunk := list(itertools.islice(rows, CHUNK)):
-        async with store.engine.execution_options(**WRITES).begin() as connection:
+        async with engine.execution_options(**WRITES).begin() as connection:
             raw: Any = (await connection.get_raw_connection()).driver_connection
             if dialect == "postgresql":
                 await raw.copy_records_to_table("calls", records=chunk, columns=COLUMNS)
@@ -59,7 +65,7 @@ async def load(store: SqlDatastore, first: int, last: int, place: Path) -> None:
             else:
                 marks = ", ".join("?" * len(COLUMNS))
                 await raw.executemany(f"INSERT INTO calls ({', '.join(COLUMNS)}) VALUES ({marks})", chunk)
-    async with store.engine.connect() as connection:
+    async with engine.connect() as connection:
         if dialect != "sqlite":
             analyze = sa.text("ANALYZE calls" if dialect == "postgresql" else "ANALYZE TABLE calls")
             await connection.execute(analyze)
@@ -81,7 +87,7 @@ def filters(rows: int) -> dict[str, CallFilter]:
     end = BEGIN + dt.timedelta(milliseconds=STEP_MS * rows)
     middle, minutes = BEGIN + (end - BEGIN) / 2, dt.timedelta(minutes=10)
     old = ids.first_of(int((BEGIN + minutes).timestamp() * 1000))
-    windows = {
+    windows: dict[str, dict[str, Any]] = {
         "ten minutes in the middle": {"from_time": middle, "to_time": middle + minutes},
         "the oldest ten minutes": {"to_time": BEGIN + minutes},
         "the newest ten minutes": {"from_time": end - minutes},
@@ -90,8 +96,8 @@ def filters(rows: int) -> dict[str, CallFilter]:
         "all": {"from_time": BEGIN - minutes, "to_time": end + minutes},
         "all, after an old cursor": {"from_time": BEGIN - minutes, "to_time": end + minutes, "cursor": old},
     }
-    asked = {"first page": {}, "after an old cursor": {"cursor": old}, **windows}
-    both = {"app": {}, "app and path": {"path": "/3"}}
+    asked: dict[str, dict[str, Any]] = {"first page": {}, "after an old cursor": {"cursor": old}, **windows}
+    both: dict[str, dict[str, Any]] = {"app": {}, "app and path": {"path": "/3"}}
     return {
         f"{kind}: {name}": CallFilter(app_name="app1", per_page=PER_PAGE, **more, **which)
         for kind, more in both.items()
@@ -106,14 +112,14 @@ async def measure(address: str, sizes: list[int], place: Path) -> None:
     stored = 0
     for size in sizes:
         begun = time.perf_counter()
-        await load(store, stored, size, place)
+        await load(address, stored, size, place)
         stored = size
         print(f"{size} rows after {time.perf_counter() - begun:.0f} s more", flush=True)
         for name, which in filters(size).items():
             found = await store.get_calls(which)
             assert found, name
-            taken[name].append(f"{await median_ms(lambda which=which: store.get_calls(which)):.1f}")
-    print(f"| {store.engine.dialect.name}, ms | {' | '.join(f'{size:,}' for size in sizes)} |")
+            taken[name].append(f"{await median_ms(functools.partial(store.get_calls, which)):.1f}")
+    print(f"| {address.partition('://')[0]}, ms | {' | '.join(f'{size:,}' for size in sizes)} |")
     for name, medians in taken.items():
         print(f"| {name} | {' | '.join(medians)} |", flush=True)
     await store.close()

@@ -19,7 +19,7 @@ from bench.async_calls import BLOCKER_MIB, fill
 from bench.figures import Figures
 from bench.load import load
 from bench.rows import load as load_rows
-from hearth.datastore.sql import open_datastore
+from hearth.stores.sql import open_datastore
 
 ROUTES = (1, 100, 1_000, 10_000)
 CONTAINERS = (1, 10, 100, 500)
@@ -109,9 +109,9 @@ def _fill_queue(data: Path, size: int) -> dict[str, str]:
 
 def _fill_rows(data: Path, size: int) -> dict[str, str] | None:
     async def filled() -> None:
-        store = await open_datastore(f"sqlite3://{data}/fn.db")
-        await load_rows(store, 0, size, data)
-        await store.close()
+        url = f"sqlite3://{data}/fn.db"
+        await (await open_datastore(url)).close()  # it makes the tables
+        await load_rows(url, 0, size, data)
 
     asyncio.run(filled())
     return None

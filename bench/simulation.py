@@ -15,7 +15,7 @@ import structlog
 
 from bench.simulation_load import SIZES, Load, routes
 from bench.simulation_orders import ORDERS
-from bench.simulation_run import Result, Simulation
+from bench.simulation_run import SCALING, Result, Simulation
 
 #: Functions with fewer calls say little about fairness.
 _ENOUGH_CALLS = 10
@@ -27,7 +27,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def rows(load: Load) -> dict[str, Callable[[Result], str]]:
-    """What is told of each run: a name, and how its figure is found."""
+    """Return the rows of the report: a name, and a function that finds its figure in a run."""
     sizes = [route.memory for route in routes(load)]
     return {
         "wait p50, ms": lambda run: f"{quantile(_waits(run), 0.5) * 1000:.1f}",
@@ -40,7 +40,6 @@ def rows(load: Load) -> dict[str, Callable[[Result], str]]:
         "memory granted, % of total, mean": lambda run: f"{_memory(run, 1):.1f}",
         "memory of busy containers, % of total, mean": lambda run: f"{_memory(run, 2):.1f}",
         "memory, % of total, peak": lambda run: f"{100 * run.peak_mib / run.total_mib:.1f}",
-        "most overtaken request, times": lambda run: str(run.worst_bypass),
         "mean wait of a function, p50, ms": lambda run: f"{quantile(_means(run), 0.5) * 1000:.1f}",
         "mean wait of a function, p90, ms": lambda run: f"{quantile(_means(run), 0.9) * 1000:.0f}",
         **{
@@ -125,7 +124,11 @@ def main() -> None:
         memory_share=given.memory,
         removal_s=given.removal,
     )
-    runs = [Simulation(load, order, ORDERS[order]).run() for order in given.orders]
+    runs = [
+        Simulation(load, f"{order}, {scaling}", ORDERS[order], SCALING[scaling]).run()
+        for order in given.orders
+        for scaling in given.scaling
+    ]
     report(load, runs)
     if given.plot is not None:
         plot(load, runs, given.plot)
@@ -142,6 +145,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory", type=float, default=usual.memory_share, help="share of what all functions need")
     parser.add_argument("--removal", type=float, default=usual.removal_s, help="seconds that a removal takes")
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
+    parser.add_argument("--scaling", nargs="+", choices=SCALING, default=["adaptive"])
     parser.add_argument("--plot", type=Path, help="an SVG file")
     return parser.parse_args()
 

@@ -8,7 +8,8 @@ import random
 from collections.abc import Iterator
 from typing import Final
 
-from hearth.models.route import ASYNC, HTTP, JSON, SYNC, Route
+from hearth.models.function import ASYNC, HTTP, JSON, SYNC
+from hearth.models.route import Route
 
 #: Memory of functions, MiB, and how many of a hundred functions have it.
 SIZES: Final = {64: 40, 128: 35, 256: 15, 512: 8, 1024: 2}
@@ -25,8 +26,8 @@ class Load:
 
     Attributes:
         rate: Calls per second, on average.
-        warm_up_s: For so long the rate grows from nothing; what happens then is not reported.
-        seconds: For so long calls arrive at the full rate after that.
+        warm_up_s: Seconds in which the rate grows from nothing; they are not reported.
+        seconds: Seconds after that in which calls arrive at the full rate.
         memory_share: Memory of the node, as a share of what one container of every function needs.
         removal_s: Seconds until the memory of a container that ends is free.
         zipf: Exponent of the functions' popularity.

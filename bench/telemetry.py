@@ -5,53 +5,64 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import timeit
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
-from hearth.agent.life import CallState, ContainerState
-from hearth.agent.meters import ContainerMeter, Outcome
-from hearth.agent.stats import CallStats
-from hearth.models.route import Route
-from hearth.telemetry import metrics, tracing
-from hearth.telemetry.spans import Span, SpanTracer
-from hearth.telemetry.tracing import Relation, span
+from hearth.agent.function import FunctionSpans
+from hearth.agent.meters import CallMeter, ContainerSeries
+from hearth.agent.states import ContainerCounts, ContainerLife, Stage
+from hearth.aio.clock import SystemClock
+from hearth.models.function import FunctionRef
+from hearth.telemetry.metrics import Metrics
+from hearth.telemetry.node import Telemetry
+from hearth.telemetry.spans import ExportingTracing
+from hearth.telemetry.tracing import Tracing
 from hearth.telemetry.zipkin import span_v1, span_v2
 
 _TIMES = 100_000
+_REF = FunctionRef(id="a/b", app_id="a", app_name="a", name="/b")
 
 
-class _Loop:
-    """A clock that costs what the event loop's does, about."""
+class _Kept(SpanProcessor):
+    def __init__(self, spans: list[ReadableSpan]) -> None:
+        self._spans = spans
 
-    def monotonic(self) -> float:
-        """Seconds."""
-        return timeit.default_timer()
+    def on_end(self, span: ReadableSpan) -> None:
+        self._spans.append(span)
 
 
 def main() -> None:
     """Print the figures."""
-    counter, histogram = metrics.counter("fn_calls"), metrics.histogram("fn_span_bench_duration_seconds")
+    telemetry = Telemetry()
+    counter = telemetry.metrics.counter("fn_calls")
+    histogram = telemetry.metrics.histogram("fn_span_bench_duration_seconds")
     _print("counter.add", lambda: counter.add(1, "a", "/b"))
     _print("histogram.observe", lambda: histogram.observe(0.1, "a", "/b"))
-    _print("a warm call's counters", _counters())
-    _print("a warm call's container gauges", _container())
-    _print("span, not exported", _one_span)
-    off = _print("a warm call's 9 spans, not exported", _spans_of_a_call)
-    sent: list[Span] = []
-    tracing.install(SpanTracer(sent.append))
-    _spans_of_a_call()
-    tracing.install(SpanTracer(lambda span: None))
-    _print("span, exported", _one_span)
-    on = _print("a warm call's 9 spans, exported", _spans_of_a_call)
-    tracing.install(None)
+    _print("a warm call's counters", _counters(telemetry.metrics))
+    _print("a warm call's container gauges", _container(telemetry.metrics))
+    _print("span, not exported", _one_span(telemetry.tracing))
+    off = _print("a warm call's 9 spans, not exported", _spans_of_a_call(telemetry.tracing))
+    sent: list[ReadableSpan] = []
+    metrics = telemetry.metrics
+    _spans_of_a_call(ExportingTracing(metrics, [_Kept(sent)]))()
+    exported = ExportingTracing(metrics, [SpanProcessor()])
+    _print("span, exported", _one_span(exported))
+    on = _print("a warm call's 9 spans, exported", _spans_of_a_call(exported))
     print(f"with a collector they cost {on / off:.1f} times as much, before they are encoded and sent")
     endpoint = {"serviceName": "fnserver"}
     for encode in (span_v1, span_v2):
         name = f"a warm call's 9 spans, encoded ({encode.__name__})"
-        _print(name, lambda encode=encode: msgspec.json.encode([encode(span, endpoint) for span in sent]))
+        _print(name, functools.partial(_encode, encode, sent, endpoint))
+
+
+def _encode(encode: Callable[..., Any], spans: list[ReadableSpan], endpoint: dict[str, str]) -> bytes:
+    return msgspec.json.encode([encode(span, endpoint) for span in spans])
 
 
 def _print(name: str, act: Callable[[], object]) -> float:
@@ -60,43 +71,49 @@ def _print(name: str, act: Callable[[], object]) -> float:
     return ns
 
 
-def _one_span() -> None:
-    with span("agent_get_slot", "a", "/b"):
-        pass
-
-
-def _spans_of_a_call() -> None:
-    with (
-        tracing.serving("/r/a/b", []),
-        span("agent_submit", "a", "/b"),
-        span("agent_submit_global", relation=Relation.ROOT, is_present=False),
-        span("agent_submit_app", "a", relation=Relation.ROOT, is_present=False),
-    ):
-        for name in ("agent_get_slot", "agent_wait_hot", "agent_call_start", "agent_hot_exec", "agent_call_end"):
-            with span(name, "a", "/b"):
-                pass
-
-
-def _counters() -> Callable[[], None]:
-    meter = CallStats().of("a", "/b")
-
+def _one_span(tracing: Tracing) -> Callable[[], None]:
     def act() -> None:
-        meter.moved(None, CallState.WAIT)
-        meter.moved(CallState.WAIT, CallState.EXEC)
-        meter.moved(CallState.EXEC, CallState.DONE)
-        meter.left(Outcome.COMPLETE)
+        with tracing.span("agent_get_slot", "a", "/b"):
+            pass
 
     return act
 
 
-def _container() -> Callable[[], None]:
-    meter = ContainerMeter(Route(app_name="a", path="/b"), _Loop(), lambda left, entered: None)  # type: ignore[arg-type]
-
-    meter(None, ContainerState.IDLE)
+def _spans_of_a_call(tracing: Tracing) -> Callable[[], None]:
+    spans = FunctionSpans(tracing, _REF)
 
     def act() -> None:
-        meter(ContainerState.IDLE, ContainerState.BUSY)
-        meter(ContainerState.BUSY, ContainerState.IDLE)
+        with tracing.serving("/r/a/b", []), spans.submit():
+            for steps in (spans.hot_slot, spans.start, spans.hot_exec, spans.end):
+                with steps():
+                    pass
+
+    return act
+
+
+def _counters(metrics: Metrics) -> Callable[[], None]:
+    meter = CallMeter(metrics, _REF)
+
+    def act() -> None:
+        meter.calls.value += 1
+        meter.queued.value += 1
+        meter.queued.value -= 1
+        meter.running.value += 1
+        meter.running.value -= 1
+        meter.responses[2].value += 1
+        meter.completed.value += 1
+
+    return act
+
+
+def _container(metrics: Metrics) -> Callable[[], None]:
+    life = ContainerLife(SystemClock(), ContainerCounts(), ContainerSeries(metrics, _REF))
+    life.enter(Stage.START)
+    life.enter(Stage.IDLE)
+
+    def act() -> None:
+        life.enter(Stage.BUSY)
+        life.enter(Stage.IDLE)
 
     return act
 

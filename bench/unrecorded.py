@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from hearth.access.base import EndedCall
 from hearth.agent.recorder import Recorder
 from hearth.cli.main import app
 
 
-async def forget(_recorder: Recorder, _ended: EndedCall) -> bool:
+def forget(_recorder: Recorder, _ended: EndedCall, *, is_awaited: bool = True) -> asyncio.Future[bool]:
     """Say that it is stored."""
-    return True
+    stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    stored.set_result(True)
+    return stored
 
 
 if __name__ == "__main__":
-    Recorder.record = forget  # type: ignore[method-assign]  # a measurement, not a setting: no node runs like this
+    Recorder.record = forget  # type: ignore[method-assign,assignment]  # a measurement, not a setting: no node runs like this
     app(["start"])

@@ -16,6 +16,7 @@ from tests.support.node import MULTI, RunningNode, build_multi, running_node
 from bench.figures import Figures
 from bench.limits import limit
 from bench.load import load, memory_mib
+from bench.release import Release
 
 #: The loop and the pipes with nothing around them: as many processes of the function as are of use.
 _PROXY = ("proxy", "8", str(MULTI))
@@ -31,11 +32,31 @@ class Target:
     node: RunningNode | None = None
 
 
-def warm(figures: Figures, *, connections: Sequence[int], rounds: int, seconds: float, drivers: Sequence[str],
-         reference: str) -> None:  # fmt: skip
-    """Load each target in turn, round after round."""
+def warm(
+    figures: Figures,
+    *,
+    connections: Sequence[int],
+    rounds: int,
+    seconds: float,
+    drivers: Sequence[str],
+    formats: Sequence[str] = ("http", "json", "http-stream"),
+    reference: str = "",
+    release: Release | None = None,
+) -> None:
+    """Load each target in turn, round after round.
+
+    Args:
+        figures: Takes the samples.
+        connections: The loads.
+        rounds: How often each target gets each load.
+        seconds: How long each load lasts.
+        drivers: A node of each.
+        formats: A route of each on each node.
+        reference: The URL of a route of another platform.
+        release: Another commit of Hearth, which is installed; its node runs functions as processes.
+    """
     with contextlib.ExitStack() as stack:
-        targets = list(_targets(stack, drivers, reference))
+        targets = list(_targets(stack, drivers, formats, reference, release))
         for target in targets:
             load(target.url, target.pid, connections=8, seconds=1)
         for _ in range(rounds):
@@ -47,16 +68,26 @@ def warm(figures: Figures, *, connections: Sequence[int], rounds: int, seconds: 
                 figures.add("after the load", target.name, "MiB", memory_mib(target.pid))
 
 
-def _targets(stack: contextlib.ExitStack, drivers: Sequence[str], reference: str) -> Iterator[Target]:
+def _targets(
+    stack: contextlib.ExitStack,
+    drivers: Sequence[str],
+    formats: Sequence[str],
+    reference: str,
+    release: Release | None,
+) -> Iterator[Target]:
     yield Target("raw ASGI", *stack.enter_context(limit("raw")))
     yield Target("proxy", *stack.enter_context(limit(*_PROXY)))
     for driver in drivers:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         image = python_image(MULTI) if driver == "docker" else build_multi(data, data / "source")
         node = stack.enter_context(running_node(driver, data, image))
-        for name in ("http", "json"):
+        for name in formats:
             url = node.url + node.route(name, name, memory=64)
             yield Target(f"{driver} {name}", url, node.process.pid, node)
+    if release:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        node = stack.enter_context(running_node("process", data, release.build(data), [release.hearth, "start"]))
+        yield Target(release.name, node.url + node.route("http", "http", memory=64), node.process.pid, node)
     if reference:
         yield Target("reference", reference, None)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from hearth.contracts.base import CallInput
+from hearth.contracts.stdio.default import DefaultContract
+from hearth.contracts.stdio.exchange import StdioContract
+from hearth.contracts.stdio.http import HttpContract
+from hearth.contracts.stdio.json import JsonContract
 from hearth.models.errors import HearthError
-from hearth.protocols.base import CallInput
-from hearth.protocols.formats import protocol_for
 from hearth.queues.messages import decode_rows
 from hearth.sql.address import parse
 
@@ -16,10 +19,10 @@ _CALL: Final = CallInput(
 )
 
 
-def _protocol(name: str) -> Callable[[bytes], None]:
+def _contract(contract: StdioContract) -> Callable[[bytes], None]:
     def feed(data: bytes) -> None:
         """The first byte says into which pieces the others are cut."""
-        decoder = protocol_for(name).decoder(_CALL)
+        decoder = contract.decoder(_CALL)
         size, rest = (data[0] or 1, data[1:]) if data else (1, b"")
         try:
             for start in range(0, len(rest), size):
@@ -43,9 +46,9 @@ def _address(data: bytes) -> None:
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
-    "default": _protocol("default"),
-    "http": _protocol("http"),
-    "json": _protocol("json"),
+    "default": _contract(DefaultContract()),
+    "http": _contract(HttpContract()),
+    "json": _contract(JsonContract()),
     "message": _message,
     "address": _address,
 }

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+import hypothesis
 import pytest
+import uvloop
 
+from hearth.telemetry import redaction
 from tests.support.redis_server import RedisServer, running_redis
 
-pytest_plugins = ["tests.support.databases"]
+# No test has a limit of real time: a busy machine would break it.
+hypothesis.settings.register_profile("hearth", deadline=None)
+hypothesis.settings.load_profile("hearth")
+
+#: What the others need comes first.
+PLUGINS = ("bytecode", "memory_folders", "blocking", "databases", "durations", "scheduling")
+pytest_plugins = [f"tests.support.{name}" for name in PLUGINS]
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loop of a node, for every async test."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 def docker_answers() -> bool:
     """Whether a Docker Engine is here."""
     return subprocess.run(["docker", "version"], capture_output=True).returncode == 0
+
+
+@pytest.fixture(autouse=True)
+def other_secrets() -> None:
+    """Forget the secrets of earlier tests: they may be words of this one's messages."""
+    redaction.forget()
 
 
 @pytest.fixture(scope="session")

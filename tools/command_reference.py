@@ -18,12 +18,14 @@ HEAD = """# The command
 <!-- Written by tools/command_reference.py; `make reference` renews it. -->
 
 `hearth COMMAND --help` shows the same, with defaults. Options of `hearth` itself come before the command:
-`hearth --context prod apps list`. Objects and verbs change places as in Fn's CLI: `hearth create app shop` is
-`hearth apps create shop`; `app`, `a`, `route`, `r`, `call`, `ctx` and the short verbs `c`, `ls`, `i`, `g`, `up`, `d`,
-`u`, `un` are understood, and `bu`, `bm`, `dp`, `in`, `iv`, `p` for build, bump, deploy, init, invoke and push.
+`hearth --context prod apps list`. As in Fn's CLI, the verb may come first: `hearth create app shop` is
+`hearth apps create shop`. There are short names: `app`, `a`, `route`, `r`, `call`, `ctx` for objects, `c`, `ls`, `i`,
+`g`, `up`, `d`, `u`, `un` for verbs, and `bu`, `bm`, `dp`, `in`, `iv`, `p` for build, bump, deploy, init, invoke, push.
 
-Exit status: 0 done, 1 an error, 2 wrong usage. An error is one line on stderr. Nothing is asked without a terminal, and
-nothing is coloured in a pipe or with `NO_COLOR`.
+Exit status: 0 success, 1 an error, 2 wrong usage. An error is one line on stderr. Without a terminal, nothing is asked.
+
+In a pipe, logs and answers are written byte for byte, and nothing is coloured. On a terminal, control characters in
+them are made visible (`^[`), so that a function cannot change the terminal. `NO_COLOR` turns colours off.
 
 The server is the first of: `--api-url`, `FN_API_URL`, the context (`--context`, `FN_CONTEXT`, the one in use),
 `http://localhost:8080`. Contexts are the files of the fn CLI, `~/.fn/config.yaml` and `~/.fn/contexts/NAME.yaml`.
@@ -57,7 +59,7 @@ def _command(command: Any, name: str, context: Any) -> Iterator[str]:
     yield " ".join((command.help or "").split()) + "\n"
     rows = [parameter for parameter in command.params if not parameter.hidden and parameter.name not in _OF_TYPER]
     if rows:
-        yield "| | |\n|---|---|"
+        yield "| option | meaning |\n|---|---|"
         yield from (_row(parameter) for parameter in rows)
         yield ""
 

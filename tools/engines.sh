@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install what the tests run against: a real Docker Engine (started here), bubblewrap, and the servers that the tests
-# start for themselves: PostgreSQL, MariaDB, Redis, HAProxy, Prometheus. Idempotent; needs root once.
+# Install what the tests run against: a real Docker Engine (started here), bubblewrap, slirp4netns, and the servers that the tests
+# start for themselves: PostgreSQL, MariaDB, Redis, HAProxy, Prometheus; skopeo; and a browser, Chromium. Idempotent; needs root once.
 set -eu
 
 say() { echo "engines: $*" >&2; }
@@ -22,13 +22,28 @@ command -v dockerd >/dev/null || missing="$missing docker.io iptables"
 command -v ip >/dev/null || missing="$missing iproute2"
 command -v iptables >/dev/null || missing="$missing iptables"
 command -v bwrap >/dev/null || missing="$missing bubblewrap"
+command -v slirp4netns >/dev/null || missing="$missing slirp4netns"
 command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v haproxy >/dev/null || missing="$missing haproxy"
 command -v mariadbd >/dev/null || missing="$missing mariadb-server"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+command -v skopeo >/dev/null || missing="$missing skopeo"
 command -v prometheus >/dev/null || missing="$missing prometheus"
+command -v chromium >/dev/null || missing="$missing chromium"
 # shellcheck disable=SC2086 # a list of package names
 [ -z "$missing" ] || install_packages $missing
+
+# The tests start a hundred processes a second. With the usual 32768 numbers a number is soon somebody else's, maybe that of
+# a thread of the tests.
+if [ "$(id -u)" = 0 ] && [ -w /proc/sys/kernel/pid_max ]; then
+    echo 4194304 >/proc/sys/kernel/pid_max 2>/dev/null || say "the numbers of processes stay few"
+fi
+
+# Networks of functions need it for every user, which is what udev makes of it; a machine without udev may not have it.
+if [ "$(id -u)" = 0 ]; then
+    [ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; }
+    chmod 0666 /dev/net/tun
+fi
 
 answers() { curl -fs --max-time 5 --unix-socket /var/run/docker.sock http://engine/_ping >/dev/null 2>&1; }
 

@@ -30,7 +30,8 @@ def main() -> int:
             return server.wait()
         route = {"path": "/hello", "image": "hello:1", "format": "json"}
         with httpx.Client(base_url=url, timeout=60) as client:
-            client.put("/v1/apps/sample/routes/hello", json={"route": route}).raise_for_status()
+            sent = client.put("/v1/apps/sample/routes/hello", json={"route": route}, headers=_token(environment))
+            sent.raise_for_status()
             answer = client.post("/r/sample/hello", json={"name": "Hearth"})
         print(f"\nHTTP {answer.status_code}: {answer.text}\n\nTry it yourself:")
         print(f'  curl -d \'{{"name":"you"}}\' {url}/r/sample/hello\n\nServing; press Ctrl-C to stop.', flush=True)
@@ -41,6 +42,13 @@ def main() -> int:
         signal.signal(signal.SIGTERM, lambda *_: server.terminate())  # a second one breaks off what the node waits for
         server.terminate()
         server.wait()
+
+
+def _token(environment: dict[str, str]) -> dict[str, str]:
+    """The token of the node that was started here, for FN_AUTH=required."""
+    file = Path(environment.get("FN_DATA_DIR", "data")) / "admin-token"
+    token = environment.get("FN_ADMIN_TOKEN") or (file.read_text().strip() if file.exists() else "")
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _end(number: int, _frame: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Greets whoever is named in the request's body: {"name": "Ada"}."""
+"""Greet the person named in the request body: {"name": "Ada"}."""
 
 from hearth_fdk import function
 

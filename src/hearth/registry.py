@@ -27,7 +27,7 @@ class Registry(Generic[T]):
         self._builtin = dict(builtin)
 
     def factory(self, scheme: str) -> Callable[..., T]:
-        """The factory for a scheme.
+        """Return the factory of a scheme.
 
         Raises:
             UnknownScheme: Neither built in nor a plug-in.

@@ -15,15 +15,20 @@ from hearth_fdk.context import Answer, BadInput, Context
 from hearth_fdk.registry import function
 
 if TYPE_CHECKING:
+    from hearth_fdk.events import Event, sse
     from hearth_fdk.serving import run
 
-__all__ = ["Answer", "BadInput", "Context", "function", "run"]
+__all__ = ["Answer", "BadInput", "Context", "Event", "function", "run", "sse"]
 
 
 def __getattr__(name: str) -> Any:
-    """``run``, imported when it is asked for: a program that serves calls by itself starts without it."""
+    """Import what is asked for only then: a program that does not use it starts without it."""
     if name == "run":
         from hearth_fdk.serving import run
 
         return run
+    if name in ("Event", "sse"):
+        from hearth_fdk import events
+
+        return getattr(events, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,19 +19,27 @@ def main() -> None:
     module.__file__ = program
     sys.path[0] = os.path.dirname(os.path.abspath(program))
     sys.modules["__main__"] = module
-    with open(program, "rb") as file:
-        code = compile(file.read(), program, "exec")
     try:
-        exec(code, module.__dict__)
+        with open(program, "rb") as file:
+            source = file.read()
+    except OSError as exc:
+        sys.exit(f"{program}: {exc.strerror}; a Python function is a func.py with one handler under @function")
+    try:
+        exec(compile(source, program, "exec"), module.__dict__)
+        handler = registry.take()
     except Exception:
         from hearth_fdk.serving import told
 
         sys.exit(told())
-    handler = registry.take()
     if handler is not None:
         from hearth_fdk.serving import run  # only now: a program that serves calls by itself starts without it
 
         run(handler)
+        return
+    from hearth_fdk import checking
+
+    if checking.defines_only(source):
+        sys.exit(f"{program}: {checking.NO_HANDLER}")
 
 
 main()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class BadInput(Exception):
-    """What the client sent is of no use: answered 400, with this text. Not logged as a failure."""
+    """The client's request is invalid: the call is answered 400 with this text, and not logged as a failure."""
 
 
 class Headers(Mapping[str, str]):
@@ -44,7 +44,11 @@ class Headers(Mapping[str, str]):
 
 
 class Call:
-    """What came in: one call, its format taken off."""
+    """A request: one call, without the framing of its format.
+
+    Attributes:
+        is_plain: The caller is no client of HTTP, so the status of the answer is not its own.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Call:
         body: bytes = b"",
         deadline: str = "",
         call_type: str = "sync",
+        is_plain: bool = False,
     ) -> None:
         self.call_id = call_id
         self.method = method
@@ -64,13 +69,15 @@ class Call:
         self.body = body
         self.deadline = deadline
         self.call_type = call_type
+        self.is_plain = is_plain
 
 
 class Answer:
-    """What goes back: a value for the body, and what else a handler wants to say.
+    """An answer: a value for the body, a status and headers.
 
     Args:
-        body: As a handler may return it: bytes, text, or what JSON can hold.
+        body: As a handler may return it: bytes, text, what JSON can hold, or an iterator of such pieces, which is
+            answered as a stream.
         status: The HTTP status.
         headers: One value, or a list of them, for each name.
     """
@@ -150,7 +157,7 @@ class Context:
         self._headers.setdefault(name, []).append(value)
 
     def complete(self, answer: Answer) -> Answer:
-        """An answer with what was set here; what it says itself counts more."""
+        """Return an answer with what was set here; what the answer itself says counts more."""
         said = {name.lower() for name in answer.headers}
         answer.headers.update({name: value for name, value in self._headers.items() if name.lower() not in said})
         if answer.status == 200 and self._status is not None:

@@ -9,8 +9,14 @@ from typing import Final
 
 from hearth_fdk.context import Call
 
-_OUTSIDE: Final = re.compile(rb'["{}]')
-_INSIDE: Final = re.compile(rb'["\\]')
+#: Skips what cannot change the depth, whole strings among it, and stops at a brace or at a string that goes on.
+_OUTSIDE: Final = re.compile(rb'(?:[^"{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+#: Skips to the end of a string, or to a backslash that is the last byte so far.
+_INSIDE: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_QUOTE, _OPEN = b'"{'
+#: How headers become text and back: bytes that are no UTF-8 stay what they are.
+_BYTES: Final = "surrogateescape"
+_BODYLESS: Final = (204, 304)
 _BLANK: Final = b" \t\r\n"
 
 
@@ -19,7 +25,7 @@ class FramingError(Exception):
 
 
 class JsonReader:
-    """Calls of the format ``json``: one object after another, told apart by where each one ends."""
+    """Calls of the format ``json``: one object after another, separated by where each one ends."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -28,42 +34,42 @@ class JsonReader:
         self._in_text = False
 
     def feed(self, data: bytes) -> list[Call]:
-        """The calls that are complete now."""
+        """Return the calls that are complete now."""
         self._buffer += data
         calls = []
         while (end := self._find_end()) is not None:
-            calls.append(_json_call(bytes(self._buffer[:end])))
+            calls.append(json_call(bytes(self._buffer[:end])))
             del self._buffer[:end]
             self._at = self._depth = 0
         return calls
 
     @property
     def is_idle(self) -> bool:
-        """Whether no part of a call has arrived."""
+        """True if no part of a call has arrived."""
         return not self._buffer.strip(_BLANK)
 
     def _find_end(self) -> int | None:
+        """Return where the first call ends; every byte is looked at once, most of them by the regular expressions."""
         while True:
-            found = (_INSIDE if self._in_text else _OUTSIDE).search(self._buffer, self._at)
-            if found is None:
-                self._at = len(self._buffer)
+            found = (_INSIDE if self._in_text else _OUTSIDE).match(self._buffer, self._at)
+            assert found is not None  # both match nothing at all
+            self._at = found.end()
+            if self._at == len(self._buffer) or (self._in_text and self._buffer[self._at] != _QUOTE):
                 return None
-            character = found[0]
-            if character == b"\\" and found.end() == len(self._buffer):
-                self._at = found.start()
-                return None
-            self._at = found.end() + (character == b"\\")
-            if character == b'"':
+            character = self._buffer[self._at]
+            self._at += 1
+            if character == _QUOTE:
                 self._in_text = not self._in_text
-            elif character == b"{":
+            elif character == _OPEN:
                 self._depth += 1
-            elif character == b"}":
+            else:
                 self._depth -= 1
                 if self._depth <= 0:
                     return self._at
 
 
-def _json_call(data: bytes) -> Call:
+def json_call(data: bytes) -> Call:
+    """Return the call that a text describes."""
     try:
         message = json.loads(data)
     except ValueError as exc:
@@ -86,7 +92,7 @@ def _json_call(data: bytes) -> Call:
 
 
 def json_answer(status: int, headers: Mapping[str, list[str]], body: bytes, method: str = "") -> bytes:
-    """An answer in the format ``json``. It carries text: a body that is not UTF-8 cannot be said in it.
+    """Return an answer in the format ``json``. It carries text: it cannot hold a body that is not UTF-8.
 
     Raises:
         ValueError: It is not UTF-8.
@@ -97,7 +103,11 @@ def json_answer(status: int, headers: Mapping[str, list[str]], body: bytes, meth
         "content_type": content_type,
         "protocol": {"status_code": status, "headers": dict(headers)},
     }
-    return json.dumps(message, ensure_ascii=False).encode() + b"\n"
+    text = json.dumps(message, ensure_ascii=False)
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:  # a header that is no UTF-8: its bytes are escaped
+        return json.dumps(message).encode() + b"\n"
 
 
 class HttpReader:
@@ -112,7 +122,7 @@ class HttpReader:
         self._in_trailer = False
 
     def feed(self, data: bytes) -> list[Call]:
-        """The calls that are complete now."""
+        """Return the calls that are complete now."""
         self._buffer += data
         calls = []
         while (call := self._next()) is not None:
@@ -121,7 +131,7 @@ class HttpReader:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no part of a call has arrived."""
+        """True if no part of a call has arrived."""
         return self._head is None and not self._buffer.strip(_BLANK)
 
     def _next(self) -> Call | None:
@@ -130,19 +140,22 @@ class HttpReader:
         if not (self._read_chunks() if self._chunked else self._read_rest()):
             return None
         assert self._head is not None
-        method, target, headers = self._head
+        call = self.call(*self._head, bytes(self._body))
+        self._head, self._chunked, self._in_trailer = None, False, False
+        self._body.clear()
+        return call
+
+    def call(self, method: str, target: str, headers: Mapping[str, list[str]], body: bytes) -> Call:
+        """Return the call of a request."""
         said = {name.lower(): values[0] for name, values in headers.items()}
-        call = Call(
+        return Call(
             call_id=said.get("fn_call_id", ""),
             method=said.get("fn_method", method),
             request_url=said.get("fn_request_url", target),
             headers={name: values for name, values in headers.items() if not name.lower().startswith("fn_")},
-            body=bytes(self._body),
+            body=body,
             deadline=said.get("fn_deadline", ""),
         )
-        self._head, self._chunked, self._in_trailer = None, False, False
-        self._body.clear()
-        return call
 
     def _read_head(self) -> bool:
         while self._buffer.startswith((b"\r", b"\n")):
@@ -150,7 +163,7 @@ class HttpReader:
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             return False
-        lines = self._buffer[:end].decode("latin-1").split("\r\n")
+        lines = self._buffer[:end].decode("utf-8", _BYTES).split("\r\n")
         del self._buffer[: end + 4]
         words = lines[0].split(" ")
         if len(words) != 3:
@@ -199,19 +212,38 @@ def _number(text: str, base: int) -> int:
 
 
 def http_answer(status: int, headers: Mapping[str, list[str]], body: bytes, method: str = "") -> bytes:
-    """An answer in the format ``http``; RFC 9112, 6.3: some have no body, whatever their handler returned."""
-    if method == "HEAD" or status in (204, 304):
+    """Return an answer in the format ``http``; some statuses never have a body (RFC 9112, 6.3)."""
+    if method == "HEAD" or status in _BODYLESS:
         body = b""
+    lines = _head_lines(status, headers)
+    lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", _BYTES) + body
+
+
+def http_stream_head(status: int, headers: Mapping[str, list[str]], method: str = "") -> tuple[bytes, bool]:
+    """Return the head of an answer whose body comes in pieces, and whether it may have a body."""
+    has_body = method != "HEAD" and status not in _BODYLESS
+    lines = _head_lines(status, headers)
+    if status not in _BODYLESS:
+        lines.append("Transfer-Encoding: chunked")
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", _BYTES), has_body
+
+
+def http_chunk(data: bytes) -> bytes:
+    """Return a piece of a body; nothing ends the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _head_lines(status: int, headers: Mapping[str, list[str]]) -> list[str]:
     lines = [f"HTTP/1.1 {status} "]
     for name, values in headers.items():
         if name.lower() not in ("content-length", "transfer-encoding", "connection"):
             lines += [f"{name}: {value}" for value in values]
-    lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode("utf-8") + body
+    return lines
 
 
 def cold_call(environment: Mapping[str, str], body: bytes) -> Call:
-    """The one call of the format ``default``: its head is in the environment."""
+    """Return the one call of the format ``default``: its head is in the environment."""
     prefix = "FN_HEADER_"
     return Call(
         call_id=environment.get("FN_CALL_ID", ""),

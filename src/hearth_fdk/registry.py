@@ -17,7 +17,7 @@ def function(handler: Handler) -> Handler:
 
 
 def take() -> Callable[..., Any] | None:
-    """The registered handler.
+    """Return the registered handler.
 
     Raises:
         RuntimeError: There are several.

@@ -8,22 +8,26 @@ from typing import Any
 
 from hearth_fdk.context import BadInput, Call
 from hearth_fdk.invoking import encode
-from hearth_fdk.serving import Runner
+from hearth_fdk.serving import Head, Reply, Runner, StreamFailed
 
 
 class Result:
-    """What a client would get.
+    """The answer that a client would get.
 
     Attributes:
         status: The HTTP status.
         headers: Each name with all its values.
         body: The bytes.
+        pieces: The same as a stream brought them.
+        is_broken: The handler failed in the middle of a stream: a client sees that the answer is cut off.
     """
 
     def __init__(self, status: int, headers: dict[str, list[str]], body: bytes) -> None:
         self.status = status
         self.headers = headers
         self.body = body
+        self.pieces = [body] if body else []
+        self.is_broken = False
 
     def __repr__(self) -> str:
         return f"Result({self.status}, {self.headers!r}, {self.body!r})"
@@ -67,8 +71,42 @@ def call(
     given = {name: [value] for name, value in (headers or {}).items()}
     raw, _ = encode(body)
     made = Call(call_id=call_id, method=method, request_url=request_url, headers=given, body=raw, deadline=deadline)
+    output = _Output()
     with Runner(handler, config or {}) as runner:
         try:
-            return Result(*(runner.result(made) if raise_errors else runner.answer(made)))
+            if raise_errors:
+                runner.run(made, output)
+            else:
+                runner.answer(made, output)
         except BadInput:
-            return Result(*runner.answer(made))
+            runner.answer(made, output)
+        except StreamFailed as exc:
+            raise (exc.__cause__ or exc) from None
+    return output.result()
+
+
+class _Output:
+    """Keeps an answer."""
+
+    def __init__(self) -> None:
+        self._result = Result(0, {}, b"")
+
+    def result(self) -> Result:
+        self._result.body = b"".join(self._result.pieces)
+        return self._result
+
+    def whole(self, reply: Reply, method: str) -> None:
+        self._result = Result(*reply)
+
+    def begin(self, head: Head, method: str) -> bool:
+        self._result = Result(*head, b"")
+        return method != "HEAD"
+
+    def piece(self, data: bytes) -> None:
+        self._result.pieces.append(data)
+
+    def end(self) -> None:
+        pass
+
+    def broken(self, reply: Reply, method: str) -> None:
+        self._result.is_broken = True

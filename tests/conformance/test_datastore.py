@@ -9,13 +9,17 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from hearth.datastore.base import AppFilter, CallFilter, Datastore, RouteFilter
-from hearth.datastore.sql import open_datastore
 from hearth.models import errors
 from hearth.models.app import App
 from hearth.models.call import Call, Stat
+from hearth.models.log_reader import read_all
 from hearth.models.patch import AppPatch, RoutePatch
+from hearth.models.quotas import Quotas
 from hearth.models.route import Route, validate_route
+from hearth.stores.datastore import Datastore
+from hearth.stores.definitions.base import AppFilter, RouteFilter
+from hearth.stores.records.base import CallFilter
+from hearth.stores.sql import open_datastore
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=dt.UTC)
 ROUTE = Route(
@@ -46,7 +50,8 @@ async def store(database: str) -> AsyncIterator[Datastore]:
 async def test_what_was_stored_comes_back(store: Datastore) -> None:
     await store.insert_route(ROUTE)
     assert await store.get_route("app", "/a/b") == ROUTE
-    assert await store.get_app("app") == App(name="app", config={"A": "1"}, created_at=NOW, updated_at=NOW)
+    app = await store.get_app("app")
+    assert app == App(name="app", config={"A": "1"}, created_at=NOW, updated_at=NOW, id=app.id)
 
 
 async def test_lists_are_in_byte_order_and_paged(store: Datastore) -> None:
@@ -84,6 +89,15 @@ async def test_each_refusal_has_its_error(store: Datastore) -> None:
             await attempt
 
 
+async def test_quotas_are_stored_changed_one_by_one_and_removed(store: Datastore) -> None:
+    await store.insert_app(App(name="b", quotas=Quotas(memory_mib=512)))
+    await store.update_app("b", AppPatch(quotas={"weight": 3, "burst": 0}), NOW)
+    assert (await store.get_app("b")).quotas == Quotas(memory_mib=512, weight=3, burst=0)
+    await store.update_app("b", AppPatch(quotas={"memory_mib": None}), NOW)
+    assert (await store.get_app("b")).quotas == Quotas(weight=3, burst=0)
+    assert (await store.get_app("app")).quotas == Quotas()
+
+
 async def test_concurrent_changes_of_one_app_are_all_kept(store: Datastore) -> None:
     await asyncio.gather(*[store.update_app("app", AppPatch(config={f"K{n}": "v"}), NOW) for n in range(50)])
     assert len((await store.get_app("app")).config) == 51
@@ -119,6 +133,6 @@ async def test_calls_come_newest_first_and_are_replaced(store: Datastore) -> Non
     assert [call.id for call in await store.get_calls(between)] == ["2", "1"]
     replaced = await store.get_call("app", "0")
     assert (replaced.status, replaced.error, replaced.stats) == ("error", "e", [stat])
-    assert await store.get_log("app", "0") == b"new"
+    assert await read_all(await store.get_log("app", "0")) == b"new"
     with pytest.raises(errors.CallLogNotFound):
-        await store.get_log("other", "0")
+        await read_all(await store.get_log("other", "0"))

@@ -9,6 +9,8 @@ import pytest
 from tests.support.compose import DEPLOY, SECRETS, Project
 from tests.support.machine_image import servers_image
 
+TOKENS = ("FN_ADMIN_TOKEN", "FN_RUNNER_TOKEN")
+
 
 def test_the_file_is_well_formed_and_asks_for_each_secret() -> None:
     group = {"DOCKER_GID": "999"}
@@ -16,7 +18,9 @@ def test_the_file_is_well_formed_and_asks_for_each_secret() -> None:
     services = config["services"]
     assert {"api", "runner-1", "runner-2", "lb", "db", "redis", "s3", "prometheus", "grafana"} == set(services)
     for name in ("api", "runner-1", "runner-2"):
-        assert services[name]["environment"]["FN_RUNNER_TOKEN"] == SECRETS["FN_RUNNER_TOKEN"]
+        told = services[name]["environment"]
+        assert told["FN_AUTH"] == "required"
+        assert {token: told[token] for token in TOKENS} == {token: SECRETS[token] for token in TOKENS}
     mounted = [
         volume["source"]
         for name in ("runner-1", "runner-2")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.compose import Project, project
+from tests.support.compose import SECRETS, Project, project
 from tests.support.containers import docker, wait_until
 from tests.support.docker_images import python_image
 from tests.support.node import MULTI
@@ -36,12 +36,15 @@ def test_a_fleet_serves_goes_on_without_a_runner_and_leaves_nothing(fleet: Proje
     nodes = {fleet.run("exec", "-T", name, "cat", "/app/data/node-id").strip() for name in ("runner-1", "runner-2")}
     assert len(nodes) == 2, "they share an Engine, and the path of their data"
     url = f"http://{fleet.run('port', 'lb', '8080').strip().replace('0.0.0.0', '127.0.0.1')}"
-    with httpx.Client(base_url=url, timeout=60) as client:
-        for path, kind in (("f", "sync"), ("a", "async")):
-            route = {"image": python_image(MULTI), "format": "json", "type": kind}
+    assert httpx.get(f"{url}/v1/apps", timeout=60).status_code == 401
+    token = {"Authorization": f"Bearer {SECRETS['FN_ADMIN_TOKEN']}"}
+    with httpx.Client(base_url=url, timeout=60, headers=token) as client:
+        for path, kind, form in (("f", "sync", "json"), ("a", "async", "json"), ("s", "sync", "http-stream")):
+            route = {"image": python_image(MULTI), "format": form, "type": kind}
             client.put(f"/v1/apps/fleet/routes/{path}", json={"route": route}).raise_for_status()
         answer = wait_until(lambda: found(client.post("/r/fleet/f", json={"echo": "hello", "say": "spoken"})))
         assert answer.text == "hello"
+        assert wait_until(lambda: found(client.post("/r/fleet/s", json={"echo": "on a socket"}))).text == "on a socket"
         accepted = client.post("/r/fleet/a", json={"echo": "later", "say": "spoken later"})
         assert accepted.status_code == 202
         assert "spoken" in log_of(fleet, client, answer.headers["fn_call_id"])

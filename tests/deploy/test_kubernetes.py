@@ -68,7 +68,8 @@ def test_a_pod_has_the_settings_and_the_walls_that_it_needs(pod: dict[str, Any])
         else:
             names |= set(named("Secret")[source["secretRef"]["name"]]["stringData"])
     assert names <= KNOWN
-    assert "FN_RUNNER_TOKEN" in names
+    assert {"FN_AUTH", "FN_ADMIN_TOKEN", "FN_RUNNER_TOKEN"} <= names
+    assert named("ConfigMap")["hearth"]["data"]["FN_AUTH"] == "required"
     paths = {probe: container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")}
     assert paths == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}
     walls = container["securityContext"]
@@ -107,6 +108,8 @@ def test_the_monitor_finds_every_service() -> None:
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["path"] == "/metrics"
+    credentials = endpoint["authorization"]["credentials"]
+    assert credentials["key"] in named("Secret")[credentials["name"]]["stringData"]
     for service in named("Service").values():
         assert wanted <= service["metadata"]["labels"].items()
         assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]

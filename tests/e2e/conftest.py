@@ -18,11 +18,11 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         image = python_image(MULTI)
     else:
         image = build_multi(data, data / "source")
-    with running_node(request.param, data, image) as running:
+    with running_node(request.param, data, image, FN_FUNCTION_NETWORK="internet") as running:
         yield running
 
 
-@pytest.fixture(params=["http", "json"])
+@pytest.fixture(params=["http", "json", "http-stream"])
 def hot(request: pytest.FixtureRequest) -> str:
     """Each hot format."""
     return str(request.param)

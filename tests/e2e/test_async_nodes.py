@@ -6,6 +6,7 @@ import concurrent.futures
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support import databases
@@ -45,7 +46,7 @@ def place(tmp_path: Path, name: str) -> tuple[Path, str]:
 
 
 def test_calls_are_spread_over_two_nodes_and_outlive_one(
-    tmp_path: Path, environment: dict[str, str], redis: RedisServer
+    tmp_path: Path, environment: dict[str, Any], redis: RedisServer
 ) -> None:
     """Guards: leases; the compare and swap of the start; records that are shared."""
     with (
@@ -72,7 +73,7 @@ def test_calls_are_spread_over_two_nodes_and_outlive_one(
 
 
 def test_a_node_that_slept_past_its_lease_changes_no_end_that_was_recorded(
-    tmp_path: Path, environment: dict[str, str], redis: RedisServer
+    tmp_path: Path, environment: dict[str, Any], redis: RedisServer
 ) -> None:
     """Guard: the compare and swap of the end."""
     data, image = place(tmp_path, "sleeper")

@@ -96,8 +96,7 @@ def test_a_body_that_is_too_long_is_refused_and_no_call_exists(node: RunningNode
     assert told.status_code == 413
     assert told.json()["error"]["message"] == "Content-Length too large for this server, 1001 > max 1000"
     untold = node.http.post(path, content=iter([b"x" * 600, b"x" * 600]))
-    assert untold.status_code == 400
-    assert untold.json()["error"]["message"] == "Invalid payload"
+    assert untold.status_code == 413
     assert list(_calls(node, "/limited")) == []
     assert node.http.post(path, content=b"x" * 1000).status_code == 202
 
@@ -119,9 +118,10 @@ def test_what_an_older_or_a_newer_version_left_in_the_queue_holds_nobody_up(tmp_
         row = "INSERT INTO messages (priority, ready, visible_ms, call) VALUES (2, 1, 0, ?)"
         db.executemany(row, [(data,) for data in poison])
     db.close()
+    environment = {"FN_MAX_TOTAL_MEMORY": str(MEMORY_MIB << 20), "FN_MQ_MAX_MISFITS": "1"}
     with (
         watching() as witness,
-        running_node("process", tmp_path, image, FN_MAX_TOTAL_MEMORY=str(MEMORY_MIB << 20)) as node,
+        running_node("process", tmp_path, image, **environment) as node,
     ):
         path = node.route("fine", "http", type="async", memory=64, config={"WITNESS": witness.address})
         assert node.ended(node.http.post(path, content=b"0"))["status"] == "success"
@@ -130,7 +130,7 @@ def test_what_an_older_or_a_newer_version_left_in_the_queue_holds_nobody_up(tmp_
             ("future", "past", "huge"), "error"
         )
         assert "rot13" in ended["future"]["error"]
-        assert ended["huge"]["error"] == "Timed out - server too busy"
+        assert "needs 8000 MiB" in ended["huge"]["error"]
     log = (tmp_path / "server.log").read_text()
     assert log.count("message dropped") == 2
     with sqlite3.connect(tmp_path / "fn.mq") as db:
@@ -166,7 +166,7 @@ def test_there_is_no_202_while_the_queue_is_away(tmp_path: Path, own_redis: Redi
 def _calls(node: RunningNode, path: str) -> Iterator[dict[str, str]]:
     cursor = ""
     while True:
-        parameters = {"path": path, "per_page": 100, "cursor": cursor}
+        parameters: dict[str, str | int] = {"path": path, "per_page": 100, "cursor": cursor}
         page = node.http.get("/v1/apps/e2e/calls", params=parameters).json()
         yield from page["calls"]
         cursor = page["next_cursor"]

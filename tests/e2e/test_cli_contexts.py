@@ -8,12 +8,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from tests.support.cli import Cli
 
-HEAVY = "sqlalchemy uvicorn uvloop aiodocker redis pydantic starlette httpx aiobotocore hearth.nodes hearth.settings"
+HEAVY = "sqlalchemy httptools uvloop aiodocker redis pydantic starlette httpx aiobotocore hearth.nodes hearth.settings"
 
 
 class Recorder(http.server.ThreadingHTTPServer):
@@ -139,5 +140,5 @@ def test_nothing_is_coloured_in_a_pipe(tmp_path: Path) -> None:
 
 def test_completion_knows_the_commands(tmp_path: Path) -> None:
     cli = Cli("", tmp_path)
-    words = {"_HEARTH_COMPLETE": "complete_bash", "COMP_WORDS": "hearth routes cre", "COMP_CWORD": "2"}
+    words: dict[str, Any] = {"_HEARTH_COMPLETE": "complete_bash", "COMP_WORDS": "hearth routes cre", "COMP_CWORD": "2"}
     assert cli.run(**words).stdout.split() == ["create"]

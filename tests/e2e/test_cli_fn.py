@@ -7,16 +7,21 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from tests.support import fn_cli
 from tests.support.node import build_multi, running_node
 
 PAGE = Path(__file__).parents[2] / "docs" / "fn-cli.md"
 
 
-def test_every_request_is_answered_as_the_cli_reads_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("token", ["", "token-of-the-admin-1234"], ids=["without a token", "with FN_TOKEN"])
+def test_every_request_is_answered_as_the_cli_reads_it(tmp_path: Path, token: str) -> None:
+    """With FN_TOKEN the CLI adds one field to each request, and the node asks everybody for it."""
     image = build_multi(tmp_path, tmp_path / "source")
     names = {"image": image, "call": ""}
-    with running_node("process", tmp_path, image) as node:
+    access = {"FN_AUTH": "required", "FN_ADMIN_TOKEN": token} if token else {}
+    shown = {"Authorization": f"Bearer {token}"} if token else {}
+    with running_node("process", tmp_path, image, **access) as node:
         connection = http.client.HTTPConnection(urlsplit(node.url).netloc, timeout=60)
         for sent in fn_cli.SENT:
             body = None if sent.body is None else json.dumps(fn_cli.filled(sent.body, names))
@@ -25,7 +30,7 @@ def test_every_request_is_answered_as_the_cli_reads_it(tmp_path: Path) -> None:
                 sent.method,
                 path,
                 body,
-                {"User-Agent": "Go-http-client/1.1", "Accept-Encoding": "gzip", **dict(sent.headers)},
+                {"User-Agent": "Go-http-client/1.1", "Accept-Encoding": "gzip", **shown, **dict(sent.headers)},
             )
             answer = connection.getresponse()
             text = answer.read()

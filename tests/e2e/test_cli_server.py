@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
+import os
+import pty
 import select
 import subprocess
 from collections import Counter
@@ -35,10 +38,10 @@ def cli(server: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 
 def test_apps_from_first_to_last(cli: Cli) -> None:
-    made = cli("apps", "create", "shop", "--config", "A=1", "-c", "GREETING=$WORD!", WORD="Hi")
+    made = cli("apps", "create", "shop", "--config", "A=1", "-c", "GREETING=pa$WORD $HOME ~ \\n!", WORD="Hi")
     assert made == "Successfully created app: shop\n"
     assert cli.fails(1, "create", "app", "shop") == "hearth: App already exists"
-    assert cli.json("apps", "inspect", "shop")["config"] == {"A": "1", "GREETING": "Hi!"}
+    assert cli.json("apps", "inspect", "shop")["config"] == {"A": "1", "GREETING": "pa$WORD $HOME ~ \\n!"}
     assert cli("inspect", "app", "shop", "config.A") == "1\n"
     cli("apps", "update", "shop", "--config", "A=2", "--config", "GREETING=")
     cli("config", "app", "shop", "B", "3")
@@ -46,6 +49,11 @@ def test_apps_from_first_to_last(cli: Cli) -> None:
     assert cli("apps", "config", "get", "shop", "B") == "3\n"
     cli("unset", "config", "app", "shop", "B")
     assert cli.fails(1, "get", "config", "app", "shop", "B") == "hearth: B: no such config key; A"
+    cli("apps", "update", "shop", "--quota", "memory_mib=512", "--quota", "burst=0", "--quota", "weight=")
+    assert cli.json("apps", "inspect", "shop", "quotas") == {"memory_mib": 512, "burst": 0}
+    cli("apps", "update", "shop", "--quota", "burst=")
+    assert cli("apps", "inspect", "shop", "quotas.memory_mib") == "512\n"
+    assert "'memory' is not one of memory_mib," in cli.fails(2, "apps", "update", "shop", "--quota", "memory=5")
     listed = cli("ls", "apps").splitlines()
     assert listed[0].split() == ["NAME", "UPDATED"]
     assert "shop" in [line.split()[0] for line in listed[1:]]
@@ -135,10 +143,107 @@ def test_an_async_call_tells_its_id_or_waits_for_its_log(cli: Cli, server: Runni
     server.route("async", "default", type="async")
     call_id = cli("call", "e2e", "/async", stdin='{"echo": "done"}').strip()
     assert len(call_id) == 26
-    assert cli("call", "e2e", "/async", "--wait", stdin='{"echo": "waited", "sleep_ms": 300}') == "waited\n"
+    assert cli("call", "e2e", "/async", "--wait", stdin='{"echo": "waited", "sleep_ms": 300}') == "waited"
+    assert cli("result", "e2e", call_id, "--wait") == "done"
     done = cli.run("call", "e2e", "/async", "--wait", stdin='{"say": "why", "exit": 4}')
-    assert (done.returncode, done.stdout) == (1, "why\n")
-    assert "container exit code 4" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "container exit code 4: why; see the call's log; hearth logs get e2e " in done.stderr
+
+
+@pytest.mark.parametrize("format_name", ["http", "json"])
+def test_waiting_for_an_async_call_prints_its_answer_as_a_sync_call_does(
+    cli: Cli, server: RunningNode, format_name: str
+) -> None:
+    path = f"/waited-{format_name}"
+    server.route(path[1:], format_name, type="async")
+    order = {"echo": "the answer", "say": 'HTTP/1.1 200 OK\r\n\r\n{"body":"", "status": 500}', "status": 201}
+    done = cli.run("invoke", "e2e", path, "--wait", stdin=json.dumps(order))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the answer", "")
+    told = json.loads(cli("invoke", "e2e", path, "--wait", "-o", "json", stdin=json.dumps(order)))
+    assert (told["status_code"], told["body"], told["path"]) == (201, "the answer", path)
+    for status in (400, 500):
+        done = cli.run("invoke", "e2e", path, "--wait", stdin=json.dumps({"echo": "what is wrong", "status": status}))
+        assert (done.returncode, done.stdout) == (1, "what is wrong")
+        assert f" answered status {status}; hearth logs get e2e " in done.stderr
+        done = cli.run("invoke", "e2e", path, "--wait", "-o", "json", stdin=json.dumps({"status": status}))
+        assert (done.returncode, json.loads(done.stdout)["status_code"]) == (1, status)
+    line = cli.fails(1, "invoke", "e2e", path, "--wait", stdin=json.dumps({"say": "oh no", "exit": 4}))
+    assert "container exit code 4" in line
+    assert "oh no" in cli(*line.rpartition("; hearth ")[2].removesuffix(" shows what it wrote").split())
+    large = json.dumps({"size": 2 << 20})
+    assert "The result is larger than 1048576 bytes" in cli.run("invoke", "e2e", path, "--wait", stdin=large).stdout
+
+
+def test_a_function_may_answer_202_itself(cli: Cli, server: RunningNode) -> None:
+    server.route("answers-202", "http")
+    assert cli("invoke", "e2e", "/answers-202", stdin='{"echo": "later", "status": 202}') == "later"
+
+
+def test_headers_of_a_call_are_sent_in_order_and_as_often_as_given(cli: Cli, server: RunningNode) -> None:
+    server.route("headers", "json")
+    given = ["-H", "x: 1", "-H", "X: 2", "-H", "content-type: text/plain"]
+    told = json.loads(cli("invoke", "e2e", "/headers", *given, stdin='{"tell": 1}'))
+    assert (told["headers"]["X"], told["headers"]["Content-Type"]) == (["1", "2"], ["text/plain"])
+
+
+def test_a_log_is_printed_byte_for_byte_in_a_pipe(cli: Cli, server: RunningNode) -> None:
+    server.route("escapes", "http")
+    order = json.dumps({"say": "\x1b[31mred\x1b[0m\r\x9b", "echo": "\x1b]0;title\x07"})
+    assert cli("invoke", "e2e", "/escapes", stdin=order) == "\x1b]0;title\x07"
+    assert cli("logs", "get", "e2e", "last", "--path", "/escapes") == "\x1b[31mred\x1b[0m\r\x9b\n"
+
+
+def test_what_a_function_or_server_says_cannot_steer_a_terminal(cli: Cli, server: RunningNode) -> None:
+    server.route("hostile", "http")
+    hostile = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e\tfine\r\nnext"
+    harmless = "^[]0;title^G^[[2J\\u009b31m\\u202e\tfine\nnext"
+    order = json.dumps({"say": hostile, "echo": hostile})
+    assert on_a_terminal(cli, "invoke", "e2e", "/hostile", stdin=order) == f"{harmless}\n"
+    assert on_a_terminal(cli, "logs", "get", "e2e", "last", "--path", "/hostile") == f"{harmless}\n"
+    cli("apps", "create", "hostile", "--config", f"K={hostile}")
+    for command in (["apps", "config", "list"], ["apps", "inspect"]):
+        shown = on_a_terminal(cli, *command, "hostile")
+        assert "fine" in shown
+        assert not [sign for sign in ("\x1b]", "\x07", "\x1b[2", "\x9b", "\u202e") if sign in shown]
+    failing = json.dumps({"status": 500, "echo": json.dumps({"message": hostile})})
+    assert "^[]0;title^G^[[2J" in on_a_terminal(cli, "invoke", "e2e", "/hostile", stdin=failing)
+
+
+def on_a_terminal(cli: Cli, *arguments: str, stdin: str = "") -> str:
+    """What a command shows whose stdout and stderr are a terminal."""
+    leader, follower = pty.openpty()
+    with os.fdopen(leader, "rb", buffering=0) as shown, os.fdopen(follower, "wb") as terminal:
+        subprocess.run(
+            [HEARTH, *arguments],
+            env=cli.environment,
+            input=stdin.encode(),
+            stdout=terminal,
+            stderr=terminal,
+            check=False,
+        )
+        terminal.close()
+        pieces: list[bytes] = []
+        with contextlib.suppress(OSError):  # the terminal is gone
+            pieces += iter(lambda: shown.read(4096), b"")
+    return b"".join(pieces).decode().replace("\r\n", "\n")
+
+
+def test_route_headers_are_removed_and_not_taken_apart(cli: Cli, server: RunningNode) -> None:
+    server.route("typed", "http")
+    typed = "text/html; charset=utf-8"
+    more = ["--headers", "X-A=1;2", "--headers", "X-A=3", "--headers", "Set-Cookie=a=b; Path=/"]
+    cli("routes", "update", "e2e", "/typed", "--headers", f"content-type={typed}", *more)
+    answer = server.call("/r/e2e/typed", echo="hi")
+    assert answer.headers.get_list("content-type") == [typed]
+    assert answer.headers.get_list("x-a") == ["1", "2", "3"]
+    assert answer.headers.get_list("set-cookie") == ["a=b; Path=/"]
+    cli("routes", "update", "e2e", "/typed", "--headers", "X-A=", "--headers", "CONTENT-TYPE=")
+    assert cli.json("routes", "inspect", "e2e", "/typed")["headers"] == {"Set-Cookie": ["a=b; Path=/"]}
+
+
+def test_a_content_type_that_fn_took_apart_is_one_line(server: RunningNode) -> None:
+    path = server.route("taken-apart", "http", headers={"Content-Type": ["text/html", " charset=utf-8"]})
+    assert server.call(path, echo="hi").headers.get_list("content-type") == ["text/html; charset=utf-8"]
 
 
 def test_calls_and_logs(cli: Cli, server: RunningNode) -> None:
@@ -163,7 +268,7 @@ def test_logs_are_followed_live(cli: Cli, server: RunningNode) -> None:
     server.route("followed", "http")
     server.route("followed-later", "http", type="async")
     server.call("/r/e2e/followed", say="before")
-    command = [HEARTH, "logs", "-f", "e2e", "--output", "json"]
+    command: list[str | Path] = [HEARTH, "logs", "-f", "e2e", "--output", "json"]
     with subprocess.Popen(command, env=cli.environment, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
         try:
@@ -212,7 +317,7 @@ def _line_within(process: subprocess.Popen[str], seconds: float) -> str:
 
 
 def test_versions(cli: Cli, tmp_path: Path) -> None:
-    assert cli("version").splitlines()[1] == "Server version: 0.3.316"
+    assert cli("version").splitlines()[1] == "Server version: 0.3.753"
     assert Cli("http://127.0.0.1:1", tmp_path)("version").splitlines()[1] == "Server version: ?"
 
 
@@ -227,7 +332,15 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
     [
         (["appps"], "No such command 'appps'; see hearth --help"),
         (["apps", "create"], "Missing argument 'APP'; see hearth apps create --help"),
-        (["apps", "create", "a", "--config", "K"], "'K': should be K=V"),
+        (["apps", "create", "a", "--config", "K"], "'K': must be K=V"),
+        (["apps", "delete", "-f", "a/routes/x"], "'a/routes/x': a name must not be '.' or '..', or contain '/'"),
+        (["inspect", "app", "a/routes"], "'a/routes': a name must not"),
+        (["routes", "create", "..", "/p", "i"], "'..': a name must not"),
+        (["calls", "get", "a", "x/log"], "'x/log': a name must not"),
+        (["logs", "a", "x/y"], "'x/y': a name must not"),
+        (["invoke", "a/b"], "'a/b': a name must not"),
+        (["invoke", "a", "/p", "-H", "Content-Length: 5"], "Content-Length: set by the command itself"),
+        (["invoke", "a", "/p", "-H", "no header"], "'no header': must be NAME: VALUE"),
         (["routes", "create", "a", "/p"], "name what it runs"),
         (["calls", "list", "a", "--from-time", "noon"], "'noon': should be like 2018-01-31T16:52:39Z"),
         (["call", "a", "/p", "-e", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE is not set"),

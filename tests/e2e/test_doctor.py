@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -13,6 +14,10 @@ from typing import Any
 import pytest
 from tests.support.node import HEARTH, build_multi, running_node
 from tests.support.redis_server import RedisServer
+
+from hearth.host import cgroups
+from hearth.nodes.diagnosis import diagnose
+from hearth.settings import load
 
 SECRET = "s3cret-w0rd"
 NOBODY = "127.0.0.1:1"
@@ -40,6 +45,13 @@ def test_a_machine_that_has_all_is_well(tmp_path: Path, redis_server: RedisServe
     if shutil.which("bwrap"):
         assert findings["sandbox"]["status"] == "ok"
     assert not (tmp_path / "new").exists()  # it looks, and makes nothing
+
+
+def test_the_freezer_is_looked_for_where_functions_are_to_be_frozen(tmp_path: Path) -> None:
+    assert "freezer" not in found(doctor(tmp_path, "-o", "json"))
+    freezer = found(doctor(tmp_path, "-o", "json", FN_FREEZE_IDLE_MSECS="50"))["freezer"]
+    assert freezer["status"] in ("ok", "warn")
+    assert "freeze idle functions" in freezer["found"]
 
 
 @pytest.mark.usefixtures("docker")
@@ -80,10 +92,55 @@ def test_what_would_stop_a_start_fails_with_what_to_do(tmp_path: Path) -> None:
     assert SECRET not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("resources", "statuses"),
+    [
+        ("", {"memory limit": "warn", "cpu limit": "warn"}),
+        ("memory", {"cpu limit": "warn", "process limit": "warn"}),
+        ("memory pids cpu", {"cpu limit": "ok", "process limit": "ok"}),
+    ],
+)
+def test_a_limit_without_its_control_group_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: str, statuses: dict[str, str]
+) -> None:
+    """In an imitation of the trees; the machine of the tests has one kind of them."""
+    mount = tmp_path / "cgroup"
+    mount.mkdir()
+    for name in resources.split():
+        (mount / name).mkdir()
+        for file in ("cgroup.procs", "memory.limit_in_bytes", "cpu.cfs_quota_us"):
+            (mount / name / file).touch()
+    found = cgroups.find("doctor", mount)
+    monkeypatch.setattr(cgroups, "find", lambda node: found)
+    monkeypatch.setenv("FN_SANDBOX", "off")
+    monkeypatch.setenv("FN_DRIVER", "process")
+    findings = asyncio.run(diagnose(load(data_dir=tmp_path, port=0)))
+    by_check = {finding.check: finding.status for finding in findings}
+    assert {check: by_check[check] for check in statuses} == statuses
+
+
 def test_without_docker_processes_will_do(tmp_path: Path) -> None:
     done = doctor(tmp_path, "-o", "json", FN_DRIVER="auto", DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert done.returncode == 0
     assert found(done)["docker"]["status"] == "warn"
+    assert found(done)["driver"]["found"].startswith(
+        "process: FN_DRIVER=auto, and nothing was deployed here yet; no En"
+    )
+
+
+def test_the_choice_of_the_driver_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "driver").write_text("process\n")
+    findings = found(doctor(tmp_path, "-o", "json", FN_DRIVER="auto"))
+    assert findings["driver"]["found"] == f"process: remembered in {tmp_path}/driver"
+    assert "docker" not in findings
+    (tmp_path / "driver").write_text("docker\n")
+    findings = found(doctor(tmp_path, "-o", "json"))
+    assert findings["driver"] == {
+        "check": "driver",
+        "status": "warn",
+        "found": "process: FN_DRIVER=process, but functions here were deployed for docker",
+        "advice": "deploy them again, or unset FN_DRIVER",
+    }
 
 
 def test_a_runner_is_told_of_its_api_node(tmp_path: Path) -> None:

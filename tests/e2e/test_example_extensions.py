@@ -55,7 +55,7 @@ def _bearer(token: str) -> dict[str, str]:
     return {"authorization": token}
 
 
-@pytest.mark.parametrize("path", ["/v1/apps", "/v1/none", "/v1/apps/e2e/usage", "/v1/runner/async"])
+@pytest.mark.parametrize("path", ["/v1/apps", "/v1/none", "/v1/apps/e2e/usage"])
 @pytest.mark.parametrize("token", ["", "Bearer", "Bearer caller-of-file", "Basic admin-1", "Bearer admin-3"])
 def test_the_api_wants_a_token_of_its_own(guarded: RunningNode, path: str, token: str) -> None:
     answer = guarded.http.get(path, headers=_bearer(token))

@@ -106,6 +106,10 @@ def test_what_is_raised_is_in_the_log_and_the_next_call_is_served(
     assert answer.status_code == (502 if any_format == "default" else 500)
     assert logged(node, answer, 'raise RuntimeError("on purpose")')
     assert "hearth_fdk" not in node.log(answer)
+    record = node.record(answer)
+    assert record["status"] == "error"
+    if any_format != "default":
+        assert (record["error"], record["response_status"]) == ("function answered 500", 500)
     assert node.call(path, act="tell").json()["calls"] == (1 if any_format == "default" else 2)
 
 
@@ -148,8 +152,9 @@ def test_a_rebuild_under_the_same_tag_reaches_a_warm_route(node: RunningNode, im
     (folder / "requirements.txt").unlink()
     build(node, folder, "VERSION = 2")
     node.route("kit-again", "json", **fields)
-    told = node.call(path, act="tell").json()
-    assert (told["version"], told["calls"]) == (2, 1)
+    answer = node.call(path, act="tell")
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["version"], answer.json()["calls"]) == (2, 1)
 
 
 def test_requirements_are_installed_from_a_folder_of_wheels(node: RunningNode, tmp_path: Path) -> None:
@@ -163,3 +168,74 @@ def test_requirements_are_installed_from_a_folder_of_wheels(node: RunningNode, t
     image = build(node, tmp_path / "f", "from greeting import WORD as VERSION", requirements_txt="greeting\n")
     path = node.route("kit-needs", "http", image=image, config={"COLOUR": "red"})
     assert node.call(path, act="tell").json()["version"] == "installed"
+
+
+CHILDREN = """
+import json, shutil, subprocess, sys
+from hearth_fdk import function
+
+@function
+def handle() -> dict:
+    module = subprocess.run([sys.executable, "-m", "greeting"], cwd="/tmp", capture_output=True, text=True)
+    own = subprocess.run([sys.executable, "-m", "own"], cwd="/tmp", capture_output=True, text=True)
+    script = subprocess.run(["greet"], cwd="/tmp", capture_output=True, text=True)
+    return {"module": module.stdout + module.stderr, "own": own.stdout + own.stderr, "script": script.stdout}
+"""
+
+
+def test_child_processes_find_modules_and_scripts_from_any_folder(node: RunningNode, tmp_path: Path) -> None:
+    wheels = tmp_path / "f" / "wheels"
+    wheels.mkdir(parents=True)
+    with zipfile.ZipFile(wheels / "greeting-1.0-py3-none-any.whl", "w") as wheel:
+        info = "greeting-1.0.dist-info"
+        wheel.writestr("greeting.py", "def main():\n    print('hello')\nif __name__ == '__main__':\n    main()\n")
+        wheel.writestr("greeting_hook.pth", "import sys; sys.hooked = True\n")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\ngreet = greeting:main\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    (tmp_path / "f" / "own.py").write_text("import sys\nprint('own', getattr(sys, 'hooked', False))\n")
+    (tmp_path / "f" / "func.py").write_text(CHILDREN)
+    (tmp_path / "f" / "requirements.txt").write_text("greeting\n")
+    (tmp_path / "f" / "func.yaml").write_text(
+        f"name: kit-children-{node.driver}\nruntime: python\nrun_image: {base_image()}\n"
+    )
+    _command(node)("build", "--driver", node.driver, tmp_path / "f")
+    path = node.route("kit-children", "http", image=f"kit-children-{node.driver}:latest")
+    assert node.call(path).json() == {"module": "hello\n", "own": "own True\n", "script": "hello\n"}
+
+
+def test_what_is_made_by_init_carries_bytes_and_headers(node: RunningNode, tmp_path: Path) -> None:
+    cli = Cli(node.url, node.data, DOCKER_BUILDKIT="0")
+    folder = tmp_path / f"carries-{node.driver}"
+    cli("init", folder)
+    (folder / "func.py").write_text(
+        "from hearth_fdk import Context, function\n@function\n"
+        "def handle(ctx: Context, body: bytes) -> bytes:\n"
+        "    ctx.set_header('X-Copy', ctx.headers['x-any'])\n    ctx.set_status(201)\n    return body[::-1]\n"
+    )
+    with (folder / "func.yaml").open("a") as recipe:
+        recipe.write(f"run_image: {base_image()}\n")
+    cli("deploy", "--app", "carries", cwd=folder)
+    sent = bytes(range(256))
+    headers = {b"X-Any": b"caf\xc3\xa9 \xff"}
+    answer = node.http.post(f"/r/carries/{folder.name}", content=sent, headers=headers)
+    assert (answer.status_code, answer.content) == (201, sent[::-1])
+    assert {name.lower(): value for name, value in answer.headers.raw}[b"x-copy"] == headers[b"X-Any"]
+
+
+def test_an_author_is_told_of_an_annotation_that_cannot_be_filled(node: RunningNode, tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "own.py").write_text("class Thing: ...\n")  # not in the program: found when it starts
+    source = "from own import Thing\nfrom hearth_fdk import function\n@function\ndef handle(body: Thing): ...\n"
+    (folder / "func.py").write_text(source)
+    (folder / "func.yaml").write_text(f"name: kit-thing-{node.driver}\nruntime: python\nrun_image: {base_image()}\n")
+    _command(node)("build", "--driver", node.driver, folder)
+    answer = node.call(node.route("kit-thing", "http", image=f"kit-thing-{node.driver}:latest"))
+    assert answer.status_code == 502
+    assert "handle(body): Thing is not supported" in node.record(answer)["error"]
+    (folder / "func.py").write_text("def handler(ctx, data):\n    return data\nhandlers = [handler]\n" + "import own\n")
+    _command(node)("build", "--driver", node.driver, folder)  # own.py might register it
+    answer = node.call(node.route("kit-thing", "http", image=f"kit-thing-{node.driver}:latest"))
+    assert "no handler. Decorate one function with @function" in node.record(answer)["error"]

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -25,7 +26,7 @@ ROUNDS = int(os.environ.get("HEARTH_FLEET_ROUNDS", "1"))
 PARTITION_S = float(os.environ.get("HEARTH_PARTITION_S", "0"))
 #: Answers that show that it lasts: most clients wait for an async call to be refused.
 FEW = 10
-QUICK = {"FN_MQ_VISIBILITY_S": "3", "FN_RUNNER_QUIET_S": "2", "FN_RUNNER_CONNECT_S": "1"}
+QUICK: dict[str, Any] = {"FN_MQ_VISIBILITY_S": "3", "FN_RUNNER_QUIET_S": "2", "FN_RUNNER_CONNECT_S": "1"}
 
 
 def _address(node: RunningNode) -> tuple[str, int]:
@@ -115,7 +116,7 @@ async def shared_stores(postgres_server: Server, redis_server: RedisServer) -> A
         yield {"FN_DB_URL": url, "FN_MQ_URL": redis_server.url("mixed")}
 
 
-def test_full_nodes_of_a_mixed_fleet_are_killed(tmp_path: Path, shared_stores: dict[str, str]) -> None:
+def test_full_nodes_of_a_mixed_fleet_are_killed(tmp_path: Path, shared_stores: dict[str, Any]) -> None:
     """One that is the API node of a runner, and one beside them."""
     with watching() as witness, running_fleet(tmp_path, kind="full", **QUICK, **shared_stores) as fleet:
         load = Load(fleet, witness)

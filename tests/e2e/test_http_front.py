@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import select
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
+import httpx
 import pytest
 from tests.support.node import RunningNode, build_multi, running_node
 from tests.support.raw_http import RawClient
@@ -34,7 +40,7 @@ def raw(front: RunningNode) -> Iterator[RawClient]:
 
 
 def get(path: str, *headers: str) -> str:
-    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: h", *headers, "", ""])
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *headers, "", ""])
 
 
 def send_for_ever(raw: RawClient, line: str) -> None:
@@ -43,7 +49,7 @@ def send_for_ever(raw: RawClient, line: str) -> None:
 
 
 def post(path: str, body: str, *headers: str) -> str:
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: h", f"Content-Length: {len(body)}", *headers, "", body])
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers, "", body])
 
 
 # -- the head's time ----------------------------------------------------------------------------------------------
@@ -103,7 +109,7 @@ def test_bodies_and_answers_are_not_timed(front: RunningNode, raw: RawClient) ->
     answer = raw.answer()
     assert answer
     assert (answer.status, answer.body) == (200, b"at last")
-    raw.send("sion HTTP/1.1\r\nHost: h\r\n\r\n")
+    raw.send("sion HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert raw.answer()
 
 
@@ -116,7 +122,7 @@ def test_a_connection_serves_many_requests(front: RunningNode, raw: RawClient) -
         raw.send(post(path, f"body {number}") if number % 2 else get("/version"))
         answer = raw.answer()
         assert answer
-        assert answer.body == (f"body {number}".encode() if number % 2 else b'{"version":"0.3.316"}')
+        assert answer.body == (f"body {number}".encode() if number % 2 else b'{"version":"0.3.753"}')
 
 
 def test_pipelined_requests_are_answered_in_order(front: RunningNode, raw: RawClient) -> None:
@@ -127,13 +133,13 @@ def test_pipelined_requests_are_answered_in_order(front: RunningNode, raw: RawCl
         b"1",
         b"2",
         b"3",
-        b'{"version":"0.3.316"}',
+        b'{"version":"0.3.753"}',
     ]
 
 
 @pytest.mark.parametrize(("version", "header"), [("1.1", "Connection: close"), ("1.0", "X: y")])
 def test_a_client_may_want_the_connection_closed(raw: RawClient, version: str, header: str) -> None:
-    raw.send(f"GET /version HTTP/{version}\r\nHost: h\r\n{header}\r\n\r\n")
+    raw.send(f"GET /version HTTP/{version}\r\nHost: localhost\r\n{header}\r\n\r\n")
     answer = raw.answer()
     assert answer
     assert answer.status == 200
@@ -155,8 +161,18 @@ def test_a_client_that_expects_is_told_to_continue(front: RunningNode, raw: RawC
     assert answer.status == 200
 
 
+def test_an_old_client_is_not_told_to_continue(front: RunningNode, raw: RawClient) -> None:
+    path = front.route("expects", "http")
+    raw.send(post(path, "body", "Expect: 100-continue").replace("HTTP/1.1", "HTTP/1.0"))
+    answer = raw.answer()
+    assert answer
+    assert (answer.status, answer.body) == (200, b"body")
+
+
 def test_a_client_that_expects_too_much_is_not_told_to_continue(raw: RawClient) -> None:
-    raw.send(f"POST /v1/apps HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {LIMIT + 1}\r\n\r\n")
+    raw.send(
+        f"POST /v1/apps HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {LIMIT + 1}\r\n\r\n"
+    )
     answer = raw.answer()
     assert answer
     assert answer.status == 413
@@ -177,7 +193,7 @@ def test_an_upgrade_is_not_taken(front: RunningNode, raw: RawClient, method: str
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "DELETE", "TRACE", "CONNECT", "HEAD"])
 def test_every_method_calls(front: RunningNode, raw: RawClient, method: str) -> None:
     path = front.route("methods", "json")
-    raw.send(f"{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n")
+    raw.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
     answer = raw.answer(method)
     assert answer
     assert (answer.status, answer.body) == (200, b"")
@@ -186,7 +202,7 @@ def test_every_method_calls(front: RunningNode, raw: RawClient, method: str) -> 
 
 # -- what is no HTTP ----------------------------------------------------------------------------------------------
 
-CHUNKED = "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
+CHUNKED = "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
 
 
 @pytest.mark.parametrize("path", ["/v1/apps", "/r/e2e/malformed"])
@@ -200,50 +216,50 @@ CHUNKED = "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
         "GET {path}\x01 HTTP/1.1\r\n\r\n",
         "GET h\xe4 HTTP/1.1\r\n\r\n",
         "CONNECT host:443 HTTP/1.1\r\n\r\n",
-        "CONNECT {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nGET /",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: -5\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: +5\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 5_0\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: five\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999999999999999\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 5, 6\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 0x5\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\nhello",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
-        "POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
-        "POST {path} HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "CONNECT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nGET /",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: +5\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5_0\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: five\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5, 6\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0x5\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\nhello",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         CHUNKED + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         CHUNKED + "\r\n5\nhello\n0\n\n",
         CHUNKED + "\r\n5;a\nb\r\nhello\r\n0\r\n\r\n",
         CHUNKED + "\r\n0x5\r\nhello\r\n0\r\n\r\n",
         CHUNKED + "\r\nffffffffffffffffff\r\nhello",
-        "GET {path} HTTP/1.1\r\nHost: h\r\nX-Folded: a\r\n b\r\n\r\n",
-        "GET {path} HTTP/1.1\r\n Host: h\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Folded: a\r\n b\r\n\r\n",
+        "GET {path} HTTP/1.1\r\n Host: localhost\r\n\r\n",
         "GET {path} HTTP/1.1\nHost: h\n\n",
         "GET {path} HTTP/1.1\r\nHost: h\nX: y\r\n\r\n",
-        "GET {path} HTTP/1.1\r\nHost: h\rX: y\r\n\r\n",
-        "GET {path}\x00 HTTP/1.1\r\nHost: h\r\n\r\n",
-        "GET {path} /other HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: localhost\rX: y\r\n\r\n",
+        "GET {path}\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET {path} /other HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET {path}\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "GET {path} HTTP/1.1\r\nX: y\r\n\r\n",
         "GET {path} HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         "GET {path} HTTP/1.1\r\nHost: a b\r\n\r\n",
         "GET {path} HTTP/1.1\r\nHost: a/b\r\n\r\n",
-        "GET {path}?" + "y" * 70_000 + " HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET {path}?" + "y" * 70_000 + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
         CHUNKED + "Content-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         CHUNKED + "\r\nzz\r\nhello\r\n0\r\n\r\n",
         CHUNKED + "\r\n-5\r\nhello\r\n0\r\n\r\n",
         CHUNKED + "\r\n5\r\nhello and more\r\n0\r\n\r\n",
-        "GET {path} HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n",
-        "GET {path} HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n",
-        "GET {path} HTTP/1.1\r\nHost: h\r\nX: a\x00b\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nX : y\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_refused(front: RunningNode, raw: RawClient, path: str, request_text: str) -> None:
@@ -257,7 +273,7 @@ def test_what_is_no_http_is_refused(front: RunningNode, raw: RawClient, path: st
 
 
 def test_a_head_without_end_is_refused(raw: RawClient) -> None:
-    raw.send("GET /version HTTP/1.1\r\nHost: h\r\n")
+    raw.send("GET /version HTTP/1.1\r\nHost: localhost\r\n")
     line = "X-Many: " + "y" * 1000 + "\r\n"
     with pytest.raises(OSError, match=r"Broken pipe|reset"):
         send_for_ever(raw, line)
@@ -267,26 +283,225 @@ def test_garbage_behind_a_request_does_not_enter_its_answer(front: RunningNode, 
     path = front.route("behind", "http")
     raw.send(post(path, '{"sleep_ms":200,"echo":"mine"}') + "\x00garbage\r\n\r\n")
     answer = raw.answer()
-    assert answer is None or answer.body == b"mine"
+    assert answer
+    assert answer.body == b"mine"
+    refusal = raw.answer()
+    assert refusal
+    assert refusal.status == 400
     assert raw.is_closed()
+
+
+@pytest.mark.parametrize("broken", ["GET\r\n\r\n", CHUNKED.replace("{path}", "/version") + "\r\nzz\r\n"])
+@pytest.mark.parametrize("before", [1, 3])
+def test_what_came_before_garbage_is_answered_first(
+    front: RunningNode, raw: RawClient, before: int, broken: str
+) -> None:
+    path = front.route("before-garbage", "http")
+    raw.send("".join(post(path, f'{{"sleep_ms":50,"echo":"{n}"}}') for n in range(before)) + broken + get("/version"))
+    assert [(answer := raw.answer()) and answer.body for _ in range(before)] == [b"%d" % n for n in range(before)]
+    refusal = raw.answer()
+    assert refusal
+    assert (refusal.status, refusal.message) == (400, "Invalid HTTP request received.")
+    assert raw.is_closed()
+
+
+def test_more_requests_at_once_than_can_wait_are_refused(raw: RawClient) -> None:
+    raw.send(get("/version") * 1000)
+    answers = []
+    while (answer := raw.answer()) is not None:
+        answers.append(answer)
+    assert 200 < len(answers) < 1000
+    assert (answers[-1].status, answers[-1].message) == (429, "More than 200 requests sent ahead")
+    assert {answer.status for answer in answers[:-1]} == {200}
+
+
+# -- heads and trailers that are too large --------------------------------------------------------------------------
+
+
+def test_too_many_fields_are_refused(raw: RawClient) -> None:
+    raw.send(get("/version", *(f"x{n}: y" for n in range(1000))))
+    answer = raw.answer()
+    assert answer
+    assert (answer.status, answer.message) == (431, "More than 1000 request header fields")
+    assert raw.is_closed()
+
+
+TRAILERS_TOO_LARGE = "Request trailers or chunk extensions larger than 16384 bytes"
+
+
+@pytest.mark.parametrize("path", ["/v1/apps", "/r/e2e/trailing"])
+@pytest.mark.parametrize("line", ["X-Many: " + "y" * 100 + "\r\n", "y" * 100], ids=["many", "one"])
+def test_trailers_without_end_are_refused(front: RunningNode, raw: RawClient, path: str, line: str) -> None:
+    front.route("trailing", "http")
+    raw.send(CHUNKED.replace("{path}", path) + "\r\n3\r\nabc\r\n0\r\nX-Long: y")
+    with pytest.raises(OSError, match=r"Broken pipe|reset"):
+        send_for_ever(raw, line * 100)
+
+
+@pytest.mark.parametrize("pieces", [1, 17])
+def test_large_trailers_are_refused(front: RunningNode, raw: RawClient, pieces: int) -> None:
+    path = front.route("trailing", "http")
+    trailer = "\r\n".join(f"X-{number}: {'y' * 1000}" for number in range(17)) + "\r\n\r\n"
+    text = CHUNKED.replace("{path}", path) + "\r\n3\r\nabc\r\n0\r\n" + trailer
+    size = len(text) // pieces + 1
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server may refuse before the last piece
+        for start in range(0, len(text), size):
+            raw.send(text[start : start + size])
+    answer = raw.answer()
+    assert answer
+    assert (answer.status, answer.message) == (431, TRAILERS_TOO_LARGE)
+    assert raw.is_closed()
+
+
+def test_small_trailers_are_dropped(front: RunningNode, raw: RawClient) -> None:
+    path = front.route("small-trailer", "json")
+    body = '{"tell":true}'
+    chunk = f"{len(body):x}\r\n{body}\r\n0\r\n"
+    raw.send(CHUNKED.replace("{path}", path) + f"\r\n{chunk}X-Trailer: y\r\nHost: other\r\n\r\n" + get("/version"))
+    answer = raw.answer()
+    assert answer
+    assert answer.status == 200
+    assert "X-Trailer" not in json.loads(answer.body)["headers"]
+    assert raw.answer()
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ([f"X-Big: {'y' * 131_000}"], "X-Big has 131007 bytes"),
+        ([f"X-Big: {'y' * 100_000}", f"X-Big: {'y' * 31_000}"], "X-Big has 131009 bytes"),
+        ([f"X-{n}: {'y' * (60_000 + 100 * n)}" for n in range(10)], "bytes together, 60905 of them in X-9"),
+    ],
+)
+def test_headers_that_no_environment_holds_are_refused(
+    front: RunningNode, raw: RawClient, kind: str, fields: list[str], says: str
+) -> None:
+    path = front.route(f"large-{kind}", "default", type=kind)
+    raw.send(get(path, *fields))
+    answer = raw.answer()
+    assert answer
+    assert answer.status == 431
+    assert says in answer.message
+    assert "fn_call_id" in answer.headers
+
+
+def test_headers_that_an_environment_holds_reach_the_function(front: RunningNode, raw: RawClient) -> None:
+    path = front.route("largest", "default")
+    sizes = {"X-Large": 129_000, "X-A": 120_000, "X-B": 120_000, "X-C": 120_000}
+    fields = [f"{name}: {'y' * size}" for name, size in sizes.items()]
+    raw.send(get(f"{path}?do={quote(json.dumps({'tell': True}))}", *fields))
+    answer = raw.answer()
+    assert answer
+    assert answer.status == 200, answer.body
+    env = json.loads(answer.body)["env"]
+    assert {name: len(env[f"FN_HEADER_{name}"]) for name in sizes} == sizes
+
+
+# -- bytes above ASCII ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 200])
+def test_raw_bytes_in_a_target_are_percent_encoded(front: RunningNode, raw: RawClient, pieces: int) -> None:
+    path = front.route("zo\u00eb", "json").encode()
+    do = quote(json.dumps({"tell": True})).encode()
+    text = b"GET %b?do=%b&name=Zo\xc3\xab\xff HTTP/1.1\r\nHost: h\r\nX-Uni: \xc3\xa9\r\n\r\n" % (path, do)
+    size = len(text) // pieces + 1
+    for start in range(0, len(text), size):
+        raw.send(text[start : start + size])
+    answer = raw.answer()
+    assert answer
+    assert answer.status == 200
+    call = json.loads(answer.body)
+    assert call["call"]["protocol"]["request_url"] == f"http://h/r/e2e/zo%C3%AB?do={do.decode()}&name=Zo%C3%AB%FF"
+    assert call["headers"]["X-Uni"] == ["\u00e9"]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_bytes_of_a_header_reach_the_environment_unchanged(front: RunningNode, raw: RawClient, kind: str) -> None:
+    path = front.route(f"bytes-{kind}", "default", type=kind)
+    do = quote(json.dumps({"tell": True}))
+    raw.send(get(f"{path}?do={do}").replace("\r\n\r\n", "\r\nX-Uni: \xc3\xa9\r\nX-Bad: a\xffb\r\n\r\n"))
+    answer = raw.answer()
+    assert answer
+    told = answer.body
+    if kind == "async":
+        accepted = httpx.Response(202, headers={"fn_call_id": answer.headers["fn_call_id"]}, content=b"")
+        front.ended(accepted)
+        told = front.log(accepted).encode()
+    env = json.loads(told)["env"]
+    assert env["FN_HEADER_X-Uni"] == "\u00e9"
+    assert env["FN_HEADER_X-Bad"].encode("utf-8", "surrogateescape") == b"a\xffb"
+
+
+@pytest.mark.parametrize("format_name", ["http", "http-stream"])
+def test_bytes_of_a_header_of_an_async_call_reach_a_warm_function_unchanged(
+    front: RunningNode, raw: RawClient, format_name: str
+) -> None:
+    path = front.route(f"later-bytes-{format_name}", format_name, type="async")
+    do = quote(json.dumps({"tell": True}))
+    raw.send(get(f"{path}?do={do}").replace("\r\n\r\n", "\r\nX-Uni: \xc3\xa9\r\nX-Bad: a\xffb\r\n\r\n"))
+    answer = raw.answer()
+    assert answer
+    accepted = httpx.Response(202, headers={"fn_call_id": answer.headers["fn_call_id"]}, content=b"")
+    front.ended(accepted)
+    told = front.log(accepted)  # the function reads headers as ISO 8859-1
+    assert '"X-Uni": ["\\u00c3\\u00a9"]' in told
+    assert '"X-Bad": ["a\\u00ffb"]' in told
+
+
+# -- answers without a body, and without success ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_gets_no_type(front: RunningNode, hot: str, status: int) -> None:
+    path = front.route(f"bodiless-{hot}", hot)
+    answer = front.call(path, status=status)
+    assert answer.status_code == status
+    assert "content-type" not in answer.headers
+    assert front.call(path, status=status, headers={"Content-Type": "a/b"}).headers["content-type"] == "a/b"
+
+
+def test_a_failure_after_the_start_tells_how_long_the_call_waited(front: RunningNode, any_format: str) -> None:
+    path = front.route(f"waited-{any_format}", any_format)
+    answer = front.call(path, exit=3)
+    assert answer.status_code == 502
+    assert answer.headers["xxx-fxlb-wait"]
+
+
+def test_a_failure_before_the_start_tells_no_wait(front: RunningNode) -> None:
+    front.http.put("/v1/apps/e2e/routes/noimage", json={"route": {"image": "none:1", "format": "http"}})
+    answer = front.call("/r/e2e/noimage")
+    assert answer.status_code == 404
+    assert "xxx-fxlb-wait" not in answer.headers
 
 
 @pytest.mark.parametrize(
     ("target", "status", "says"),
     [
-        ("http://other/version", 200, '{"version":"0.3.316"}'),  # the form that proxies are sent
+        ("http://other/version", 200, '{"version":"0.3.753"}'),  # the form that proxies are sent
         ("http://other/r/e2e/none", 404, "Route not found"),
         ("/r/e2e/../../v1/apps", 404, "Route not found"),  # dots stay within the app
         ("/r/%2e%2e/v1/apps", 404, "App not found"),
         ("//v1/apps", 404, "Path not found: //v1/apps"),
-        ("/v1/apps/a%00b", 404, "App not found"),
+        ("/v1/apps/a%00b", 400, "Path malformed"),
         ("/v1/none%0d%0aSet-Cookie:x", 404, "Path not found"),
         ("/v1/apps/%ff%fe", 404, "App not found"),
         ("/v1/apps/%zz", 404, "App not found"),
         ("*", 404, "Path not found: *"),
+        ("http:///version", 400, "Invalid HTTP request"),
+        ("http://me@other/version", 400, "Invalid HTTP request"),
+        ('http://ot"her/version', 400, "Invalid HTTP request"),
+        ("ftp://other/version", 400, "Invalid HTTP request"),
+        ("other:80/version", 400, "Invalid HTTP request"),
+        ("/version#/v1/apps", 400, "Invalid HTTP request"),
+        ("/version%23x", 404, "Path not found: /version#x"),
     ],
 )
-def test_strange_targets_mean_one_thing(raw: RawClient, target: str, status: int, says: str) -> None:
+def test_strange_targets_mean_one_thing(
+    front: RunningNode, raw: RawClient, target: str, status: int, says: str
+) -> None:
+    front.route("any", "http")  # so that the app exists
     raw.send(get(target))
     answer = raw.answer()
     assert answer
@@ -307,14 +522,14 @@ def test_a_body_hides_no_request(raw: RawClient) -> None:
     hidden = get("/stats") + "and more"
     raw.send(get("/version", f"Content-Length: {len(hidden)}") + hidden + get("/healthz"))
     answers = [raw.answer(), raw.answer()]
-    assert [answer and answer.body for answer in answers] == [b'{"version":"0.3.316"}', b'{"status":"ok"}']
+    assert [answer and answer.body for answer in answers] == [b'{"version":"0.3.753"}', b'{"status":"ok"}']
 
 
 # -- the body's size ----------------------------------------------------------------------------------------------
 
 
 def sized(path: str, body: bytes, chunked: bool, method: str = "POST") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: h\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
     if not chunked:
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     half = len(body) // 2
@@ -331,8 +546,6 @@ def test_the_api_s_bodies_are_limited(front: RunningNode, raw: RawClient, size: 
     assert answer
     if size <= LIMIT:
         assert answer.status == 200
-    elif chunked:
-        assert (answer.status, answer.message) == (400, "Invalid JSON")
     else:
         text = f"Content-Length too large for this server, {size} > max {LIMIT}"
         assert (answer.status, answer.message) == (413, text)
@@ -364,8 +577,6 @@ def test_the_payloads_of_async_calls_are_limited(front: RunningNode, raw: RawCli
     assert answer
     if size <= LIMIT:
         assert answer.status == 202
-    elif chunked:
-        assert (answer.status, answer.message) == (400, "Invalid payload")
     else:
         assert answer.status == 413
 
@@ -413,7 +624,11 @@ def test_strange_headers_of_a_route_harm_no_answer(front: RunningNode) -> None:
         "Content-Length": ["3"],
         "Fn_call_id": ["forged"],
     }
-    path = front.route("strange", "http", headers=headers)
+    path = front.route("strange", "http")
+    # The API refuses such headers; a database of Fn may hold them.
+    with contextlib.closing(sqlite3.connect(front.data / "fn.db")) as database, database:
+        changed = database.execute("UPDATE routes SET headers = ? WHERE path = '/strange'", [json.dumps(headers)])
+        assert changed.rowcount == 1
     for orders in ({"echo": "a body of its own"}, {"exit": 1}):
         answer = front.call(path, **orders)
         assert "forged" not in answer.headers["fn_call_id"]
@@ -430,3 +645,29 @@ def test_a_strange_header_of_a_function_is_an_invalid_answer(front: RunningNode,
     assert answer.status_code == 502
     assert answer.json()["error"]["message"].startswith("invalid json response from function err: ")
     assert front.call(path, echo="next").text == "next"
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[RunningNode]:
+    """A node that gives heads as much time as they need."""
+    with running_node("process", tmp_path, "none:1", FN_HEADER_TIMEOUT_S="60") as node:
+        yield node
+
+
+def test_large_heads_of_many_connections_do_not_fill_the_memory_of_a_node(patient: RunningNode) -> None:
+    beginning = "GET /version HTTP/1.1\r\nHost: localhost\r\nX: "
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(patient.url)) for _ in range(80)]
+        for client in clients:
+            with contextlib.suppress(ConnectionError):  # refused already
+                client.send(beginning + "x" * 1_000_000)
+        (first, *_), _, _ = select.select(clients, [], [], 60)
+        answer = first.answer()
+        assert answer is not None
+        assert (answer.status, answer.message) == (503, "Timed out - server too busy")
+        assert patient.http.get("/version").status_code == 200, "a small head is served"
+    with RawClient(patient.url) as client:
+        client.send(f"{beginning}{'x' * 1_000_000}\r\n\r\n")
+        answer = client.answer()
+        assert answer is not None
+        assert answer.status == 200, "those who held them are gone"

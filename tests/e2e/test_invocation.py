@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import datetime as dt
 import json
 import urllib.parse
@@ -72,7 +73,9 @@ def test_memory_beyond_the_machine_is_refused(node: RunningNode, any_format: str
 
 def test_a_hot_function_that_exits_0_during_a_call_is_a_502(node: RunningNode, hot: str) -> None:
     answer = node.call(node.route(f"zero-{hot}", hot), exit=0)
-    assert (answer.status_code, answer.json()) == (502, {"error": {"message": "container exit code 0"}})
+    message = "error receiving function response" if hot == "http-stream" else "container exit code 0"
+    assert (answer.status_code, answer.json()) == (502, {"error": {"message": message}})
+    assert "container exit code 0" in node.record(answer)["error"]
 
 
 def test_a_missing_image_is_told(node: RunningNode, any_format: str) -> None:
@@ -89,7 +92,7 @@ def test_a_cold_call_beyond_its_deadline_times_out(node: RunningNode) -> None:
     answer = node.call_once_free(path, sleep_ms=5000)
     assert (answer.status_code, answer.json()) == (504, {"error": {"message": "Timed out"}})
     record = node.record(answer)
-    assert (record["status"], "error" in record) == ("timeout", False)
+    assert (record["status"], record["error"]) == ("timeout", "timed out after 2 s (timeout of the route)")
 
 
 def test_the_call_after_a_timeout_gets_its_own_answer(node: RunningNode, hot: str) -> None:
@@ -258,7 +261,8 @@ def test_garbage_is_a_502_and_the_next_call_works(node: RunningNode, hot: str, g
     before = node.call(path, tell=True).json()["born"]
     answer = node.call(path, raw=garbage)
     assert answer.status_code == 502
-    assert answer.json()["error"]["message"].startswith(f"invalid {hot} response from function err: ")
+    said = "invalid function response" if hot == "http-stream" else f"invalid {hot} response from function err: "
+    assert answer.json()["error"]["message"].startswith(said)
     assert node.record(answer)["status"] == "error"
     assert node.call(path, tell=True).json()["born"] != before
 
@@ -306,9 +310,17 @@ def test_a_death_within_the_answer_is_seen_as_truncation(node: RunningNode, form
     calls = node.http.get("/v1/apps/e2e/calls", params={"path": f"/truncated-{format_name}"}).json()["calls"]
     assert sorted(call["status"] for call in calls) == ["error", "success"]
     log = (node.data / "server.log").read_text()
-    told = [line for line in log.splitlines() if f"route=/truncated-{format_name}" in line]
+    told = [line for line in log.splitlines() if f"route=/truncated-{format_name}" in line and "call_id=" in line]
     assert ["level=info" in line and "container exit code" in line for line in told] == [True]
     assert "without completing" not in log
+
+
+def test_output_of_default_is_held_up_to_64_kib(node: RunningNode) -> None:
+    """Until then a failure is an answer of its own; beyond, the client has part of the output already."""
+    path = node.route("held", "default")
+    assert node.call(path, size=64 << 10, die=True).status_code == 502
+    with pytest.raises(httpx.RemoteProtocolError):
+        node.call(path, size=(64 << 10) + 100, die=True)
 
 
 def test_a_hanging_answer_times_out_and_the_next_call_works(node: RunningNode, hot: str) -> None:
@@ -335,26 +347,27 @@ def test_a_body_that_comes_too_late_reaches_no_function(node: RunningNode, hot: 
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n"
     with RawClient(node.url) as first, RawClient(node.url) as second:
         first.send(head)
-        late = first.answer()  # the deadline passes
+        late = first.answer()  # the time for its beginning passes
         assert late
-        assert (late.status, late.message) == (504, "Timed out")
+        assert late.status == 408
+        assert first.is_closed()
         second.send(head)
         assert second.quiet_for(0.1)
-        first.send(bodies[0])
+        with contextlib.suppress(OSError):  # nobody reads it
+            first.send(bodies[0])
         assert second.quiet_for(0.1)
         second.send(bodies[1])
         answer = second.answer()
         assert answer
         told = json.loads(answer.body)
         assert (told["body"], told["born"]) == (bodies[1], before)  # untouched by the first, so it serves on
-        assert first.quiet_for(0.1) or first.is_closed()
 
 
 def test_a_client_that_leaves_ends_its_call(node: RunningNode, hot: str) -> None:
     path = node.route(f"gone-{hot}", hot, timeout=60)
     assert node.call(path, echo="warm").text == "warm"
     with RawClient(node.url) as leaving:
-        leaving.send(f'POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 19\r\n\r\n{{"sleep_ms": 90000}}')
+        leaving.send(f'POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 19\r\n\r\n{{"sleep_ms": 90000}}')
         assert until(lambda: node.http.get("/stats").json()["FunctionStatsMap"][f"/gone-{hot}"]["Running"] == 1)
     answer = node.call(path, echo="mine")
     assert (answer.status_code, answer.text) == (200, "mine")

@@ -140,7 +140,7 @@ def test_a_database_that_cannot_be_written_to_stops_the_start(tmp_path: Path) ->
         pass
     (tmp_path / "fn.db").chmod(0o444)
     environment = {**os.environ, "FN_DATA_DIR": str(tmp_path), "FN_DRIVER": "process", "FN_PORT": "0"}
-    command = [HEARTH, "start"]
+    command: list[str | Path] = [HEARTH, "start"]
     if os.getuid() == 0:  # root may write to everything, but for this
         command = ["setpriv", "--bounding-set", "-dac_override", *command]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
@@ -155,12 +155,15 @@ def test_a_full_disk_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tmp_path)], check=True)
     try:
         (tmp_path / "full").write_bytes(bytes(4096))
-        done = _start(tmp_path)
+        without_token, with_token = _start(tmp_path), _start(tmp_path, FN_ADMIN_TOKEN="t" * 40)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "database or disk is full; see that this user can write to the file, and that its disk has" in done.stderr
+    for done in (without_token, with_token):
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+    assert "admin-token: No space left on device" in without_token.stderr
+    advice = "database or disk is full; see that this user can write to the file, and that its disk has"
+    assert advice in with_token.stderr
 
 
 def test_a_second_start_says_who_is_there(tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ def test_a_node_tells_the_address_at_which_it_is_found(tmp_path: Path, bind: str
             socket.create_server((bind, 0), family=socket.AF_INET6).close()
         except OSError:
             pytest.skip("this machine has no addresses of version 6")
-    with running_node("process", tmp_path, "none:1", FN_BIND=bind) as node:
+    with running_node("process", tmp_path, "none:1", FN_BIND=bind, FN_AUTH="loopback" if bind else "off") as node:
         assert node.url.startswith(f"http://{host}:")
         assert node.http.get("/version").status_code == 200
 

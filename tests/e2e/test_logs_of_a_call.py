@@ -56,14 +56,21 @@ def test_no_secret_of_the_settings_is_ever_shown(tmp_path: Path) -> None:
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:S3cret-otel@127.0.0.1:1",
         "FN_LOG_DEST": "tcp://me:S3cret-log@127.0.0.1:1",
         "FN_RUNNER_API_URL": "http://me:S3cret-runner@127.0.0.1:1",
+        "FN_PUBLIC_LB_URL": "http://me:S3cret-lb@127.0.0.1:1",
+        "FN_ADMIN_TOKEN": "S3cret-admin",
         "FN_RUNNER_TOKEN": "S3cret-token",
+        "FN_SECRET_KEY": "S3cret-key",
         "DOCKER_AUTH": json.dumps(auth),
         "DOCKER_HOST": "tcp://me:S3cret-docker@127.0.0.1:1",
     }
     secret = {str(f.validation_alias) for name, f in Settings.model_fields.items() if "SecretStr" in str(f.annotation)}
     urls = {str(f.validation_alias) for name, f in Settings.model_fields.items() if "url" in name}
     assert (secret | urls) <= values.keys(), "a new setting that may hold a secret is to be tried here"
-    one_by_one = [{name: value} for name, value in values.items() if name in ("FN_DB_URL", "FN_MQ_URL", "DOCKER_HOST")]
+    one_by_one = [
+        {name: value}
+        for name, value in values.items()
+        if name in ("FN_DB_URL", "FN_MQ_URL", "DOCKER_HOST", "FN_SECRET_KEY")
+    ]
     for chosen in (values, *one_by_one):
         environment = {
             **os.environ,

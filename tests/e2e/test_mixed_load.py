@@ -9,7 +9,7 @@ import random
 import httpx
 from tests.support.node import RunningNode
 
-MISBEHAVIOUR = (
+MISBEHAVIOUR: tuple[dict[str, object], ...] = (
     {"exit": 3},
     {"exit": 0},
     {"raw": "garbage\n\n\n\n"},
@@ -24,17 +24,16 @@ MISBEHAVIOUR = (
 Orders = dict[str, object]
 
 #: How many misbehave. Nearly each costs a container: with more, the time goes into starting them one after another.
-SHARE = {"process": 0.08, "docker": 0.04}
+SHARE = {"process": 0.08, "docker": 0.016}
 
 
 def _mixed(node: RunningNode, count: int, seed: int) -> list[Orders]:
     """Orders: most of them good, with a text of its own each; every misbehaviour occurs."""
-    dice = random.Random(seed)
-    bad = itertools.cycle(MISBEHAVIOUR)
-    return [
-        dict(next(bad)) if dice.random() < SHARE[node.driver] else {"echo": f"answer {n} of {seed}"}
-        for n in range(count)
-    ]
+    bad = max(len(MISBEHAVIOUR), round(count * SHARE[node.driver]))
+    orders: list[Orders] = [{"echo": f"answer {n} of {seed}"} for n in range(count)]
+    for place, misbehaviour in zip(random.Random(seed).sample(range(count), bad), itertools.cycle(MISBEHAVIOUR)):
+        orders[place] = dict(misbehaviour)
+    return orders
 
 
 def _is_good(orders: Orders) -> bool:

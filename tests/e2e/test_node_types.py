@@ -7,11 +7,14 @@ import json
 import os
 import subprocess
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-from tests.support.fleet import Fleet, running_fleet
+from tests.support.fleet import RUNNER_TOKEN, Fleet, running_fleet
 from tests.support.held import listens
 from tests.support.node import HEARTH, WITNESS, build_bundle
 from tests.support.raw_http import RawClient
@@ -98,11 +101,91 @@ def test_an_async_call_of_a_runner_runs_on_any(fleet: Fleet) -> None:
     assert sum(done) == 20
 
 
+def test_calls_of_runners_have_results_and_are_tried_again(fleet: Fleet) -> None:
+    api, runner = fleet.api, fleet.runners[0]
+    path = api.route("again", "http", type="async", retry={"attempts": 2, "backoff_s": 0}, result_ttl_s=60)
+    failing = runner.call(path, status=500, say="a line", echo="broken")
+    call = api.ended(failing)
+    assert (call["status"], call["attempt"], call["attempts"][0]["error"]) == ("error", 2, "function answered 500")
+    told = api.http.get(f"/v1/apps/e2e/calls/{failing.headers['fn_call_id']}/result")
+    assert (told.status_code, told.content, told.headers["fn-call-status"]) == (500, b"broken", "error")
+    sync = api.route("preferred", "http")
+    preferred = runner.http.post(sync, json={"echo": "later"}, headers={"Prefer": "respond-async"})
+    assert preferred.status_code == 202
+    with httpx.Client(base_url=api.url, timeout=60) as stranger:
+        assert stranger.get(f"{preferred.headers['location']}&wait=30").content == b"later"
+
+
+def test_fns_reach_runners_as_routes_do(fleet: Fleet) -> None:
+    api, runner = fleet.api.http, fleet.runners[0].http
+
+    def made(kind: str, **body: Any) -> str:
+        answer = api.post(f"/v2/{kind}", json=body)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    app_id = made("apps", name="fns", config={"A": "b"})
+    fn_id = made("fns", app_id=app_id, name="f", image=fleet.api.image)
+    made("triggers", app_id=app_id, fn_id=fn_id, name="t", type="http", source="/a b")
+    told = runner.post(f"/invoke/{fn_id}", json={"tell": True})
+    assert (told.status_code, told.json()["env"]["A"]) == (200, "b")
+    do = urllib.parse.quote(json.dumps({"echo": "x", "status": 201}))
+    triggered = runner.get(f"/t/fns/a%20b?do={do}")
+    assert (triggered.status_code, triggered.text) == (201, "x")
+    detached = runner.post(f"/invoke/{fn_id}", json={"echo": "x"}, headers={"Fn-Invoke-Type": "detached"})
+    assert detached.status_code == 202
+
+    def status(call: httpx.Response) -> str:
+        return str(api.get(f"/v2/fns/{fn_id}/calls/{call.headers['fn-call-id']}").json()["status"])
+
+    assert (status(told), status(triggered)) == ("success", "success")
+    assert until(lambda: status(detached) == "success")
+    for path, text in (("/invoke/none", "Fn"), ("/t/none/x", "App"), ("/t/fns/x", "Trigger")):
+        unknown = runner.post(path)
+        assert (unknown.status_code, unknown.json()) == (404, {"message": f"{text} not found"})
+    assert api.post(f"/invoke/{fn_id}").status_code == 400
+    assert runner.get("/v2/apps").json() == {"message": NO_API}
+
+
 def test_a_failing_async_call_is_recorded(fleet: Fleet) -> None:
     path = fleet.api.route("any-missing", "http", type="async", image="localhost:1/none:1")
     call = fleet.api.ended(fleet.runners[0].http.post(path))
     assert call["status"] == "error"
     assert call["error"].startswith("Failed to pull image 'localhost:1/none:1': ")
+
+
+def test_the_status_of_an_answer_and_why_a_call_failed_reach_the_record(fleet: Fleet) -> None:
+    path = fleet.api.route("status", "http", timeout=1)
+    later = fleet.api.route("status-later", "json", type="async")
+    fine, broken = (fleet.call(fleet.runners[0], path, status=status) for status in (201, 503))
+    slow = fleet.call(fleet.runners[0], path, sleep_ms=30_000)
+    accepted = fleet.runners[0].http.post(later, json={"status": 500})
+    assert (broken.status_code, slow.status_code) == (503, 504)
+    assert slow.json() == {"error": {"message": "Timed out"}}
+    fleet.api.ended(accepted)
+    told = ("status", "error", "response_status")
+    assert [[fleet.api.record(answer).get(name) for name in told] for answer in (fine, broken, slow, accepted)] == [
+        ["success", None, 201],
+        ["error", "function answered 503", 503],
+        ["timeout", "timed out after 1 s (timeout of the route)", 504],
+        ["error", "function answered 500", 500],
+    ]
+
+
+def test_an_app_that_is_created_again_shows_no_call_of_its_predecessor(fleet: Fleet) -> None:
+    route = {"route": {"image": fleet.image, "format": "http"}}
+    api, runner = fleet.api.http, fleet.runners[1]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert api.put("/v1/apps/again/routes/f", json=route).status_code == 200
+        running = pool.submit(runner.http.post, "/r/again/f", json={"sleep_ms": 3000, "say": "secret"})
+        assert until(lambda: runner.http.get("/stats").json()["Running"] == 1)
+        assert api.delete("/v1/apps/again").status_code == 200
+        assert api.put("/v1/apps/again/routes/f", json=route).status_code == 200
+        assert not running.done()
+        call_id = running.result().headers["fn_call_id"]
+    assert api.get("/v1/apps/again/calls").json()["calls"] == []
+    assert api.get(f"/v1/apps/again/calls/{call_id}").status_code == 404
+    assert api.get(f"/v1/apps/again/calls/{call_id}/log").status_code == 404
 
 
 def test_bytes_survive_the_hops(fleet: Fleet) -> None:
@@ -131,7 +214,11 @@ def test_a_changed_route_is_seen_after_a_while(fleet: Fleet) -> None:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A full node, which has an address that is not for it, and a runner; with a secret, and a limit on requests."""
-    environment = {"FN_RUNNER_TOKEN": "s3cret", "FN_MAX_REQUEST_SIZE": "1000", "FN_RUNNER_API_URL": "http://192.0.2.1"}
+    environment: dict[str, Any] = {
+        "FN_RUNNER_TOKEN": "s3cret",
+        "FN_MAX_REQUEST_SIZE": "1000",
+        "FN_RUNNER_API_URL": "http://192.0.2.1",
+    }
     with running_fleet(tmp_path_factory.mktemp("guarded"), kind="full", **environment) as running:
         yield running
 
@@ -186,7 +273,9 @@ def test_a_runner_that_stops_gives_back_what_it_has_not_started_and_polls_hold_u
         assert other.stop() == 0
         assert time.monotonic() - begun < POLL_S, "a poll that waits does not hold it up"
         with RawClient(fleet.api.url) as polling:
-            polling.send("GET /v1/runner/async HTTP/1.1\r\nHost: h\r\n\r\n")
+            polling.send(
+                f"GET /v1/runner/async HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {RUNNER_TOKEN}\r\n\r\n"
+            )
             assert fleet.api.http.get("/version").status_code == 200  # which comes later
             begun = time.monotonic()
             assert fleet.api.stop() == 0, "nor an API node"

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -92,7 +93,7 @@ def test_an_accepted_call_whose_api_node_died_before_its_record_has_one_message(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:
     """The runner tries again with the next API node. Guard: the call's id is the message's key."""
-    stores = {"FN_MQ_URL": redis_server.url("died"), "FN_RUNNER_CONNECT_S": "30"}
+    stores: dict[str, Any] = {"FN_MQ_URL": redis_server.url("died"), "FN_RUNNER_CONNECT_S": "30"}
     with (
         watching() as witness,
         running_fleet(tmp_path, runners=0, **stores) as fleet,

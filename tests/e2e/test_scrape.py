@@ -11,11 +11,13 @@ def test_a_scrape_tells_of_calls_containers_and_spans(node: RunningNode) -> None
     path = node.route("measured", "json", timeout=30, idle_timeout=30)
     for _ in range(3):
         assert node.call(path, echo="x").status_code == 200
+    labels = ("e2e", "/measured")
+    # After its first answers a container is watched for a moment before it is idle.
+    assert until(lambda: samples(node.http.get("/metrics").text).get(("fn_container_idle_total", *labels)) == 1)
     answer = node.http.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     told = samples(answer.text)
-    labels = ("e2e", "/measured")
     assert told["fn_calls", *labels] == told["fn_completed", *labels] == 3
     assert (told["fn_queued", *labels], told["fn_running", *labels]) == (0, 0)
     assert told["fn_container_idle_total", *labels] == 1

@@ -117,6 +117,20 @@ def test_a_collector_that_fails_is_only_logged(traced: Traced) -> None:
     assert 'msg="started tracer"' in log.read_text()
 
 
+def test_a_collector_that_never_answers_holds_no_call_up(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    with collecting() as collector:
+        collector.answers.clear()
+        with running_node("process", tmp_path, image, FN_ZIPKIN_URL=collector.url + "/api/v2/spans") as node:
+            path = node.route("hot", "json")
+            for _ in range(20):
+                assert node.http.post(path, json={}).status_code == 200
+            assert not collector.spans
+            collector.answers.set()
+            assert collector.one("agent_submit_global")
+            assert node.stop() == 0
+
+
 def test_what_docker_does_is_part_of_the_trace(docker: None, tmp_path: Path) -> None:
     with (
         collecting() as collector,
@@ -129,4 +143,5 @@ def test_what_docker_does_is_part_of_the_trace(docker: None, tmp_path: Path) -> 
         for name in ("wait_container", "remove_container", "collect_stats"):
             assert collector.one(f"docker_{name}").trace == TRACE, name
         assert node.stop() == 0
-        assert collector.one("agent_hot_launcher", fn_appname="e2e").trace == TRACE  # sent at the node's end
+        launcher = collector.one("agent_hot_launcher", fn_appname="e2e")  # sent at the node's end
+        assert (launcher.trace, launcher.tags["opentracing.ref_type"]) == (TRACE, "follows_from")

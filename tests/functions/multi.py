@@ -6,6 +6,7 @@ which wins, so that the body can be anything. Without orders the answer is the b
     before the answer, in this order
     say        write this line to stderr             stderr     bytes of noise to stderr
     sleep_ms   wait                                  allocate   MiB of memory to touch and keep
+    run        execute this Python text; it sees ``orders``, which it may change, ``raw``, and all of this file
     unread     take no input but the head: ``do`` only, http and default; of no use for a further call
 
     instead of the answer, one of
@@ -18,15 +19,19 @@ which wins, so that the body can be anything. Without orders the answer is the b
     status     its status                            headers    {name: value or [values]}
     type       content_type (json)                   chunked    in chunks of 64 KiB (http)
     no_length  leave the length out (http)           interim    an HTTP 100 first
+    wire_status  that of the answer on the socket, which is not the client's (http-stream)
     partial    half of it, then hang                 die        half of it, then exit 1
     pause_ms   half of it, a wait, the rest
 
     after the answer
-    surplus    write this text in the same write     after      exit with this code
+    surplus    write this text in the same write     after      exit with this code, after ``after_ms``
+    close_after  close the connection (http-stream)
+    again      write this text to stdout after ``again_ms`` (default 0), before anything more is read
     later      write this text to stdout once ``later_ms`` (default 200) have passed, while the next call is awaited
     later_err  the same, to stderr
 
-Environment: CRASH_AT_START exits with that code before anything is read; BANNER is written to stdout first of all;
+Environment: CRASH_AT_START exits with that code before anything is read; SLEEP_AT_START waits so many seconds before;
+BANNER is written to stdout first of all;
 EARLY answers the first line of json input and takes no more.
 """
 
@@ -71,17 +76,26 @@ def behave(raw, orders, seen):
     time.sleep(orders.get("sleep_ms", 0) / 1000)
     if "allocate" in orders:
         hog.append(bytearray(os.urandom(1024) * 1024 * orders["allocate"]))
+    if "run" in orders:
+        exec(orders["run"], globals(), {"orders": orders, "raw": raw})
     if "exit" in orders:
         os._exit(orders["exit"])
     if "kill" in orders:
         os.kill(os.getpid(), signal.SIGKILL)
     if "close" in orders:
-        os.close(1)
+        close_output()
         time.sleep(3600)
     if "raw" in orders:
         write(orders["raw"].encode())
         return None
     return orders.get("status", 200), headers_in(orders), answer_body(raw, orders, seen)
+
+
+def close_output():
+    if FORMAT == "http-stream":
+        connection.shutdown(2)
+    else:
+        os.close(1)
 
 
 def answer_body(raw, orders, seen):
@@ -114,7 +128,13 @@ def finish(answer, orders):
         answer = answer[half:]
     write(answer + orders.get("surplus", "").encode())
     if "after" in orders:
+        time.sleep(orders.get("after_ms", 0) / 1000)
         os._exit(orders["after"])
+    if "close_after" in orders:
+        connection.shutdown(2)
+    if "again" in orders:
+        time.sleep(orders.get("again_ms", 0) / 1000)
+        write(orders["again"].encode())
     for key, stream in (("later", 1), ("later_err", 2)):
         if key in orders:
             write_later(stream, orders[key], orders.get("later_ms", 200) / 1000)
@@ -123,7 +143,15 @@ def finish(answer, orders):
 def write_later(stream, text, delay_s):
     from threading import Timer  # slow to import, rarely needed
 
-    Timer(delay_s, os.write, (stream, text.encode())).start()
+    target = STDOUT.fileno() if stream == 1 else stream
+    Timer(delay_s, write_if_open, (target, text.encode())).start()
+
+
+def write_if_open(target, data):
+    try:
+        os.write(target, data)
+    except OSError:
+        pass  # the connection was closed
 
 
 def serve_default():
@@ -179,6 +207,51 @@ def http_answer(done, orders):
     return b"HTTP/1.1 100 Continue\r\n\r\n" + answer if orders.get("interim") else answer
 
 
+def serve_stream():
+    """The same requests over connections to a socket, one after another, as Fn's kits take them."""
+    global STDIN, STDOUT, connection
+    import socket  # slow to import, rarely needed
+
+    path = os.environ["FN_LISTENER"].removeprefix("unix:")
+    twin = os.path.join(os.path.dirname(path), "phonylsnr.sock")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(twin)
+    os.chmod(twin, 0o666)
+    listener.listen()
+    os.symlink(os.path.basename(twin), path)
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            STDIN, STDOUT = connection.makefile("rb"), connection.makefile("wb")
+            try:
+                while take_request():
+                    pass
+                STDOUT.close()
+            except OSError:
+                pass  # closed by the other side
+
+
+def take_request():
+    line = STDIN.readline(80)
+    if not line.startswith(b"POST "):
+        return False
+    headers = {}
+    while (line := STDIN.readline().strip()) != b"":
+        name, _, value = line.decode("latin-1").partition(": ")
+        headers.setdefault(name, []).append(value)
+    orders = orders_in(b"", headers.get("Fn-Http-Request-Url", [""])[0])
+    raw = b"" if orders.get("unread") else http_body(headers)
+    orders = orders or orders_in(raw)
+    clients = {name.removeprefix("Fn-Http-H-"): values for name, values in headers.items()}
+    done = behave(raw, orders, {"headers": clients, "raw_headers": headers, "id": headers["Fn-Call-Id"][0]})
+    if done:
+        status, given, body = done
+        given = {f"Fn-Http-H-{name}": values for name, values in given.items()}
+        kit = {"Fn-Fdk-Version": ["multi/1"], "Fn-Http-Status": [str(status)]}
+        finish(http_answer((orders.get("wire_status", 200), {**kit, **given}, body), orders), orders)
+    return True
+
+
 def serve_json():
     if "EARLY" in os.environ:
         STDIN.readline()
@@ -213,7 +286,10 @@ def json_answer(done, orders):
 
 if "BANNER" in os.environ:
     write(os.environ["BANNER"].encode())
+if os.environ.get("SLEEP_AT_START"):
+    time.sleep(float(os.environ["SLEEP_AT_START"]))
 if "CRASH_AT_START" in os.environ:
     sys.stderr.write("crashing at start\n")
     sys.exit(int(os.environ["CRASH_AT_START"] or 1))
-{"default": serve_default, "http": serve_http, "json": serve_json}[FORMAT]()
+SERVERS = {"default": serve_default, "http": serve_http, "json": serve_json, "http-stream": serve_stream}
+SERVERS[FORMAT]()

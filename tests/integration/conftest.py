@@ -8,10 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.support import contract
+from tests.support.door import guarded
 
-from hearth.clock import SystemClock
-from hearth.datastore.sql import SqlDatastore, open_datastore
+from hearth.aio.clock import SystemClock
 from hearth.server.api import Api
+from hearth.stores.secrets.keyring import FILE, Keyring
+from hearth.stores.secrets.vault import Vault
+from hearth.stores.sql import SqlDatastore, open_datastore
 
 
 @pytest.fixture
@@ -23,9 +26,11 @@ async def datastore(tmp_path: Path) -> AsyncIterator[SqlDatastore]:
 
 
 @pytest.fixture
-async def api(datastore: SqlDatastore) -> AsyncIterator[httpx.AsyncClient]:
+async def api(datastore: SqlDatastore, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API; every answer that it gets is checked against the published description."""
-    app = Api(datastore, SystemClock(), lambda: {"Queue": 0, "FunctionStatsMap": {}})
+    vault = Vault(datastore, Keyring("", None, tmp_path / FILE))
+    counts = {"Queue": 0, "FunctionStatsMap": {}}
+    app = guarded(Api(datastore, SystemClock(), lambda: counts, vault=vault), hosts="api")
     transport = httpx.ASGITransport(app)
     hooks = {"response": [contract.check]}
     async with httpx.AsyncClient(transport=transport, base_url="http://api", event_hooks=hooks) as client:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 from tests.support.api import APPS, ROUTES, make, message
@@ -95,7 +97,7 @@ async def test_a_wrong_type_is_invalid_json(api: httpx.AsyncClient, method: str,
     assert (answer.status_code, message(answer)) == (400, "Invalid JSON")
 
 
-STORED = {
+STORED: dict[str, Any] = {
     "image": "fnproject/hello",
     "memory": 256,
     "cpus": "200m",

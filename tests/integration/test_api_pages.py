@@ -10,16 +10,17 @@ import httpx
 import pytest
 from tests.support.api import APPS, ROUTES, make, message
 
-from hearth.datastore.sql import SqlDatastore
-from hearth.models.call import SUCCESS, Call
+from hearth.models.app import App
+from hearth.models.call import ERROR, SUCCESS, Call
 from hearth.models.ids import encode
+from hearth.stores.sql import SqlDatastore
 
 
 def cursor(key: str) -> str:
     return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
 
-async def names(api: httpx.AsyncClient, **query: object) -> list[str]:
+async def names(api: httpx.AsyncClient, **query: str | int) -> list[str]:
     return [app["name"] for app in (await api.get(APPS, params=query)).json()["apps"]]
 
 
@@ -121,7 +122,7 @@ async def test_calls_are_found_by_path_time_and_cursor(api: httpx.AsyncClient, d
     await datastore.put_calls([(call, None) for call in calls])
     epoch = int(base.timestamp())
 
-    async def found(**query: object) -> list[int]:
+    async def found(**query: str | int) -> list[int]:
         answer = (await api.get(f"{APPS}/myapp/calls", params=query)).json()
         return [ids.index(call["id"]) for call in answer["calls"]]
 
@@ -142,3 +143,16 @@ async def test_calls_are_found_by_path_time_and_cursor(api: httpx.AsyncClient, d
 async def test_what_is_no_epoch_time_is_refused(api: httpx.AsyncClient, name: str, value: str) -> None:
     answer = await api.get(f"{APPS}/nope/calls", params={name: value})
     assert (answer.status_code, message(answer)) == (400, f"{name} is not an epoch time")
+
+
+async def test_calls_may_be_listed_by_their_status(api: httpx.AsyncClient, datastore: SqlDatastore) -> None:
+    await datastore.insert_app(App(name="myapp"))
+    failed = Call(id=encode(2), app_name="myapp", path="/a", status=ERROR, response_status=500)
+    await datastore.put_calls([(Call(id=encode(1), app_name="myapp", path="/a", status=SUCCESS), None), (failed, None)])
+    answer = (await api.get(f"{APPS}/myapp/calls", params={"status": "error"})).json()
+    assert [(call["id"], call["response_status"]) for call in answer["calls"]] == [(failed.id, 500)]
+    refused = await api.get(f"{APPS}/myapp/calls", params={"status": "failed"})
+    assert (refused.status_code, message(refused)) == (
+        400,
+        "status is not one of queued, running, success, error, timeout, expired",
+    )

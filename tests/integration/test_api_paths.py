@@ -9,10 +9,10 @@ import pytest
 import structlog
 from tests.support.api import APPS, ROUTES, make, message
 
-from hearth.datastore.sql import SqlDatastore
 from hearth.models.call import SUCCESS, Call
 from hearth.models.errors import StoreUnavailable
 from hearth.models.ids import encode
+from hearth.stores.sql import SqlDatastore
 
 
 @pytest.mark.parametrize(

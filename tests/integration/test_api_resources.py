@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 from tests.support.api import APPS, ROUTES, make, message
 
-from hearth.datastore.sql import SqlDatastore
 from hearth.models.call import SUCCESS, Call
 from hearth.models.ids import encode
+from hearth.stores.sql import SqlDatastore
 
 
 @pytest.mark.parametrize("name", ["", "myapp", "other"])
@@ -38,7 +40,7 @@ async def test_only_an_empty_name_may_be_given_in_a_change(api: httpx.AsyncClien
 )
 async def test_what_is_missing_is_named(api: httpx.AsyncClient, method: str, path: str, text: str) -> None:
     await make(api)
-    body = {"app": {}, "route": {}} if method == "PATCH" else None
+    body: dict[str, Any] | None = {"app": {}, "route": {}} if method == "PATCH" else None
     answer = await api.request(method, path, json=body)
     assert (answer.status_code, message(answer)) == (404, text)
 
@@ -109,7 +111,7 @@ async def test_updated_at_moves_only_with_a_change(api: httpx.AsyncClient) -> No
     while (changed := (await api.patch(f"{ROUTES}/myroute", json={"route": {"memory": 64}})).json()["route"]) == before:
         pass
     assert changed["created_at"] == before["created_at"]
-    assert changed["updated_at"] >= before["updated_at"]  # type: ignore[operator]
+    assert changed["updated_at"] >= before["updated_at"]
 
 
 async def test_routes_are_found_by_their_exact_image(api: httpx.AsyncClient) -> None:

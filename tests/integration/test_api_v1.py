@@ -8,9 +8,9 @@ import httpx
 import pytest
 from tests.support.api import ROUTES, make, message
 
-from hearth.datastore.sql import SqlDatastore
 from hearth.models.call import Call
 from hearth.models.ids import encode
+from hearth.stores.sql import SqlDatastore
 
 CPUS = "Cpus is invalid. Value should be either between [0.000 and 1024.000] or [0m and 1024000m] milliCPU units"
 TIMEOUT = "timeout value is out of range. Sync should be between 0 and 120, async should be between 0 and 3600"
@@ -205,7 +205,7 @@ async def test_an_empty_app_is_missing(api: httpx.AsyncClient, path: str) -> Non
 async def test_the_small_endpoints(api: httpx.AsyncClient) -> None:
     home = (await api.get("/")).text
     assert home == '{"goto":"https://github.com/fnproject/fn","hello":"world!"}'
-    assert (await api.get("/version")).text == '{"version":"0.3.316"}'
+    assert (await api.get("/version")).text == '{"version":"0.3.753"}'
     assert (await api.get("/stats")).json() == {"Queue": 0, "FunctionStatsMap": {}}
 
 

@@ -40,7 +40,7 @@ def source() -> Iterator[str]:
 
 
 def audit(lock: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "tools" / "audit.py", lock, *options]
+    command: list[str | Path] = [sys.executable, ROOT / "tools" / "audit.py", lock, *options]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -77,7 +77,7 @@ def test_the_whole_lock_can_be_looked_up(source: str) -> None:
 def test_a_flaw_in_the_code_fails_the_lint(tmp_path: Path) -> None:
     planted = tmp_path / "planted.py"
     planted.write_text('"""Planted."""\n\nimport subprocess\n\nsubprocess.run("ls", shell=True)\n')
-    command = [sys.executable, "-m", "ruff", "check", "--config", ROOT / "pyproject.toml", planted]
+    command: list[str | Path] = [sys.executable, "-m", "ruff", "check", "--config", ROOT / "pyproject.toml", planted]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "S602" in done.stdout or "S604" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -19,12 +20,14 @@ from aiohttp import web
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.docker_images import python_image
+from tests.support.node import HEARTH, running_node
 
-from hearth.clock import SystemClock
+from hearth.aio.clock import SystemClock
 from hearth.drivers.base import ContainerSpec, DriverError, OutOfTime, PhaseLimits, StartFailed
+from hearth.drivers.docker import missing_limits, networks
 from hearth.drivers.docker.creation import Walls
 from hearth.drivers.docker.driver import DockerDriver
-from hearth.drivers.docker.engine import Engine
+from hearth.drivers.docker.engine import Engine, parse_moment
 from hearth.drivers.docker.exits import Exits
 from hearth.drivers.docker.streams import Attachment
 from hearth.models.ids import encode
@@ -66,10 +69,10 @@ async def test_a_container_is_made_with_its_walls(docker: None) -> None:
         await container.remove()
     host = made["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["ShmSize"]) == (32 << 20, 32 << 20, 32 << 20)
-    assert (host["CpuPeriod"], host["CpuQuota"], host["PidsLimit"]) == (100_000, 25_000, 7)
+    assert (host["CpuPeriod"], host["CpuQuota"], host["PidsLimit"]) == (100_000, 25_000, 7 + 1)
     assert host["Ulimits"] == [{"Name": "nofile", "Soft": 99, "Hard": 99}]
     assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges"])
-    assert (host["LogConfig"]["Type"], host["RestartPolicy"]["Name"], host["Init"]) == ("none", "no", False)
+    assert (host["LogConfig"]["Type"], host["RestartPolicy"]["Name"], host["Init"]) == ("none", "no", True)
     assert made["Config"]["Labels"]["app"] == "a"
 
 
@@ -82,6 +85,76 @@ async def test_containers_are_spread_over_the_least_used_network(docker: None) -
         used.append(inspect(again.id)["HostConfig"]["NetworkMode"])
         await asyncio.gather(*[container.remove() for container in (*containers, again)])
     assert used == ["none", "bridge", "none", "bridge"]
+
+
+async def run(driver: DockerDriver, wanted: ContainerSpec) -> None:
+    container = await driver.prepare(wanted)
+    try:
+        await container.start()
+    finally:
+        await container.remove()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("", "secret", "invalid environment variable in the config"),
+        ("SECRET", "a\0b", "NUL character in an environment variable of the config"),
+        ("A\0B", "secret", "NUL character in an environment variable of the config"),
+    ],
+)
+async def test_an_environment_that_the_engine_refuses_fails_the_start_at_once(
+    docker: None, variable: str, value: str, reason: str
+) -> None:
+    async with opened() as driver:
+        refused = spec()
+        refused = dataclasses.replace(refused, env={**refused.env, variable: value})
+        with capture_logs() as logs, pytest.raises(StartFailed) as failed:
+            await run(driver, refused)
+    assert (failed.value.reason, failed.value.image_fault) == (reason, True)
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == [
+        "docker engine refuses a container"
+    ]
+    assert value not in str(logs)
+
+
+async def test_the_engine_says_when_a_container_ended_by_the_clock_of_this_machine(docker: None) -> None:
+    clock = SystemClock()
+    async with opened() as driver:
+        container = await driver.prepare(spec("exit-3"))
+        started = clock.now()
+        await container.start()
+        assert (await container.wait()).code == 3
+        ended = await container.ended_at()
+        assert ended is not None
+        assert started < ended < clock.now()
+        await container.remove()
+
+
+async def test_the_clock_of_an_engine_elsewhere_is_not_trusted(scripted: ScriptedEngine) -> None:
+    """Its time is close to ours, its kernel is not ours."""
+    engine = Engine(scripted.host, SystemClock())
+    scripted.info = {"KernelVersion": os.uname().release}
+    assert not await engine.has_our_clock()
+    for kernel, ours in ((os.uname().release, True), ("5.0-elsewhere", False)):
+        scripted.info = {"KernelVersion": kernel, "SystemTime": None}
+        assert await engine.has_our_clock() is ours
+    await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-29T23:00:26.449844084Z", "2026-11-29T23:00:26.449844+00:00"),
+        ("2026-11-29T23:00:26.5+02:00", "2026-11-29T23:00:26.500000+02:00"),
+        ("2026-11-29T23:00:26Z", "2026-11-29T23:00:26+00:00"),
+        ("0001-01-01T00:00:00Z", None),
+        ("None", None),
+    ],
+)
+def test_times_of_the_engine_are_read_to_the_microsecond(text: str, moment: str | None) -> None:
+    found = parse_moment(text)
+    assert (None if found is None else found.isoformat()) == moment
 
 
 async def listening(engine: Engine) -> None:
@@ -102,7 +175,7 @@ async def test_an_end_is_known_by_its_event_before_the_engine_answers(
         container = await driver.prepare(spec("exit-3"))
         await container.start()
         assert (await container.wait()).code == 3
-        assert await container.stdout.read() == b""
+        assert await container.channel.stdout.read() == b""
         await container.remove()
 
 
@@ -175,7 +248,10 @@ class ScriptedEngine:
         self.refuses = ""
         self.answers: list[tuple[int, str]] = []
         self.created: list[dict[str, Any]] = []
+        self.is_broken = False
         self.removed = 0
+        self.info: dict[str, str | bool | None] = {}
+        self.first_removal = asyncio.Event()
         self.told: asyncio.Queue[dict[str, Any] | None] | None = None
         self.asked_for_events = 0
 
@@ -185,13 +261,22 @@ class ScriptedEngine:
             return await self._tell(request)
         if request.path.endswith("/version"):
             return web.json_response({"ApiVersion": "1.41"})
+        if request.path.endswith("/info"):
+            return web.json_response(
+                {name: SystemClock().now().isoformat() if value is None else value for name, value in self.info.items()}
+            )
+        if request.path.endswith("/networks"):
+            return web.json_response([NETWORK])
         if request.path.endswith("/containers/json"):
             return web.json_response([])
+        if self.is_broken:
+            return web.json_response({"message": "busy"}, status=500)
         if self.answers:
             status, message = self.answers.pop(0)
             return web.json_response({"message": message}, status=status)
         if request.method == "DELETE":
             self.removed += 1
+            self.first_removal.set()
             return web.Response(status=204)
         if request.path.endswith("/kill"):
             return web.json_response({"message": "No such container: x"}, status=404)
@@ -213,7 +298,16 @@ class ScriptedEngine:
         return stream
 
 
-_SAID = {"MemorySwap": "swap limit", "PidsLimit": "pids limit", "Ulimits": "ulimits", "ShmSize": "shm size"}
+NETWORK = {"Name": networks.NAME, "Id": "n", "Options": {"com.docker.network.bridge.enable_icc": "false"}}
+_SAID = {
+    "MemorySwap": "swap limit",
+    "PidsLimit": "pids limit",
+    "Ulimits": "ulimits",
+    "ShmSize": "shm size",
+    "Memory": "memory limit",
+    "CapDrop": "capabilities",
+    "SecurityOpt": "no-new-privileges",
+}
 
 
 @pytest.fixture
@@ -228,28 +322,96 @@ async def scripted(tmp_path: Path) -> AsyncIterator[ScriptedEngine]:
     await runner.cleanup()
 
 
+@contextlib.asynccontextmanager
+async def opened_on(scripted: ScriptedEngine, limits: PhaseLimits) -> AsyncIterator[DockerDriver]:
+    driver = DockerDriver(scripted.host, node="n", instance="i", limits=limits)
+    await driver.open()
+    yield driver
+    await driver.close()
+
+
 @pytest.fixture
 async def driver(scripted: ScriptedEngine) -> AsyncIterator[DockerDriver]:
-    made = DockerDriver(scripted.host, node="n", instance="i", limits=PhaseLimits(create_s=2.0, remove_s=2.0))
-    await made.open()
-    yield made
-    await made.close()
+    async with opened_on(scripted, PhaseLimits()) as made:
+        yield made
 
 
-@pytest.mark.parametrize("option", _SAID)
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("MemorySwap", missing_limits.SWAP),
+        ("PidsLimit", missing_limits.PROCESSES),
+        ("Ulimits", missing_limits.OPEN_FILES),
+        ("ShmSize", missing_limits.SHARED_MEMORY),
+    ],
+)
 async def test_a_limit_that_the_engine_refuses_is_left_out_with_one_warning(
-    scripted: ScriptedEngine, driver: DockerDriver, option: str
+    scripted: ScriptedEngine, driver: DockerDriver, option: str, sentence: str
 ) -> None:
     scripted.refuses = option
+    assert driver.warnings == ()
     with capture_logs() as logs:
         for _ in range(2):
             await (await driver.prepare(spec(image="x"))).remove()
     assert [option in made for made in scripted.created] == [False, False]
     assert [entry["option"] for entry in logs if entry["log_level"] == "warning"] == [option]
+    assert driver.warnings == (sentence,)
 
 
-async def test_a_wall_that_the_engine_refuses_is_never_left_out(scripted: ScriptedEngine, driver: DockerDriver) -> None:
-    scripted.refuses = "CapDrop"
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("MemoryLimit", missing_limits.MEMORY),
+        ("SwapLimit", missing_limits.SWAP),
+        ("CpuCfsQuota", missing_limits.CPU),
+        ("PidsLimit", missing_limits.PROCESSES),
+    ],
+)
+async def test_a_limit_that_the_engine_does_not_have_is_told(
+    scripted: ScriptedEngine, name: str, sentence: str
+) -> None:
+    """Such an Engine refuses nothing: it makes the container without the limit."""
+    scripted.info = {name: False}
+    with capture_logs() as logs:
+        async with opened_on(scripted, PhaseLimits()) as driver:
+            assert driver.warnings == (sentence,)
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == [sentence]
+    scripted.info = {name: True}
+    async with opened_on(scripted, PhaseLimits()) as driver:
+        assert driver.warnings == ()
+
+
+async def test_a_limit_that_nobody_asks_for_is_not_missed(scripted: ScriptedEngine) -> None:
+    scripted.info = {"PidsLimit": False}
+    driver = DockerDriver(scripted.host, node="n", instance="i", walls=Walls(max_pids=0))
+    await driver.open()
+    assert driver.warnings == ()
+    await driver.close()
+
+
+async def test_a_node_and_the_doctor_tell_what_the_engine_does_not_limit(
+    scripted: ScriptedEngine, tmp_path: Path
+) -> None:
+    scripted.info = {"MemoryLimit": False, "PidsLimit": False, "SwapLimit": True}
+
+    def look() -> tuple[list[str], list[tuple[str, str]]]:
+        with running_node("docker", tmp_path, "none", DOCKER_HOST=scripted.host) as node:
+            warnings = node.http.get("/readyz").json()["warnings"]
+        environment = {**os.environ, "FN_DRIVER": "docker", "FN_DATA_DIR": str(tmp_path), "DOCKER_HOST": scripted.host}
+        done = subprocess.run([HEARTH, "doctor", "-o", "json"], env=environment, capture_output=True, text=True)
+        found = [finding for finding in json.loads(done.stdout) if finding["check"] == "docker limit"]
+        return warnings, [(finding["status"], finding["found"]) for finding in found]
+
+    warnings, found = await asyncio.to_thread(look)
+    assert warnings == [missing_limits.MEMORY, missing_limits.PROCESSES]
+    assert found == [("warn", missing_limits.MEMORY), ("warn", missing_limits.PROCESSES)]
+
+
+@pytest.mark.parametrize("wall", ["CapDrop", "SecurityOpt", "Memory"])
+async def test_a_wall_that_the_engine_refuses_is_never_left_out(
+    scripted: ScriptedEngine, driver: DockerDriver, wall: str
+) -> None:
+    scripted.refuses = wall
     with pytest.raises(StartFailed):
         await driver.prepare(spec(image="x"))
     assert scripted.created == []
@@ -266,7 +428,13 @@ async def test_what_passes_is_tried_again_in_create_and_remove(scripted: Scripte
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [(500, "no space left on device"), (400, "bad"), (500, "invalid reference")]
+    ("status", "message"),
+    [
+        (500, "no space left on device"),
+        (400, "bad"),
+        (500, "invalid reference"),
+        (500, "error during container init: x"),
+    ],
 )
 async def test_what_stays_is_not_tried_again(
     scripted: ScriptedEngine, driver: DockerDriver, status: int, message: str
@@ -278,19 +446,25 @@ async def test_what_stays_is_not_tried_again(
     assert scripted.created == []
 
 
-async def test_trouble_without_end_ends_at_the_limit_and_the_removal_goes_on(
-    scripted: ScriptedEngine, driver: DockerDriver
-) -> None:
-    container = await driver.prepare(spec(image="x"))
-    scripted.answers = [(500, "busy")] * 1000
-    with pytest.raises(OutOfTime):
-        await driver.prepare(spec(image="x"))
-    with pytest.raises(OutOfTime) as late:
-        await container.remove()
-    assert late.value.phase == "remove"
-    scripted.answers = []
-    await container.remove()
-    assert scripted.removed >= 1
+async def test_create_gives_up_at_its_limit_when_the_engine_never_recovers(scripted: ScriptedEngine) -> None:
+    scripted.is_broken = True
+    async with opened_on(scripted, PhaseLimits(create_s=0.2)) as driver:
+        with pytest.raises(OutOfTime) as late:
+            await driver.prepare(spec(image="x"))
+        assert late.value.phase == "create"
+        scripted.is_broken = False
+
+
+async def test_a_removal_goes_on_after_its_caller_has_waited_for_the_limit(scripted: ScriptedEngine) -> None:
+    async with opened_on(scripted, PhaseLimits(remove_s=0.2)) as driver:
+        container = await driver.prepare(spec(image="x"))
+        scripted.is_broken = True
+        with pytest.raises(OutOfTime) as late:
+            await container.remove()
+        assert late.value.phase == "remove"
+        assert scripted.removed == 0
+        scripted.is_broken = False
+        await scripted.first_removal.wait()
 
 
 async def test_a_container_that_is_gone_is_removed(scripted: ScriptedEngine, driver: DockerDriver) -> None:

@@ -54,9 +54,9 @@ async def echoes(driver: DockerDriver) -> bool:
     """Whether a new container works from its start to its end."""
     container = await driver.prepare(spec())
     await container.start()
-    await container.stdin.write(b"hello")
-    container.stdin.close()
-    answer = await container.stdout.read()
+    await container.channel.stdin.write(b"hello")
+    container.channel.stdin.close()
+    answer = await container.channel.stdout.read()
     await container.remove()
     return answer == b"hello"
 
@@ -103,14 +103,14 @@ async def test_an_engine_that_dies_ends_its_containers_and_comes_back(engine: Pr
     driver = await open_driver()
     containers = [await driver.prepare(spec()) for _ in range(3)]
     await asyncio.gather(*[container.start() for container in containers])
-    reading = asyncio.ensure_future(containers[0].stdout.read())
+    reading = asyncio.ensure_future(containers[0].channel.stdout.read())
     engine.kill()
     try:
         assert await reading == b""
         ends = await asyncio.gather(*[container.wait() for container in containers])
         assert all(end.code == 137 and end.error.startswith("lost") and not end.oom for end in ends)
         with pytest.raises(StreamClosed):
-            await containers[0].stdin.write(b"x")
+            await containers[0].channel.stdin.write(b"x")
         removals = [asyncio.ensure_future(container.remove()) for container in containers]
         new = asyncio.ensure_future(echoes(driver))
         await asyncio.wait([new], timeout=0.2)

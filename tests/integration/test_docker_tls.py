@@ -80,12 +80,12 @@ async def test_what_goes_in_comes_back_after_the_end_of_the_input(
 
     async def feed() -> None:
         for start in range(0, len(data), 65536):
-            await container.stdin.write(data[start : start + 65536])
-        container.stdin.close()
+            await container.channel.stdin.write(data[start : start + 65536])
+        container.channel.stdin.close()
 
     writing = asyncio.ensure_future(feed())
     received = []
-    while chunk := await container.stdout.read():
+    while chunk := await container.channel.stdout.read():
         received.append(chunk)
     await writing
     assert b"".join(received) == data

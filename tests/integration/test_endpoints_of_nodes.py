@@ -9,7 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from tests.support.extended import Added, extended_node
 
-from hearth.models.errors import StartUpError
+from hearth.authorize import rules
+from hearth.models.errors import StartUpError, Unauthenticated
+from hearth.models.principal import Role
 
 PATHS = [
     "/",
@@ -33,12 +35,13 @@ PATHS = [
     "/r/",
     "/none",
 ]
+RUNNER = {"runner_api_url": "http://127.0.0.1:1", "runner_token": "s3cret"}
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
 @pytest.mark.parametrize("node_type", ["full", "api", "runner"])
 async def test_every_request_is_answered_on_every_node(tmp_path: Path, node_type: str) -> None:
-    above = {"runner_api_url": "http://127.0.0.1:1"} if node_type == "runner" else {}
+    above = RUNNER if node_type == "runner" else {}
     away = ("/r/a", "/readyz") if node_type == "runner" else ()  # what needs that node
     paths = [path for path in PATHS if not path.startswith(away)]
     async with extended_node(tmp_path, node_type=node_type, **above) as on:
@@ -59,5 +62,16 @@ async def test_a_runner_takes_no_endpoint(tmp_path: Path) -> None:
 
     added = Added(lambda server: server.add_endpoint("GET", "/x", handler))
     with pytest.raises(StartUpError, match=r"^Failed to add extension test/added: a runner node serves no /v1"):
-        async with extended_node(tmp_path, [added], node_type="runner", runner_api_url="http://127.0.0.1:1"):
+        async with extended_node(tmp_path, [added], node_type="runner", **RUNNER):
+            pass
+
+
+@pytest.mark.parametrize("node_type", ["full", "runner"])
+async def test_a_node_whose_calls_pass_no_door_starts_only_if_everybody_may_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node_type: str
+) -> None:
+    grants = {**rules.GRANTS, Role.ANONYMOUS: rules.OPEN - {rules.Action.CALL}}
+    monkeypatch.setattr(rules, "GRANTS", grants)
+    with pytest.raises(Unauthenticated):
+        async with extended_node(tmp_path, node_type=node_type, **(RUNNER if node_type == "runner" else {})):
             pass

@@ -12,12 +12,12 @@ from starlette.responses import PlainTextResponse, Response
 from tests.support.extended import Added, extended_node
 
 from hearth.agent.listeners import CallListener
-from hearth.datastore.base import AppFilter
 from hearth.models.app import App
 from hearth.models.errors import StartUpError
 from hearth.models.route import Route
 from hearth.server.extensions import Server, register
 from hearth.server.listeners import AppListener
+from hearth.stores.definitions.base import AppFilter
 
 
 async def plain(request: Request) -> dict[str, Any]:
@@ -111,7 +111,7 @@ async def test_an_endpoint_that_is_taken_stops_the_start(tmp_path: Path, add: An
 async def test_extensions_are_added_by_name_in_order(tmp_path: Path) -> None:
     order: list[str] = []
     for name in ("test/one", "test/two", "test/three"):
-        register(Added(lambda server, name=name: order.append(name), name))
+        register(Added(lambda server, name=name: order.append(name), name))  # type: ignore[misc]
     assert order == []
     async with extended_node(tmp_path, ["test/two"], extensions="test/three, test/one"):
         assert order == ["test/two", "test/three", "test/one"]

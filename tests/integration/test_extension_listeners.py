@@ -12,13 +12,13 @@ import pytest
 from tests.support.extended import Added, extended_node
 
 from hearth.agent.listeners import CallListener
-from hearth.datastore.base import AppFilter
 from hearth.models.app import App
 from hearth.models.call import Call
 from hearth.models.errors import ApiError
 from hearth.models.patch import AppPatch
 from hearth.server.extensions import Server
 from hearth.server.listeners import AppListener
+from hearth.stores.definitions.base import AppFilter
 
 
 class Forbidden(ApiError):

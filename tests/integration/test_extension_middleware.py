@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.support.extended import Added, extended_node
+from tests.support.http_connection import FakeClient, shared_of
 
 from hearth.models.errors import ApiError, StartUpError
 from hearth.server.extensions import Server
@@ -52,7 +55,7 @@ async def test_the_first_middleware_is_outermost(tmp_path: Path) -> None:
 
     async with extended_node(tmp_path, [Added(setup)]) as on:
         assert (await on.http.get("/v1/ordered")).text == "first,second,third,fourth,last"
-        assert (await on.http.get("/version")).text == '{"version":"0.3.316"}'
+        assert (await on.http.get("/version")).text == '{"version":"0.3.753"}'
 
 
 async def test_root_middleware_may_call_a_function_instead(tmp_path: Path) -> None:
@@ -219,3 +222,33 @@ async def test_nothing_is_added_to_a_node_that_serves(tmp_path: Path) -> None:
             kept[0].add_root_middleware(writing(""))
         with pytest.raises(StartUpError, match="that serves"):
             kept[0].add_endpoint("GET", "/late", last)
+
+
+@pytest.mark.parametrize(
+    ("add", "cors", "is_direct"),
+    [
+        (lambda server: None, "", True),
+        (lambda server: server.add_api_middleware(writing("a")), "", True),
+        (lambda server: server.add_root_middleware(writing("r")), "", False),
+        (lambda server: None, "https://ui.example", False),
+    ],
+    ids=["nothing", "API middleware", "root middleware", "origins"],
+)
+async def test_calls_pass_asgi_only_where_something_wants_to_see_them(
+    tmp_path: Path, add: Callable[[Server], None], cors: str, is_direct: bool
+) -> None:
+    async with extended_node(tmp_path, [Added(add)], api_cors=cors) as node:
+        assert (node.node.calls is not None) is is_direct
+
+
+@pytest.mark.parametrize("is_surrounded", [False, True])
+async def test_a_served_call_passes_the_root_middleware(tmp_path: Path, is_surrounded: bool) -> None:
+    extensions = [Added(lambda server: server.add_root_middleware(writing("seen ")))] if is_surrounded else []
+    async with extended_node(tmp_path, extensions) as node, shared_of(node.node.app, node.node.calls) as shared:
+        path = await node.route()
+        client = FakeClient(shared)
+        client.send(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")
+        async with asyncio.timeout(30):
+            while b"HTTP/1.1 200 OK" not in client.received or not client.received.endswith(b"\r\n\r\n"):
+                await asyncio.sleep(0)
+        assert (b"seen " in client.received) is is_surrounded

@@ -22,23 +22,33 @@ from tests.support.databases import plain
 from typer.testing import CliRunner
 
 from hearth.cli.main import app as cli
-from hearth.datastore.base import CallFilter, RouteFilter
-from hearth.datastore.sql import SqlDatastore, open_datastore
 from hearth.models import errors
+from hearth.models.log_reader import read_all
+from hearth.models.route import Route
 from hearth.models.times import ZERO
 from hearth.sql import engine as engines
-from hearth.sql import schema, shapes
+from hearth.sql import schema
 from hearth.sql.address import parse
-from hearth.sql.tables import metadata
+from hearth.sql.schema import migrate, shapes
+from hearth.sql.schema.tables import metadata
+from hearth.stores.definitions.base import RouteFilter
+from hearth.stores.fns.base import FnFilter, TriggerFilter
+from hearth.stores.records.base import CallFilter
+from hearth.stores.sql import SqlDatastore, open_datastore
 
 #: Opens a database in a process that is killed when it comes to a step.
 KILLED_AT = """
 import asyncio, importlib, os, signal, sys
-module, _, name = sys.argv[1].partition(".")
+module, _, name = sys.argv[1].rpartition(".")
 setattr(importlib.import_module(f"hearth.sql.{module}"), name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-from hearth.sql.engine import open_engine
-asyncio.run(open_engine(sys.argv[2]))
+from hearth.sql.open import open_database
+asyncio.run(open_database(sys.argv[2]))
 """
+
+
+def comparable(index: Any) -> dict[str, Any]:
+    """An index, with what it leaves out as a text."""
+    return {**index, "dialect_options": {name: str(of) for name, of in index.get("dialect_options", {}).items()}}
 
 
 def catalogue(connection: sa.Connection) -> dict[str, Any]:
@@ -48,7 +58,7 @@ def catalogue(connection: sa.Connection) -> dict[str, Any]:
         table: {
             "columns": [{**column, "type": repr(column["type"])} for column in found.get_columns(table)],
             "key": {**found.get_pk_constraint(table), "comment": None},
-            "indexes": sorted(found.get_indexes(table), key=lambda index: index["name"] or ""),
+            "indexes": sorted(map(comparable, found.get_indexes(table)), key=lambda index: index["name"] or ""),
             "options": found.get_table_options(table),
         }
         for table in found.get_table_names()
@@ -108,7 +118,7 @@ async def test_the_schema_is_that_of_the_tables_in_code(database: str) -> None:
 async def test_an_empty_database_becomes_what_the_migrations_make(database: str) -> None:
     def migrated(connection: sa.Connection) -> None:
         config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(schema._MIGRATIONS))
+        config.set_main_option("script_location", str(migrate.MIGRATIONS))
         command.upgrade(config, "head")
 
     async with plain(database) as engine:
@@ -123,7 +133,7 @@ async def test_an_empty_database_becomes_what_the_migrations_make(database: str)
 async def test_a_database_that_was_made_by_half_is_completed_by_the_next_start(database: str) -> None:
     async with plain(database) as engine:
         killed = subprocess.run(
-            [sys.executable, "-c", KILLED_AT, "shapes.note_fn_version", database], capture_output=True, text=True
+            [sys.executable, "-c", KILLED_AT, "schema.shapes.note_fn_version", database], capture_output=True, text=True
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         completed = await opened_catalogue(database)
@@ -158,8 +168,8 @@ async def check_rows(store: SqlDatastore, version: int) -> None:
     old = await store.get_call("app", "01")
     assert old.created_at == dt.datetime(2018, 3, 1, 11, 30, 0, 250_000, tzinfo=dt.UTC)
     assert (old.status, old.error, old.stats) == ("success", "", [])
-    assert await store.get_log("app", "01") == "grüß dich".encode()
-    assert await store.get_log("app", "02") == b""
+    assert await read_all(await store.get_log("app", "01")) == "grüß dich".encode()
+    assert await read_all(await store.get_log("app", "02")) == b""
     # 12:30 at +01:00 is before 12:00 UTC, though not as a text
     bound = dt.datetime(2018, 3, 1, 11, 45, tzinfo=dt.UTC)
     assert [call.id for call in await store.get_calls(CallFilter(app_name="app", to_time=bound))] == ["01"]
@@ -216,7 +226,9 @@ async def test_a_strange_database_is_refused_and_left_alone(database: str, state
         assert await contents(engine) == before
 
 
-@pytest.mark.parametrize(("version", "dirty", "word"), [(8, False, "newer"), (4, True, "failed")])
+@pytest.mark.parametrize(
+    ("version", "dirty", "word"), [(8, False, "newest Fn"), (27, False, "newer"), (4, True, "failed")]
+)
 async def test_a_newer_or_half_migrated_database_of_fns_is_refused(
     database: str, version: int, dirty: bool, word: str
 ) -> None:
@@ -253,11 +265,11 @@ async def test_nodes_that_start_at_once_migrate_once(database: str) -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        "reshape._swap",
-        "shapes.index_calls",
-        "shapes.note_fn_version",
-        "strays.note_all",
-        "shapes.drop_index_of_calls",
+        "schema.reshape._swap",
+        "schema.shapes.index_calls",
+        "schema.shapes.note_fn_version",
+        "time_index.note_all",
+        "schema.shapes.drop_index_of_calls",
     ],
 )
 async def test_a_migration_that_was_killed_is_done_by_the_next_start(database: str, step: str) -> None:
@@ -311,3 +323,53 @@ def test_the_command_tells_raises_and_takes_back(tmp_path: Path) -> None:
 
 def test_the_address_that_is_shown_has_no_password() -> None:
     assert "geheim" not in repr(parse("postgres://fn:geheim@db/fn"))
+
+
+async def test_a_database_of_todays_fn_is_adopted_with_all_its_rows(database: str) -> None:
+    async with plain(database) as engine:
+        fresh = await opened_catalogue(database)
+        await empty(engine)
+        await fn_databases.make_newest(engine)
+        assert await opened_catalogue(database) == fresh
+    store = await open_datastore(database)
+    try:
+        app = await store.get_app_by_id("01A")
+        assert (app.name, app.config, app.annotations) == ("app", {"A": "1"}, {"k": '[1,"x"]'})
+        assert (app.syslog_url, app.shape, app.created_at.isoformat()) == (
+            "tcp://logs:514",
+            "GENERIC_ARM",
+            "2020-01-01T00:00:00+00:00",
+        )
+        bare = await store.get_app("bare")
+        assert (bare.id, bare.config, bare.annotations, bare.syslog_url, bare.created_at) == ("01B", {}, {}, "", ZERO)
+        (fn,) = await store.get_fns(FnFilter(app_id="01A"))
+        assert (fn.id, fn.image, fn.memory, fn.timeout, fn.idle_timeout) == ("01F", "img:1", 256, 60, 45)
+        assert (fn.config, fn.shape) == ({"K": "v"}, "GENERIC_ARM")
+        assert [one.id for one in await store.get_triggers(TriggerFilter(app_id="01A"))] == ["01T", "01U"]
+        assert (await store.get_trigger_by_source("01A", "http", "/s")).annotations == {"x": "true"}
+        await store.insert_route(Route(app_name="app", path="/r", image="x"))
+    finally:
+        await store.close()
+
+
+async def test_a_killed_adoption_of_todays_fn_begins_again(database: str) -> None:
+    for step in ("schema.migrate._note_table", "schema.migrate.head"):
+        async with plain(database) as engine:
+            await empty(engine)
+            await fn_databases.make_newest(engine)
+        killed = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", KILLED_AT, step, database], check=False, capture_output=True
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        store = await open_datastore(database)
+        assert (await store.get_fn("01F")).app_id == "01A", step
+        await store.close()
+
+
+async def test_a_database_of_a_version_between_is_refused_with_the_way_out(database: str) -> None:
+    async with plain(database) as engine:
+        await fn_databases.make_newest(engine, 25)
+        before = await contents(engine)
+        with pytest.raises(errors.StartUpError, match="start the newest Fn server on this database once"):
+            await open_datastore(database)
+        assert await contents(engine) == before

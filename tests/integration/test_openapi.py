@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import hypothesis
 import pytest
 import schemathesis
+from openapi_spec_validator import validate
 from schemathesis import checks
-from tests.support.contract import SCHEMA
-from tests.support.served_api import APP, CALL, ROUTE, ServedApi, served_api
+from schemathesis.openapi.checks import JsonSchemaError
+from tests.support.contract import SCHEMA, check
+from tests.support.served_api import APP, CALL, NEW_APP, REGISTRY, ROUTE, SECRET, TOKEN, TOKENS, ServedApi, served_api
 
+from hearth.models.call import STAT_NAMES
 from hearth.server.description import DESCRIPTION
 
 _SETTINGS = hypothesis.settings(
@@ -25,10 +31,16 @@ _CHECKS = [
 ]
 #: Of answers that follow on others.
 _IN_ORDER = [checks.use_after_free, checks.ensure_resource_availability]
-_NAMES = {"app": APP, "route": ROUTE, "call": CALL}
-_APP = {"app": {"name": "new", "config": {"A": "b"}}}
+_NAMES = {"app": APP, "route": ROUTE, "call": CALL, "secret": SECRET, "registry": REGISTRY, "token": TOKEN}
+_APP = {"app": {"name": NEW_APP, "config": {"A": "b"}, "auth": "token"}}
 _ROUTE = {"route": {"path": "/new", "image": "x", "cpus": "0.5", "headers": {"A": ["b"]}, "timeout": 3}}
-_CHANGE = {"route": {"image": "y", "format": "json", "memory": 64}}
+_SIGNATURE = {"style": "stripe", "secret": SECRET, "tolerance": 60}
+_CHANGE = {
+    "route": {
+        **{"image": "y", "format": "json", "memory": 64, "secrets": [SECRET], "secrets_as": "files"},
+        **{"auth": "signed", "signature": _SIGNATURE},
+    }
+}
 #: A good request for every operation.
 _REQUESTS = [
     ("GET", "/apps", None),
@@ -41,10 +53,22 @@ _REQUESTS = [
     ("PUT", "/apps/{app}/routes/{route}", _CHANGE),
     ("PATCH", "/apps/{app}/routes/{route}", _CHANGE),
     ("DELETE", "/apps/{app}/routes/{route}", None),
+    ("GET", "/apps/{app}/secrets", None),
+    ("PUT", "/apps/{app}/secrets/{secret}", {"value": "new"}),
+    ("DELETE", "/apps/{app}/secrets/{secret}", None),
+    ("GET", "/apps/{app}/registries", None),
+    ("PUT", "/apps/{app}/registries/{registry}", {"username": "me", "password": "new"}),
+    ("DELETE", "/apps/{app}/registries/{registry}", None),
+    ("GET", "/apps/{app}/versions", None),
     ("GET", "/apps/{app}/calls", None),
     ("GET", "/apps/{app}/calls/{call}", None),
     ("GET", "/apps/{app}/calls/{call}/log", None),
+    ("GET", "/apps/{app}/calls/{call}/result", None),
     ("DELETE", "/apps/{app}", None),
+    ("GET", "/audit", None),
+    ("GET", "/tokens", None),
+    ("POST", "/tokens", {"token": {"name": "new", "role": "viewer", "apps": [APP]}}),
+    ("DELETE", "/tokens/{token}", None),
 ]
 
 
@@ -54,9 +78,13 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedApi]:
         yield served
 
 
+def test_the_description_is_valid_openapi() -> None:
+    validate(copy.deepcopy(DESCRIPTION))
+
+
 @SCHEMA.parametrize()
 @_SETTINGS
-def test_no_input_breaks_the_server_or_the_description(case, api: ServedApi) -> None:  # type: ignore[no-untyped-def]
+def test_no_input_breaks_the_server_or_the_description(case, api: ServedApi) -> None:
     response = case.call(base_url=api.url + "/v1", allow_redirects=False)
     if response.status_code in (301, 307):  # a name that ends in a slash
         return
@@ -65,10 +93,35 @@ def test_no_input_breaks_the_server_or_the_description(case, api: ServedApi) -> 
 
 @SCHEMA.parametrize()
 @_SETTINGS
-def test_what_exists_is_answered_as_described(case, api: ServedApi) -> None:  # type: ignore[no-untyped-def]
+def test_what_exists_is_answered_as_described(case, api: ServedApi) -> None:
     api.seed()
     case.path_parameters = {name: _NAMES[name] for name in case.path_parameters or {}}
     case.validate_response(case.call(base_url=api.url + "/v1"), checks=_CHECKS)
+
+
+@pytest.mark.parametrize("role", TOKENS)
+def test_each_role_is_answered_as_described(api: ServedApi, role: str) -> None:
+    for method, path, body in _REQUESTS:
+        api.seed()
+        names = {name: value for name, value in _NAMES.items() if f"{{{name}}}" in path}
+        given: dict[str, Any] = {} if body is None else {"body": body, "media_type": "application/json"}
+        case = SCHEMA[path][method].Case(path_parameters=names, **given)
+        response = case.call(base_url=api.url + "/v1", headers={"Authorization": f"Bearer {TOKENS[role]}"})
+        assert response.status_code in ((200,) if role == "admin" else (200, 403)), response.text
+        case.validate_response(response, checks=_CHECKS)
+
+
+@SCHEMA.parametrize()
+@hypothesis.settings(_SETTINGS, max_examples=5)
+def test_no_input_of_any_role_breaks_the_server_or_the_description(case, api: ServedApi) -> None:
+    api.seed()
+    for role, value in TOKENS.items():
+        response = case.call(
+            base_url=api.url + "/v1", allow_redirects=False, headers={"Authorization": f"Bearer {value}"}
+        )
+        if response.status_code not in (301, 307):
+            case.validate_response(response, checks=_CHECKS)
+        assert response.status_code != 401, role
 
 
 def test_every_operation_is_requested_below() -> None:
@@ -85,7 +138,7 @@ def test_every_operation_is_requested_below() -> None:
 def test_a_good_request_is_answered_as_described(api: ServedApi, method: str, path: str, body: object) -> None:
     api.seed()
     names = {name: value for name, value in _NAMES.items() if f"{{{name}}}" in path}
-    given = {} if body is None else {"body": body, "media_type": "application/json"}
+    given: dict[str, Any] = {} if body is None else {"body": body, "media_type": "application/json"}
     case = SCHEMA[path][method].Case(path_parameters=names, **given)
     response = case.call(base_url=api.url + "/v1")
     assert response.status_code == 200, response.text
@@ -118,19 +171,22 @@ def test_what_was_made_is_there_until_it_is_removed(api: ServedApi) -> None:
 
     removed: set[str] = set()
     made_again: set[str] = set()  # by a POST of a route, which makes its app if there is none
+    ids: set[str] = set()  # of apps: schemathesis takes them for names, as the path of an app has one parameter
 
     class Sequence(machine):  # type: ignore[misc, valid-type]
-        def get_call_kwargs(self, case):  # type: ignore[no-untyped-def]
+        def get_call_kwargs(self, case):
             return {"base_url": api.url + "/v1", "allow_redirects": False}
 
-        def validate_response(self, response, case, **_):  # type: ignore[no-untyped-def]
+        def validate_response(self, response, case, **_):
             app = (case.path_parameters or {}).get("app", "")
             if response.status_code == 200 and (case.method, case.path) == ("DELETE", _ONE_APP):
                 removed.add(app)
             if response.status_code == 200 and case.method == "POST" and app in removed:
                 made_again.add(app)
+            if response.status_code == 200 and (case.method, case.path) == ("POST", "/apps"):
+                ids.add(response.json()["app"]["id"])
             if response.status_code not in (301, 307):
-                in_order = [] if app in made_again else _IN_ORDER
+                in_order = [] if app in made_again | ids else _IN_ORDER
                 case.validate_response(response, checks=[*_CHECKS, *in_order], recorder=self.recorder)
 
     Sequence.run(settings=hypothesis.settings(_SETTINGS, max_examples=10, stateful_step_count=8))
@@ -138,3 +194,23 @@ def test_what_was_made_is_there_until_it_is_removed(api: ServedApi) -> None:
 
 def reference(method: str, path: str) -> str:
     return f"#/paths/{path.replace('~', '~0').replace('/', '~1')}/{method}"
+
+
+@pytest.mark.parametrize(("metric", "fits"), [(7, True), ("7", False)])
+async def test_samples_may_have_metrics_that_another_version_stores(api: ServedApi, metric: object, fits: bool) -> None:
+    api.seed()
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{api.url}/v1/apps/{APP}/calls/{CALL}")
+    body = answer.json()
+    body["call"]["stats"][0]["metrics"]["gpu_usage"] = metric
+    changed = httpx.Response(200, json=body, request=answer.request)
+    changed.elapsed = answer.elapsed
+    with contextlib.nullcontext() if fits else pytest.raises(JsonSchemaError):
+        await check(changed)
+
+
+def test_numbers_have_the_width_of_what_they_count() -> None:
+    schemas = DESCRIPTION["components"]["schemas"]
+    samples = schemas["Stat"]["properties"]["metrics"]["properties"]
+    assert {samples[name]["format"] for name in STAT_NAMES} == {"int64"}
+    assert schemas["Route"]["properties"]["memory"]["format"] == "uint64"

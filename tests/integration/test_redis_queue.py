@@ -8,13 +8,14 @@ import itertools
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.redis_server import PASSWORD, QUOTED_PASSWORD, RedisServer, running_redis
 
-from hearth.clock import SystemClock
+from hearth.aio.clock import SystemClock
 from hearth.models.call import Call
 from hearth.models.errors import StartUpError, StoreUnavailable
 from hearth.queues.base import Queue
@@ -62,7 +63,7 @@ async def test_what_was_confirmed_survives_the_sudden_death_of_redis(own_redis: 
     async with opened(own_redis.url()) as queue:
         await queue.push([call(str(n)) for n in range(50)])
         held = await queue.reserve(10)
-        assert await queue.settle([one.lease for one in held[:5]]) == [True] * 5
+        assert await queue.acknowledge([one.lease for one in held[:5]]) == [True] * 5
         own_redis.kill()
         with pytest.raises(StoreUnavailable):
             await queue.push([call("unconfirmed")])
@@ -79,7 +80,7 @@ async def test_operations_fail_clearly_while_redis_is_away_and_work_again_after(
         for operation in (
             lambda: queue.push([call("b")]),
             lambda: queue.reserve(1),
-            lambda: queue.settle([a.lease]),
+            lambda: queue.acknowledge([a.lease]),
             lambda: queue.renew([a.lease]),
             lambda: queue.release(a.lease),
         ):
@@ -103,7 +104,7 @@ async def test_who_waits_is_woken_again_after_a_restart_of_redis(own_redis: Redi
 async def test_a_redis_that_says_nothing_is_an_error_not_a_hang(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hearth.queues.redis._ANSWER_S", 0.2)
+    monkeypatch.setattr("hearth.queues.redis.ANSWER_S", 0.2)
     async with opened(own_redis.url()) as queue:
         with own_redis.frozen(), pytest.raises(StoreUnavailable):
             await queue.push([call("a")])
@@ -124,7 +125,7 @@ async def test_a_push_whose_answer_was_lost_is_kept_once(redis_server: RedisServ
 async def test_a_push_and_a_release_wake_the_waiters_of_other_nodes(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hearth.queues.redis._LOOK_AGAIN_S", 3600)
+    monkeypatch.setattr("hearth.queues.redis.LOOK_AGAIN_S", 3600)
     url = _url(redis_server.port)
     async with opened(url) as one, opened(url) as other:
         assert await names(other) == []
@@ -141,7 +142,7 @@ async def test_a_push_and_a_release_wake_the_waiters_of_other_nodes(
 async def test_what_nobody_was_told_of_is_found_by_looking_again(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hearth.queues.redis._LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr("hearth.queues.redis.LOOK_AGAIN_S", 0.05)
     async with opened(redis_server.url("silent/")) as queue:
         await queue.push([call("a")])
         assert await names(queue) == ["a"]
@@ -161,7 +162,7 @@ async def test_leases_are_measured_by_the_clock_of_redis(redis_server: RedisServ
         await one.push([call("a")])
         (a,) = await other.reserve(1)
         assert await names(one) == []
-        assert await other.settle([a.lease]) == [True]
+        assert await other.acknowledge([a.lease]) == [True]
 
 
 async def test_an_expired_lease_wakes_who_waits_and_is_worth_nothing(redis_server: RedisServer) -> None:
@@ -169,7 +170,7 @@ async def test_an_expired_lease_wakes_who_waits_and_is_worth_nothing(redis_serve
         await queue.push([call("a")])
         (first,) = await queue.reserve(1)
         assert await soon(queue, bool) == ["a"]
-        assert await queue.settle([first.lease]) == [False]
+        assert await queue.acknowledge([first.lease]) == [False]
         assert await queue.renew([first.lease]) == [False]
         assert not await queue.release(first.lease)
 
@@ -193,7 +194,8 @@ async def test_many_nodes_take_each_call_once(redis_server: RedisServer) -> None
 async def test_nothing_is_left_in_redis_of_calls_that_ended(redis_server: RedisServer) -> None:
     async with opened(redis_server.url("clean/")) as queue:
         await queue.push([call(str(n)) for n in range(20)])
-        assert await queue.settle([one.lease for one in await queue.reserve(20)]) == [True] * 20
+        assert await queue.acknowledge([one.lease for one in await queue.reserve(20)]) == [True] * 20
+        assert await names(queue) == []  # the turn of an app that has no calls any more
     with redis_server.client() as client:
         keys = {key.decode() for key in client.scan_iter("/clean/*")}
         assert keys == {"/clean/hearth:places"}
@@ -266,3 +268,43 @@ async def _cutting(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
     finally:
         server.close()
         await asyncio.gather(*group, return_exceptions=True)
+
+
+async def test_what_a_version_stored_that_knew_no_turns_is_taken_in_its_order(redis_server: RedisServer) -> None:
+    """It named messages without their app, and kept those that were ready in one set for each priority."""
+    async with opened(redis_server.url("before/")) as queue:
+        await queue.push([call(str(n)) for n in range(1200)])
+        await queue.reserve(1)
+        with redis_server.client() as client:
+            _as_before(client, "/before/hearth:", priorities={7: 2, 1100: 1})
+        await queue.push([Call(id="new", app_name="b", path="/p")])
+        first, second = await queue.reserve(2)
+        assert sorted([first.call.id, second.call.id]) == ["7", "new"]
+        held = [first, second, *await queue.reserve(2000)]
+        assert [one.call.id for one in held[2:]] == ["1100", *[str(n) for n in range(1, 1200) if n not in (7, 1100)]]
+        assert await queue.release(held[2].lease)
+        assert await names(queue) == ["1100"]
+        assert await queue.acknowledge([one.lease for one in held]) == [True, True, False, *[True] * 1197]
+
+
+def _as_before(client: Any, prefix: str, priorities: dict[int, int]) -> None:
+    """Write the ready messages of the app "a" as the version before did."""
+    for new in client.zrange(f"{prefix}apps:a", 0, -1):
+        _, place, _, call_id = new.decode().split(":")
+        priority = priorities.get(int(call_id), 0)
+        old = f"{priority}:{place}:{call_id}"
+        client.hset(f"{prefix}names", call_id, old)
+        client.hset(f"{prefix}calls", old, client.hget(f"{prefix}calls", new))
+        client.hdel(f"{prefix}calls", new)
+        client.zadd(f"{prefix}ready:{priority}", {old: int(place)})
+    client.delete(f"{prefix}apps:a", f"{prefix}turns:waiting", f"{prefix}turns:served")
+
+
+async def test_a_full_redis_is_not_ready_until_it_has_room(own_redis: RedisServer) -> None:
+    async with opened(own_redis.url("full")) as queue:
+        await queue.check()
+        own_redis.client().config_set("maxmemory", "1")
+        with pytest.raises(StoreUnavailable, match=r"queue: Redis at 127\.0\.0\.1:\d+: .*memory"):
+            await queue.check()
+        own_redis.client().config_set("maxmemory", "0")
+        await queue.check()

@@ -14,12 +14,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
+from tests.support.scrape import Watch
+from tests.support.spans import Sent, exporting_to, ids
 
-from hearth.access.api_node import RemoteRefusal, parse_api_url
-from hearth.access.base import EndedCall
-from hearth.access.cached import Definitions
-from hearth.access.remote import RemoteAccess
-from hearth.clock import SystemClock
+from hearth.access.base import EndedCall, StoredWorld
+from hearth.access.cache import CachedDefinitions
+from hearth.access.remote.client import LIMIT_S, ApiClient, RemoteRefusal, parse_api_url
+from hearth.access.remote.spool import Spool
+from hearth.access.remote.world import RemoteAcceptedCalls, open_remote
+from hearth.agent.recorder import Recorder
+from hearth.aio.clock import SystemClock
+from hearth.models.app import App
 from hearth.models.call import SUCCESS, Call
 from hearth.models.errors import (
     ApiError,
@@ -31,7 +36,9 @@ from hearth.models.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from hearth.models.route import HTTP, Route
+from hearth.models.function import HTTP
+from hearth.models.route import Route
+from hearth.telemetry.node import Telemetry
 
 CLOCK = SystemClock()
 APP = {"app": {"name": "app", "config": {"A": "b"}}}
@@ -100,19 +107,39 @@ async def script() -> AsyncIterator[Script]:
 
 
 @contextlib.asynccontextmanager
-async def remote(script: Script, folder: Path, *, token: str = "", spool_bytes: int = 1 << 20) -> Any:
+async def remote(
+    script: Script,
+    folder: Path,
+    *,
+    token: str = "",
+    spool_bytes: int = 1 << 20,
+    limit_s: float = LIMIT_S,
+    telemetry: Telemetry | None = None,
+) -> Any:
     base = parse_api_url(script.url)
-    async with RemoteAccess.open(
-        base, CLOCK, token=token, connect_s=1, spool=folder / "spool", spool_bytes=spool_bytes
+    async with open_remote(
+        base,
+        CLOCK,
+        token=token,
+        connect_s=1,
+        spool=folder / "spool",
+        spool_bytes=spool_bytes,
+        telemetry=telemetry or Telemetry(),
+        limit_s=limit_s,
     ) as access:
         yield access
 
 
 @pytest.fixture
-async def access(script: Script, tmp_path: Path) -> AsyncIterator[RemoteAccess]:
+async def access(script: Script, tmp_path: Path) -> AsyncIterator[StoredWorld]:
     async with remote(script, tmp_path) as opened:
         yield opened
         script.answer = done
+
+
+def spool_of(access: StoredWorld) -> Spool:
+    assert isinstance(access.accepted, RemoteAcceptedCalls)
+    return access.accepted._outbox._spool
 
 
 def done(path: str) -> tuple[int, Any]:
@@ -160,11 +187,40 @@ def test_what_is_no_address_is_shown_without_its_credentials(scheme: str, rest: 
     assert "cret" not in told
 
 
-async def test_an_app_and_a_route(access: RemoteAccess, script: Script) -> None:
+async def test_the_trace_of_a_call_goes_on_at_the_api_node(script: Script, tmp_path: Path) -> None:
+    sent = Sent()
+    script.answer = lambda _: (200, APP)
+    client = [(b"x-b3-traceid", b"463ac35c9f6413ad48485a3953bb6124"), (b"x-b3-spanid", b"a2fb4a1d1a96d312")]
+    telemetry = exporting_to(sent)
+    async with remote(script, tmp_path, telemetry=telemetry) as access:
+        with telemetry.tracing.serving("/r/app/p", client):
+            await access.definitions.get_app("app")
+        await access.definitions.get_app("app")
+    headers = script.requests[-2][2]
+    asking = next(span for span in sent.spans if span.name == "hybrid_client_http_do")
+    assert headers["x-b3-traceid"] == "463ac35c9f6413ad48485a3953bb6124"
+    assert int(headers["x-b3-spanid"], 16) == ids(asking)[1]
+    assert script.requests[-1][2]["x-b3-traceid"] != headers["x-b3-traceid"], "the request is over"
+
+
+async def test_where_nothing_is_exported_the_api_node_is_told_of_no_trace(access: StoredWorld, script: Script) -> None:
+    script.answer = lambda _: (200, APP)
+    await access.definitions.get_app("app")
+    assert "x-b3-traceid" not in script.requests[-1][2]
+
+
+async def test_an_app_and_a_route(access: StoredWorld, script: Script) -> None:
     script.answer = lambda path: (200, {"route": ROUTE} if "routes" in path else APP)
-    app, route = await access.get_app("app"), await access.get_route("app", "/p")
+    app, route = await access.definitions.get_app("app"), await access.definitions.get_route("app", "/p")
     assert (app.name, app.config) == ("app", {"A": "b"})
-    fields = {"image": "x", "memory": 64, "cpu_milli": 200, "headers": {"X": ["y"]}, "timeout": 3, "idle_timeout": 4}
+    fields: dict[str, Any] = {
+        "image": "x",
+        "memory": 64,
+        "cpu_milli": 200,
+        "headers": {"X": ["y"]},
+        "timeout": 3,
+        "idle_timeout": 4,
+    }
     assert route == Route(app_name="app", path="/p", format=HTTP, type="sync", **fields)
 
 
@@ -172,15 +228,15 @@ async def test_an_app_and_a_route(access: RemoteAccess, script: Script) -> None:
     ("path", "encoded"),
     [("/", "%2F"), ("/a/b", "a/b"), ("/a b", "a%20b"), ("/ä%2F?#", "%C3%A4%252F%3F%23"), ("/a;b+c", "a%3Bb%2Bc")],
 )
-async def test_paths_arrive_whole(access: RemoteAccess, script: Script, path: str, encoded: str) -> None:
+async def test_paths_arrive_whole(access: StoredWorld, script: Script, path: str, encoded: str) -> None:
     script.answer = lambda _: (200, {"route": {**ROUTE, "path": path}})
-    assert (await access.get_route("app", path)).path == path
+    assert (await access.definitions.get_route("app", path)).path == path
     assert script.requests[0][1] == f"/v1/apps/app/routes/{encoded}"
 
 
-async def test_no_app_has_the_name_of_a_folder(access: RemoteAccess) -> None:
+async def test_no_app_has_the_name_of_a_folder(access: StoredWorld) -> None:
     with pytest.raises(AppsNotFound):
-        await access.get_app("..")
+        await access.definitions.get_app("..")
 
 
 @pytest.mark.parametrize(
@@ -195,11 +251,11 @@ async def test_no_app_has_the_name_of_a_folder(access: RemoteAccess) -> None:
     ],
 )
 async def test_a_refusal_keeps_its_status_and_words_and_is_not_asked_for_again(
-    access: RemoteAccess, script: Script, answer: Any, kind: type[ApiError], code: int
+    access: StoredWorld, script: Script, answer: Any, kind: type[ApiError], code: int
 ) -> None:
     script.answer = lambda _: answer
     with pytest.raises(ApiError) as raised:
-        await access.get_app("app")
+        await access.definitions.get_app("app")
     assert (type(raised.value), raised.value.code) == (kind, code)
     if kind is RemoteRefusal:
         assert raised.value.message in str(answer[1])
@@ -218,83 +274,161 @@ async def test_a_refusal_keeps_its_status_and_words_and_is_not_asked_for_again(
         None,
     ],
 )
-async def test_five_tries_then_503(access: RemoteAccess, script: Script, answer: Any) -> None:
+async def test_five_tries_then_503(access: StoredWorld, script: Script, answer: Any) -> None:
     script.answer = lambda _: answer
     with pytest.raises(ApiNodeAway) as raised:
-        await access.get_app("app")
+        await access.definitions.get_app("app")
     assert (raised.value.code, raised.value.message) == (503, "API node not available")
     # A connection that was kept and broke is tried anew by the client itself: the tries are told by their numbers.
     assert [headers.get("hearth-attempt", "1") for _, _, headers, _ in script.requests][-1] == "5"
 
 
-async def test_a_try_that_works_ends_the_tries(access: RemoteAccess, script: Script) -> None:
+@pytest.mark.parametrize("ask", ["get_app", "get_route", "enqueue"])
+async def test_an_api_node_that_accepts_and_stays_silent_costs_one_limit_for_all_tries(
+    script: Script, tmp_path: Path, ask: str
+) -> None:
+    silence = asyncio.Event()
+
+    async def hang() -> tuple[int, Any]:
+        await silence.wait()
+        return done("")
+
+    script.answer = lambda _: hang()
+    async with remote(script, tmp_path, limit_s=0.2) as access:
+        asked: dict[str, Awaitable[object]] = {
+            "get_app": access.definitions.get_app("app"),
+            "get_route": access.definitions.get_route("app", "/p"),
+            "enqueue": access.accepted.enqueue(Call(id="1", app_name="app", path="/p")),
+        }
+        for name, other in asked.items():
+            if name != ask:
+                other.close()  # type: ignore[attr-defined]
+        with pytest.raises(ApiNodeAway):
+            await asked[ask]
+    assert len(script.requests) == 1, "another try would have had a limit of its own"
+    silence.set()
+
+
+def test_a_client_waits_ten_seconds_for_the_api_node_at_most() -> None:
+    assert LIMIT_S == 10
+
+
+async def test_an_older_api_node_gets_the_request_that_it_knows_once(access: StoredWorld, script: Script) -> None:
+    def older(path: str) -> tuple[int, Any] | None:
+        method, _, _, body = script.requests[-1]
+        if method == "POST":
+            return refuse(404, "Path not found: /v1/runner/async")
+        return None if b'"lost"' in body else (200, {"msg": "enqueued call"})
+
+    script.answer = older
+    await access.accepted.enqueue(Call(id="1", app_name="app", path="/p"))
+    await access.accepted.enqueue(Call(id="2", app_name="app", path="/p"))
+    with pytest.raises(ApiNodeAway):
+        await access.accepted.enqueue(Call(id="lost", app_name="app", path="/p"))
+    sent = [(method, json.loads(body)["id"]) for method, _, _, body in script.requests]
+    assert sent == [("POST", "1"), ("PUT", "1"), ("PUT", "2"), ("PUT", "lost")]
+
+
+async def test_calls_of_an_api_node_without_leases_are_left_to_its_own_runners(
+    access: StoredWorld, script: Script
+) -> None:
+    script.answer = lambda _: (200, {"calls": [{"id": "1", "app_name": "app", "path": "/p"}]})
+    with capture_logs() as logs:
+        polling = asyncio.ensure_future(access.accepted.dequeue(5))
+        while not logs:
+            await asyncio.sleep(0.01)
+    polling.cancel()
+    assert "gives no leases" in logs[0]["error"]
+    assert len(script.requests) == 1
+
+
+async def test_a_try_that_works_ends_the_tries(access: StoredWorld, script: Script) -> None:
     answers = iter([(500, b""), (500, b""), (200, APP)])
     script.answer = lambda _: next(answers)
-    assert (await access.get_app("app")).name == "app"
+    assert (await access.definitions.get_app("app")).name == "app"
 
 
-async def test_an_outage_is_told_when_it_begins_and_when_it_ends(access: RemoteAccess, script: Script) -> None:
+async def test_an_outage_is_told_when_it_begins_and_when_it_ends(access: StoredWorld, script: Script) -> None:
     script.answer = lambda _: (500, {})
     with capture_logs() as logs:
         for _ in range(3):
             with pytest.raises(ApiNodeAway):
-                await access.get_app("app")
+                await access.definitions.get_app("app")
         script.answer = lambda _: (404, {"error": {"message": "App not found"}})
         for _ in range(2):
             with pytest.raises(AppsNotFound):
-                await access.get_app("app")
+                await access.definitions.get_app("app")
     told = [line["event"] for line in logs if line["log_level"] != "debug"]
     assert told == 4 * ["error from API server, retrying"] + ["error from API server", "API server answers again"]
+
+
+async def test_pauses_between_tries_double_and_differ_each_time(script: Script) -> None:
+    pauses: list[float] = []
+
+    class Hasty(SystemClock):
+        def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+            pauses.append(when - self.monotonic())
+            return super().call_at(self.monotonic(), callback, *args)
+
+    script.answer = lambda _: (500, b"")
+    async with ApiClient(parse_api_url(script.url), Hasty(), Telemetry().tracing) as node:
+        for _ in range(2):
+            with pytest.raises(ApiNodeAway):
+                await node.ask("GET", "apps/app", lambda data: data)
+    first, second = pauses[:4], pauses[4:]
+    for number, pause_s in enumerate(first):
+        assert 0.9 * 0.025 * 2**number <= pause_s <= 2 * 0.025 * 2**number
+    assert [round(a, 5) for a in first] != [round(b, 5) for b in second]
 
 
 async def test_the_secret_is_shown(script: Script, tmp_path: Path) -> None:
     script.answer = lambda _: (200, APP)
     async with remote(script, tmp_path, token="s3cret") as access:
-        await access.get_app("app")
+        await access.definitions.get_app("app")
     assert script.requests[0][2]["authorization"] == "Bearer s3cret"
 
 
-async def test_an_enqueue_that_is_sent_again_says_so(access: RemoteAccess, script: Script) -> None:
+async def test_an_enqueue_that_is_sent_again_says_so(access: StoredWorld, script: Script) -> None:
     answers = iter([(500, b""), (200, b"<html>"), (200, {"msg": "enqueued call"})])
     script.answer = lambda _: next(answers)
-    await access.enqueue(Call(id="1", app_name="app", path="/p", payload=b"\xff"))
+    await access.accepted.enqueue(Call(id="1", app_name="app", path="/p", payload=b"\xff"))
     assert [headers.get("hearth-attempt") for _, _, headers, _ in script.requests] == [None, "2", "3"]
     assert {json.loads(body)["payload_encoding"] for _, _, _, body in script.requests} == {"base64"}
 
 
 async def test_an_enqueue_whose_connection_breaks_is_never_repeated_without_saying_so(
-    access: RemoteAccess, script: Script
+    access: StoredWorld, script: Script
 ) -> None:
     answers = iter([(200, APP), None, (200, {"msg": "enqueued call"})])
     script.answer = lambda _: next(answers)
-    await access.get_app("app")  # leaves a connection that is used again, and breaks
-    await access.enqueue(Call(id="1", app_name="app", path="/p"))
+    await access.definitions.get_app("app")  # leaves a connection that is used again, and breaks
+    await access.accepted.enqueue(Call(id="1", app_name="app", path="/p"))
     assert [headers.get("hearth-attempt") for _, _, headers, _ in script.requests] == [None, None, "2"]
 
 
-async def test_a_runner_is_ready_once_it_was_let_in(access: RemoteAccess, script: Script) -> None:
+async def test_a_runner_is_ready_once_it_was_let_in(access: StoredWorld, script: Script) -> None:
     script.answer = lambda _: refuse(401, "no")
     with pytest.raises(RemoteRefusal):
-        await access.check()
+        await access.records.check()
     script.answer = lambda _: None
     with pytest.raises(ApiNodeAway):
-        await access.check()
+        await access.records.check()
     script.answer = lambda _: (200, {"held": []})
-    await access.check()
+    await access.records.check()
     script.answer = lambda _: None
-    await access.check()
+    await access.records.check()
 
 
-async def test_leases_count_from_when_they_can_have_begun(access: RemoteAccess, script: Script) -> None:
+async def test_leases_count_from_when_they_can_have_begun(access: StoredWorld, script: Script) -> None:
     handed = {"id": "1", "app_name": "app", "path": "/p", "lease": "l", "deliveries": 3, "lease_s": 60.0}
     script.answer = lambda _: (200, {"calls": [handed], "waited_s": 7.0, "visibility_s": 60.0})
     before = CLOCK.monotonic()
-    (reserved,) = await access.dequeue(5)
+    (reserved,) = await access.accepted.dequeue(5)
     assert before + 67 <= reserved.until <= CLOCK.monotonic() + 67
-    assert (reserved.lease, reserved.deliveries, access.visibility_s) == ("l", 3, 60.0)
+    assert (reserved.lease, reserved.deliveries, access.accepted.visibility_s) == ("l", 3, 60.0)
 
 
-async def test_a_poll_that_is_given_up_leaves(access: RemoteAccess, script: Script) -> None:
+async def test_a_poll_that_is_given_up_leaves(access: StoredWorld, script: Script) -> None:
     gone, asked = asyncio.Event(), asyncio.Event()
 
     async def hang() -> tuple[int, Any]:
@@ -303,7 +437,7 @@ async def test_a_poll_that_is_given_up_leaves(access: RemoteAccess, script: Scri
         return done("")
 
     script.answer = lambda _: hang()
-    poll = asyncio.ensure_future(access.dequeue(1))
+    poll = asyncio.ensure_future(access.accepted.dequeue(1))
     await asked.wait()
     poll.cancel()
     async with asyncio.timeout(60):
@@ -329,11 +463,11 @@ def told(script: Script) -> list[str]:
 async def test_ends_are_kept_and_told_later_in_order(script: Script, tmp_path: Path) -> None:
     script.answer = lambda _: (503, b"")
     async with remote(script, tmp_path) as access:
-        await access.finish_many([ended("1", b"\xff"), ended("2")])
-        assert await access.settle(["lease of 1"]) == [True]
-        await access.finish_many([ended("3")])
+        await access.records.finish_many([ended("1", b"\xff"), ended("2")])
+        assert await access.accepted.acknowledge(["lease of 1"]) == [True]
+        await access.records.finish_many([ended("3")])
         script.answer = done
-        while access._delivery._spool.items:
+        while spool_of(access).items:
             await asyncio.sleep(0.01)
     got = told(script)
     assert [name for name in got if name in "123"] == ["1", "2", "3"]
@@ -343,7 +477,7 @@ async def test_ends_are_kept_and_told_later_in_order(script: Script, tmp_path: P
 async def test_what_is_kept_survives_the_runner(script: Script, tmp_path: Path) -> None:
     script.answer = lambda _: (503, b"")
     async with remote(script, tmp_path) as access:
-        await access.finish_many([ended("1", b"a log")])
+        await access.records.finish_many([ended("1", b"a log")])
     script.answer = done
     for _ in range(2):
         async with remote(script, tmp_path):
@@ -354,21 +488,21 @@ async def test_what_is_kept_survives_the_runner(script: Script, tmp_path: Path) 
 async def test_a_full_spool_refuses_new_work_and_loses_nothing(script: Script, tmp_path: Path) -> None:
     script.answer = lambda _: (200, {"held": []})
     async with remote(script, tmp_path, spool_bytes=1000) as access:
-        await access.check()
+        await access.records.check()
         script.answer = lambda _: (503, b"")
-        assert access.has_room
-        await access.finish_many([ended("1", b"x" * 2000)])
-        assert not access.has_room
+        assert access.records.has_room
+        await access.records.finish_many([ended("1", b"x" * 2000)])
+        assert not access.records.has_room
         with pytest.raises(InternalError, match="the spool is full"):
-            await access.check()
-        await access.finish_many([ended("2")])  # it ran already
-        waiting = asyncio.ensure_future(access.dequeue(1))
+            await access.records.check()
+        await access.records.finish_many([ended("2")])  # it ran already
+        waiting = asyncio.ensure_future(access.accepted.dequeue(1))
         script.answer = done
-        while not access.has_room:
+        while not access.records.has_room:
             await asyncio.sleep(0.01)
         waiting.cancel()
     assert told(script) == ["1", "2"]
-    assert not [path for _, path, _, _ in script.requests if "async" in path and not access.has_room]
+    assert not [path for _, path, _, _ in script.requests if "async" in path and not access.records.has_room]
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -377,17 +511,17 @@ async def test_work_is_taken_again_when_the_disk_of_the_spool_is_well_again(
 ) -> None:
     script.answer = lambda _: (503, b"")
     async with remote(script, tmp_path) as access:
-        await access.finish_many([ended(f"{number}") for number in range(kept)])
-        spool = access._delivery._spool
+        await access.records.finish_many([ended(f"{number}") for number in range(kept)])
+        spool = spool_of(access)
         spool._db.execute("PRAGMA max_page_count = 4")
         with pytest.raises(StoreUnavailable, match="full"):
-            await access.finish_many([ended("lost", b"x" * 50_000)])
+            await access.records.finish_many([ended("lost", b"x" * 50_000)])
         with pytest.raises(StoreUnavailable, match="full"):
             await spool.recover()
-        assert not access.has_room
+        assert not access.records.has_room
         spool._db.execute("PRAGMA max_page_count = 1000000")
         async with asyncio.timeout(30):
-            while not access.has_room:
+            while not access.records.has_room:
                 await asyncio.sleep(0.01)
         script.answer = done
     assert told(script) == ["0"][:kept]
@@ -400,16 +534,30 @@ async def test_a_record_that_the_api_node_cannot_store_does_not_stop_the_others(
     script.answer = picky
     async with remote(script, tmp_path) as access:
         with pytest.raises(StoreRefused):
-            await access.finish_many([ended("bad")])
+            await access.records.finish_many([ended("bad")])
         script.answer = lambda _: (401, b"")
-        await access.finish_many([ended("1"), ended("bad"), ended("2")])
-        assert access._delivery._spool.items == 3, "a wrong secret costs no record"
+        await access.records.finish_many([ended("1"), ended("bad"), ended("2")])
+        assert spool_of(access).items == 3, "a wrong secret costs no record"
         script.answer = picky
-        while access._delivery._spool.items:
+        while spool_of(access).items:
             await asyncio.sleep(0.01)
     with sqlite3.connect(tmp_path / "spool") as left:
         assert left.execute("SELECT count(*) FROM items").fetchone() == (0,)
     left.close()
+
+
+async def test_a_record_that_is_refused_at_once_counts_as_refused_and_not_as_lost(
+    script: Script, tmp_path: Path
+) -> None:
+    telemetry = Telemetry()
+    watch = Watch(telemetry.metrics)
+    script.answer = lambda path: refuse(422, "no") if b'"bad"' in script.requests[-1][3] else done(path)
+    async with remote(script, tmp_path, telemetry=telemetry) as access:
+        recorder = Recorder(access.records, telemetry.metrics)
+        answers = await asyncio.gather(*[recorder.record(ended(name)) for name in ("0", "1", "bad", "2")])
+        await recorder.close()
+    assert answers == [True, True, False, True]
+    assert (watch("hearth_runner_records_refused"), watch("hearth_records_lost")) == (1, 0)
 
 
 # -- routes while the API node is away --------------------------------------------------------------------------------
@@ -429,29 +577,29 @@ class Source:
             await self.hold.wait()
         if self.error is not None:
             raise self.error
-        return f"app {self.loads}"
+        return App(name=name, id=f"app {self.loads}")
 
     async def get_route(self, app_name: str, path: str) -> Any:
-        return "route"
+        return Route(app_name=app_name, path=path)
 
 
 async def test_a_known_route_serves_while_the_api_node_is_away_for_so_long() -> None:
     clock, source = FakeClock(), Source()
-    definitions = Definitions(source, clock, stale_s=100)  # type: ignore[arg-type]
-    assert (await definitions.get("a", "/p"))[0] == "app 1"
+    definitions = CachedDefinitions(source, clock, stale_s=100)
+    assert (await definitions.get("a", "/p")).app.id == "app 1"
     source.error = ApiNodeAway()
     clock.advance(6)
-    assert (await definitions.get("a", "/p"))[0] == "app 1"
+    assert (await definitions.get("a", "/p")).app.id == "app 1"
     with pytest.raises(ApiNodeAway):
         await definitions.get("a", "/unknown")
     source.hold = asyncio.Event()  # now it hangs: nobody waits for what failed a moment ago
     for _ in range(3):
-        assert (await definitions.get("a", "/p"))[0] == "app 1"
+        assert (await definitions.get("a", "/p")).app.id == "app 1"
     source.error = None
     source.hold.set()
     while definitions.get_nowait("a", "/p") is None:
         await asyncio.sleep(0)
-    assert (await definitions.get("a", "/p"))[0] != "app 1"
+    assert (await definitions.get("a", "/p")).app.id != "app 1"
     source.error = ApiNodeAway()
     clock.advance(106)
     with pytest.raises(ApiNodeAway):
@@ -461,7 +609,7 @@ async def test_a_known_route_serves_while_the_api_node_is_away_for_so_long() -> 
 
 async def test_a_definite_404_always_wins() -> None:
     clock, source = FakeClock(), Source()
-    definitions = Definitions(source, clock, stale_s=100)  # type: ignore[arg-type]
+    definitions = CachedDefinitions(source, clock, stale_s=100)
     await definitions.get("a", "/p")
     clock.advance(6)
     source.error = AppsNotFound()
@@ -475,8 +623,8 @@ async def test_a_definite_404_always_wins() -> None:
 
 async def test_a_change_is_seen_after_five_seconds() -> None:
     clock, source = FakeClock(), Source()
-    definitions = Definitions(source, clock, stale_s=100)  # type: ignore[arg-type]
+    definitions = CachedDefinitions(source, clock, stale_s=100)
     await definitions.get("a", "/p")
     clock.advance(5.1)
-    assert (await definitions.get("a", "/p"))[0] == "app 2"
+    assert (await definitions.get("a", "/p")).app.id == "app 2"
     await definitions.close()

@@ -10,20 +10,27 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+from starlette.types import ASGIApp
+from tests.support.door import guarded
 
 from hearth.access.base import EndedCall
-from hearth.access.local import LocalAccess
-from hearth.clock import SystemClock
-from hearth.datastore.sql import SqlDatastore
+from hearth.access.local import LocalAcceptedCalls, LocalCallRecords
+from hearth.access.remote import protocol
+from hearth.aio.clock import SystemClock
+from hearth.async_calls.dispatcher import Dispatcher
 from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call
 from hearth.models.errors import StoreRefused, StoreUnavailable
+from hearth.models.log_reader import read_all
 from hearth.models.message import decode_call
+from hearth.models.retry import Attempt
 from hearth.queues.base import Queue, Reserved
+from hearth.queues.message_file import NewMessage
 from hearth.queues.open import open_queue
 from hearth.server.api import Api
-from hearth.server.dispatch import Dispatcher
 from hearth.server.runner_api import RunnerApi
+from hearth.stores.sql import SqlDatastore
 
 CLOCK = SystemClock()
 
@@ -31,8 +38,10 @@ CLOCK = SystemClock()
 class World:
     """An API with its queue and its database."""
 
-    def __init__(self, queue: Queue, datastore: SqlDatastore, access: LocalAccess, dispatcher: Dispatcher) -> None:
-        self.queue, self.datastore, self.access, self.dispatcher = queue, datastore, access, dispatcher
+    def __init__(self, queue: Queue, datastore: SqlDatastore) -> None:
+        self.queue, self.datastore = queue, datastore
+        self.records, self.accepted = LocalCallRecords(datastore), LocalAcceptedCalls(queue, datastore, CLOCK)
+        self.dispatcher = Dispatcher(self.accepted, CLOCK)
         self.http: httpx.AsyncClient
 
     async def post(self, name: str, body: Any, **headers: str) -> httpx.Response:
@@ -61,17 +70,21 @@ def call(call_id: str, **fields: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def serving(datastore: SqlDatastore, *, token: str = "", visibility_s: float = 60) -> AsyncIterator[World]:
+async def serving(
+    datastore: SqlDatastore, *, token: str | None = None, visibility_s: float = 60
+) -> AsyncIterator[World]:
     queue = await open_queue("memory://", CLOCK, visibility_s=visibility_s)
-    access = LocalAccess(datastore, queue, CLOCK)
-    async with Dispatcher(access, CLOCK) as dispatcher:
-        world = World(queue, datastore, access, dispatcher)
-        runners = RunnerApi(access, datastore, CLOCK, dispatcher, token)
-        api = Api(datastore, CLOCK, dict, runners=runners)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://api") as world.http:
+    world = World(queue, datastore)
+    async with world.dispatcher:
+        runners = RunnerApi(world.records, world.accepted, datastore, CLOCK, world.dispatcher)
+        api: ASGIApp = Api(datastore, CLOCK, dict, runners=runners)
+        if token is not None:
+            api = guarded(api, runner=token)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://localhost") as world.http:
             yield world
         await runners.close()
-    await access.close()
+    await world.records.close()
+    await world.accepted.close()
     await queue.close()
 
 
@@ -124,7 +137,7 @@ async def test_a_call_that_is_enqueued_again_runs_once(world: World) -> None:
 
 
 async def test_a_call_enqueued_again_through_another_node_runs_once(world: World) -> None:
-    await world.access.enqueue(_call("1"))
+    await world.accepted.enqueue(_call("1"))
     assert (await world.put(call("1"), **{"Hearth-Attempt": "2"})).status_code == 200
     assert len(await world.poll(limit=10)) == 1
 
@@ -143,7 +156,7 @@ async def test_a_poll_ends_with_nothing_after_its_time(world: World) -> None:
 
 async def test_a_push_ends_a_poll_at_once(world: World) -> None:
     polls = [asyncio.ensure_future(world.poll()) for _ in range(3)]
-    while len(world.dispatcher._polls) < 3:
+    while repr(world.dispatcher) != "<Dispatcher waiting=3>":
         await asyncio.sleep(0)
     async with asyncio.timeout(20):
         for number in range(3):
@@ -154,9 +167,9 @@ async def test_a_push_ends_a_poll_at_once(world: World) -> None:
 
 async def test_what_is_there_is_dealt_out_evenly(world: World) -> None:
     polls = [asyncio.ensure_future(world.poll(limit=10)) for _ in range(2)]
-    while len(world.dispatcher._polls) < 2:
+    while repr(world.dispatcher) != "<Dispatcher waiting=2>":
         await asyncio.sleep(0)
-    await world.access._queue.push([_call(str(n)) for n in range(6)])
+    await world.queue.push([_call(str(n)) for n in range(6)])
     assert [len(await poll) for poll in polls] == [3, 3]
 
 
@@ -207,14 +220,14 @@ async def test_an_end_is_stored_however_often_it_is_told(world: World, wrapped: 
         answer = await world.post("finish", {"call": ended, "log": "a log"} if wrapped else ended)
         assert (answer.status_code, answer.json()) == (200, {"msg": "good night, sweet prince"})
     assert await world.status("1") == SUCCESS
-    assert await world.datastore.get_log("app", "1") == (b"a log" if wrapped else b"")
+    assert await read_all(await world.datastore.get_log("app", "1")) == (b"a log" if wrapped else b"")
 
 
 async def test_bytes_of_a_log_survive(world: World) -> None:
     log = bytes(range(256))
     body = {"call": call("1", status=SUCCESS), "log": base64.b64encode(log).decode(), "log_encoding": "base64"}
     assert (await world.post("finish", body)).status_code == 200
-    assert await world.datastore.get_log("app", "1") == log
+    assert await read_all(await world.datastore.get_log("app", "1")) == log
     assert (await world.post("finish", {**body, "log": "?"})).status_code == 400
 
 
@@ -224,7 +237,7 @@ async def test_an_end_that_is_not_stored_is_answered_all_the_same(
     async def fail(_: Any) -> None:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(world.access, "finish_many", fail)
+    monkeypatch.setattr(world.records, "finish_many", fail)
     assert (await world.post("finish", {"call": call("1", status=SUCCESS), "log": ""})).status_code == 200
     batch = {"ended": [{"call": call("1", status=SUCCESS), "log": ""}]}
     assert (await world.post("finish", batch)).status_code == 500, "a batch is kept by its runner, and told again"
@@ -233,14 +246,14 @@ async def test_an_end_that_is_not_stored_is_answered_all_the_same(
 async def test_an_end_that_is_refused_takes_none_of_another_runner_with_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = world.access.finish_many
+    store = world.records.finish_many
 
     async def picky(ended: list[EndedCall]) -> None:
         if any(one.call.id == "bad" for one in ended):
             raise StoreRefused("no")
         await store(ended)
 
-    monkeypatch.setattr(world.access, "finish_many", picky)
+    monkeypatch.setattr(world.records, "finish_many", picky)
     batches = [{"ended": [{"call": call(name, status=SUCCESS), "log": ""}]} for name in ("1", "2", "bad", "3")]
     answers = await asyncio.gather(*[world.post("finish", batch) for batch in batches])
     assert [answer.status_code for answer in answers] == [200, 200, 422, 200]
@@ -249,7 +262,7 @@ async def test_an_end_that_is_refused_takes_none_of_another_runner_with_it(
 
 async def test_a_message_that_nobody_can_run_is_not_handed_to_a_runner_of_fn(world: World) -> None:
     damaged = json.dumps(call("1", timeout="x")).encode()
-    world.queue._insert([(0, True, 0, damaged, "1")])  # type: ignore[attr-defined]
+    world.queue._messages.insert([NewMessage(0, True, 0, damaged, "1", "a")])  # type: ignore[attr-defined]
     assert await world.poll(wait_s=1) == []
     assert await world.status("1") == ERROR
     assert await world.queue.reserve(10) == []
@@ -272,8 +285,27 @@ async def test_a_lease_is_renewed_released_and_settled(world: World) -> None:
     assert await world.queue.reserve(10) == []
 
 
+async def test_the_next_attempt_takes_the_place_of_the_last_one(world: World) -> None:
+    await world.put(call("a", payload="x" * 100_000, attempt=1, retry={"attempts": 2}))
+    (handed,) = await world.poll(1)
+    assert (await world.post("start", {"calls": [handed]})).json() == {"found": [""]}
+    again = Call(id="a", app_name="app", path="/p", type="async", image="x", status="queued", attempt=2)
+    again.payload = b"\xff" * 100_000
+    again.attempts = (Attempt(attempt=1, status="error"),)
+    body = protocol.encode_retry(handed["lease"], EndedCall(again, b"\xff log"), 0.0)
+    assert (await world.post("retry", body)).json() == {"held": [True]}
+    stored = await world.datastore.get_call("app", "a")
+    assert (stored.status, stored.attempt, stored.attempts) == ("queued", 2, again.attempts)
+    assert (await world.post("retry", body)).json() == {"held": [True]}, "sent again after a lost answer"
+    (reserved,) = await world.queue.reserve(10)
+    assert (reserved.call.attempt, reserved.call.payload) == (2, again.payload)
+    later = protocol.encode_retry(handed["lease"], EndedCall(msgspec.structs.replace(again, attempt=3), b""), 0.0)
+    assert (await world.post("retry", later)).json() == {"held": [False]}, "its lease is over"
+    assert (await world.post("retry", b"{}")).status_code == 400
+
+
 async def test_many_start_at_once(world: World) -> None:
-    await world.access.enqueue(_call("1"))
+    await world.accepted.enqueue(_call("1"))
     await world.post("finish", {"call": call("2", status=SUCCESS), "log": ""})
     first, other = "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:01.000Z"
     starts = [call("1", started_at=first), call("2", started_at=first), call("3", started_at=first)]
@@ -294,7 +326,7 @@ async def test_a_call_whose_runner_died_is_completed_only_if_it_says_running(wor
 
 async def test_a_node_that_stops_ends_polls_at_once(world: World) -> None:
     poll = asyncio.ensure_future(world.poll())
-    while not world.dispatcher._polls:
+    while repr(world.dispatcher) != "<Dispatcher waiting=1>":
         await asyncio.sleep(0)
     world.dispatcher.stop()
     async with asyncio.timeout(20):
@@ -305,9 +337,9 @@ async def test_a_node_that_stops_ends_polls_at_once(world: World) -> None:
 async def test_a_call_that_is_dealt_to_one_who_gives_up_goes_to_another(world: World) -> None:
     for step in range(12):
         poll = asyncio.ensure_future(world.dispatcher.take(1, 30))
-        while not world.dispatcher._polls:
+        while repr(world.dispatcher) != "<Dispatcher waiting=1>":
             await asyncio.sleep(0)
-        await world.access.enqueue(_call(f"{step}"))
+        await world.accepted.enqueue(_call(f"{step}"))
         for _ in range(step):
             await asyncio.sleep(0)
         poll.cancel()
@@ -333,30 +365,33 @@ async def test_a_node_that_stops_waits_until_its_look_at_the_queue_is_given_up(
                 await asyncio.sleep(0)
             given_up = True
 
-    monkeypatch.setattr(world.access, "dequeue", look)
-    async with Dispatcher(world.access, CLOCK) as dispatcher:
+    monkeypatch.setattr(world.accepted, "dequeue", look)
+    async with Dispatcher(world.accepted, CLOCK) as dispatcher:
         poll = asyncio.ensure_future(dispatcher.take(1, 30))
         await looking.wait()
     assert given_up
     assert await poll == []
 
 
-async def test_what_is_taken_in_the_moment_of_the_stop_is_given_back(world: World) -> None:
-    async with Dispatcher(world.access, CLOCK) as dispatcher:
+async def test_what_is_taken_in_the_moment_of_the_stop_is_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dequeue = world.accepted.dequeue
+    leaving: list[asyncio.Future[None]] = []
 
-        def stop(_: object) -> None:
-            dispatcher.stop()
-            assert dispatcher._loop is not None
-            dispatcher._loop.cancel()
+    async def stop_when_taken(limit: int) -> list[Reserved]:
+        taken = await dequeue(limit)
+        leaving.append(asyncio.ensure_future(dispatcher.__aexit__()))
+        return taken
 
-        poll = asyncio.ensure_future(dispatcher.take(1, 30))
-        while dispatcher._taking is None:
-            await asyncio.sleep(0)
-        dispatcher._taking.add_done_callback(stop)
-        await world.access.enqueue(_call("1"))
-        assert await poll == []
+    monkeypatch.setattr(world.accepted, "dequeue", stop_when_taken)
+    dispatcher = await Dispatcher(world.accepted, CLOCK).__aenter__()
+    poll = asyncio.ensure_future(dispatcher.take(1, 30))
+    await world.accepted.enqueue(_call("1"))
+    assert await poll == []
+    await leaving[0]
     async with asyncio.timeout(20):
-        assert [one.call.id for one in await world.access.dequeue(1)] == ["1"]
+        assert [one.call.id for one in await dequeue(1)] == ["1"]
 
 
 # -- the secret -------------------------------------------------------------------------------------------------------
@@ -366,10 +401,31 @@ async def test_what_is_taken_in_the_moment_of_the_stop_is_given_back(world: Worl
 async def test_runners_without_the_secret_are_refused(datastore: SqlDatastore, shown: str) -> None:
     async with serving(datastore, token="s3cret") as world:
         headers = {"Authorization": shown} if shown else {}
-        for name in ("async", "start", "finish", "renew", "settle", "release"):
+        for name in ("async", "start", "finish", "renew", "settle", "release", "secrets", "tokens"):
             answer = await world.post(name, call("1"), **headers)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
         assert (await world.http.get("/v1/apps")).status_code == 200
+
+
+@pytest.mark.parametrize("digest", ["", "\0", "0" * 63, "0" * 65, "G" * 64, "é" * 64, "0" * 64 + "\n", 0])
+async def test_what_is_no_digest_of_a_token_reaches_no_database(world: World, digest: object) -> None:
+    answer = await world.post("tokens", {"digests": ["0" * 64, digest]})
+    assert (answer.status_code, answer.json()) == (400, {"error": {"message": "Invalid JSON"}})
+    found = await world.post("tokens", {"digests": ["0" * 64]})
+    assert (found.status_code, found.json()) == (200, {"found": [{}]})
+    assert found.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("shown", ["", "Bearer s3cret", "Bearer "])
+async def test_without_a_secret_nobody_is_served(datastore: SqlDatastore, shown: str) -> None:
+    async with serving(datastore, token="") as world:
+        await world.datastore.add_calls([_call("1")])
+        for name in ("async", "start", "finish", "renew", "settle", "release"):
+            answer = await world.post(name, call("1"), Authorization=shown)
+            assert (answer.status_code, "FN_RUNNER_TOKEN" in answer.json()["error"]["message"]) == (403, True)
+        answer = await world.http.get("/v1/runner/async", headers={"Authorization": shown})
+        assert answer.status_code == 403
+        assert await world.status("1") == QUEUED
 
 
 async def test_runners_with_the_secret_are_served(datastore: SqlDatastore) -> None:

@@ -66,6 +66,12 @@ WRONG = [
     ("FN_LOGSTORE_URL", f"s3://a:{SECRET}@h//b", "must provide non-empty region"),
     ("FN_LOGSTORE_URL", f"s3://a:{SECRET}@h/r/", "must provide non-empty bucket name"),
     ("FN_LOGSTORE_URL", f"postgres://u:{SECRET}@{NOBODY}/db", "refused|failed"),
+    (
+        "FN_NODE_TYPE",
+        "lb",
+        "FN_NODE_TYPE=lb: runners of Hearth take /invoke and /t themselves; use FN_N",
+    ),
+    ("FN_NODE_TYPE", "pure-runner", "FN_NODE_TYPE=pure-runner: runners of Hearth take"),
     ("FN_RUNNER_API_URL", "", "No agent started for a runner node, add FN_RUNNER_API_URL to configuration"),
     ("FN_RUNNER_API_URL", "http://", "no host specified for client"),
     ("DOCKER_HOST", "nonsense", "String should match pattern"),
@@ -74,7 +80,7 @@ WRONG = [
     ("DOCKER_HOST", f"tcp://{NOBODY}", "couldn't connect to docker daemon .*; start Docker"),
     ("DOCKER_API_VERSION", "new", "'new': String should match pattern"),
     ("DOCKER_CERT_PATH", "/none", "/none: ca.pem, cert.pem and key.pem are needed there"),
-    ("DOCKER_AUTH", f"{{{SECRET}", "no docker configuration in JSON"),
+    ("DOCKER_AUTH", f"{{{SECRET}", "must be a Docker configuration in JSON"),
 ]
 
 
@@ -125,9 +131,23 @@ NUMBERS = sorted(
 )
 
 
+#: Left empty, these switch something off.
+OPTIONAL = {"FN_KEEP_CALLS", "FN_KEEP_CALLS_COUNT", "FN_KEEP_LOGS", "FN_KEEP_BUNDLES", "FN_KEEP_AUDIT"}
+
+
+#: So does -1 here.
+UNLESS_NEGATIVE = {"FN_FREEZE_IDLE_MSECS", "FN_MAX_LOCKED_MEMORY", "FN_MAX_MESSAGE_QUEUE", "FN_MAX_PENDING_SIGNALS"}
+
+
 @pytest.mark.parametrize("variable", NUMBERS)
-@pytest.mark.parametrize("value", ["", "no", "1e", "-1", "nan"])
+@pytest.mark.parametrize("value", ["", "no", "1e", "-1", "-2", "nan"])
 def test_every_number_is_one(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
+    if value == "" and variable in OPTIONAL:
+        assert getattr(settings.load(), variable.removeprefix("FN_").lower()) is None
+        return
+    if value == "-1" and variable in UNLESS_NEGATIVE:
+        assert getattr(settings.load(), variable.removeprefix("FN_").lower()) == -1
+        return
     with pytest.raises(StartUpError, match=rf"^{variable}='{value}': Input should be "):
         settings.load()

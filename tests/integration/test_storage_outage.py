@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,18 +20,20 @@ from tests.support.databases import folder, plain, url
 from tests.support.servers import Server
 
 from hearth.access.base import EndedCall
-from hearth.access.local import LocalAccess
+from hearth.access.local import LocalCallRecords
 from hearth.agent.recorder import Recorder
-from hearth.clock import SystemClock
-from hearth.datastore.base import AppFilter, CallFilter
-from hearth.datastore.sql import SqlDatastore, open_datastore
 from hearth.models.app import App
 from hearth.models.call import SUCCESS, Call
 from hearth.models.errors import StartUpError, StoreRefused, StoreUnavailable
-from hearth.queues.base import Queue
-from hearth.queues.open import open_queue
-from hearth.sql.query import Question, Row
-from hearth.sql.writes import Changes, Decide
+from hearth.models.log_reader import read_all
+from hearth.sql import server as sql_server
+from hearth.sql.database import Steps, Write
+from hearth.sql.open import open_database
+from hearth.stores.definitions.base import AppFilter
+from hearth.stores.records.base import CallFilter
+from hearth.stores.sql import SqlDatastore, open_datastore
+from hearth.telemetry.metrics import Metrics
+from hearth.telemetry.node import Telemetry
 
 STARTERS = {"postgres": servers.postgres, "mysql": servers.mariadb}
 
@@ -41,13 +45,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
         yield request.param, running
 
 
-@pytest.fixture
-async def queue() -> AsyncIterator[Queue]:
-    opened = await open_queue("memory://", SystemClock())
-    yield opened
-    await opened.close()
-
-
 def ended(number: int, log: bytes = b"log") -> EndedCall:
     return EndedCall(Call(id=f"{number:04}", app_name="app", path="/", status=SUCCESS), log)
 
@@ -56,65 +53,107 @@ async def stored(store: SqlDatastore) -> list[str]:
     return [call.id for call in await store.get_calls(CallFilter(app_name="app"))][::-1]
 
 
-async def test_calls_go_on_while_the_server_is_away_and_nothing_is_lost(
-    server: tuple[str, Server], queue: Queue
-) -> None:
+async def test_calls_go_on_while_the_server_is_away_and_nothing_is_lost(server: tuple[str, Server]) -> None:
     dialect, running = server
     store = await open_datastore(url(dialect, running))
-    access = LocalAccess(store, queue, SystemClock())
-    records = Recorder(access)
+    records = Recorder(LocalCallRecords(store), Metrics())
     await store.insert_app(App(name="app"))
     assert await records.record(ended(0)) is True
     running.stop()
     answered = await asyncio.gather(*[records.record(ended(number)) for number in range(1, 50)])
     await asyncio.to_thread(running.start)
-    last = records.add(ended(50))
-    assert last is not None
+    last = records.record(ended(50), is_awaited=False)
     assert await last is True
     await records.close()
     assert not any(answered)
     assert await stored(store) == [f"{number:04}" for number in range(51)]
-    assert await store.get_log("app", "0007") == b"log"
+    assert await read_all(await store.get_log("app", "0007")) == b"log"
     assert records.dropped == 0
     await store.remove_app("app")
-    await access.close()
     await store.close()
 
 
-async def test_a_store_serves_again_after_the_server_has_restarted(server: tuple[str, Server]) -> None:
+async def test_a_store_serves_again_after_the_server_has_restarted(
+    server: tuple[str, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     dialect, running = server
-    store = await open_datastore(url(dialect, running))
-    await asyncio.gather(*[store.get_apps(AppFilter()) for _ in range(8)])  # several connections in the pool
-    await asyncio.gather(*[store.put_calls([(ended(n).call, b"log")]) for n in range(4)])
-    running.stop()
-    with pytest.raises(StoreUnavailable):
-        await store.get_apps(AppFilter())
-    running.start()
-    assert await store.put_calls([(ended(1).call, b"log")]) == [True]  # over connections that died with it
-    await store.insert_app(App(name="app"))
-    assert [app.name for app in await store.get_apps(AppFilter())] == ["app"]
-    assert await stored(store) == ["0000", "0001", "0002", "0003"]
-    await store.remove_app("app")
-    await store.close()
+    monkeypatch.setattr(sql_server, "REST_S", 0.0)  # the server may be back within that time
+    async with opened_store(url(dialect, running)) as store:
+        await asyncio.gather(*[store.get_apps(AppFilter()) for _ in range(8)])  # several connections in the pool
+        await asyncio.gather(*[store.put_calls([(ended(n).call, b"log")]) for n in range(4)])
+        running.stop()
+        with pytest.raises(StoreUnavailable):
+            await store.get_apps(AppFilter())
+        running.start()
+        assert await store.put_calls([(ended(1).call, b"log")]) == [True]  # over connections that died with it
+        await store.insert_app(App(name="app"))
+        assert [app.name for app in await store.get_apps(AppFilter())] == ["app"]
+        assert await stored(store) == ["0000", "0001", "0002", "0003"]
+        await store.remove_app("app")
+
+
+@contextlib.asynccontextmanager
+async def opened_store(address: str) -> AsyncIterator[SqlDatastore]:
+    store = await open_datastore(address)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+READ_ONLY = {"postgres": ("-c", "default_transaction_read_only=on"), "mysql": ("--read-only",)}
+
+
+async def test_a_server_that_only_reads_is_not_ready_until_it_writes_again(server: tuple[str, Server]) -> None:
+    dialect, running = server
+    async with opened_store(url(dialect, running)) as store:
+        await store.check()
+        running.stop()
+        await asyncio.to_thread(running.start, *READ_ONLY[dialect])
+        await checked(store, lambda reason: "read-only" in reason or "read only" in reason)
+        assert await store.get_apps(AppFilter()) == []
+        running.stop()
+        await asyncio.to_thread(running.start)
+        await checked(store, lambda reason: not reason)
+
+
+async def checked(store: SqlDatastore, wanted: Callable[[str], bool]) -> None:
+    """Check until the reason is as wanted; the first check after a restart may meet a connection of before."""
+
+    async def reason() -> str:
+        try:
+            await store.check()
+        except (StoreRefused, StoreUnavailable) as exc:
+            return str(exc)
+        return ""
+
+    async with asyncio.timeout(60):
+        while not wanted(await reason()):
+            await asyncio.sleep(0.01)
 
 
 async def test_changes_that_share_a_transaction_when_the_server_dies_are_all_refused_and_none_is_kept(
     server: tuple[str, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dialect, running = server
-    store = await open_datastore(url(dialect, running))
-    change = store._batches.change
+    database = await open_database(url(dialect, running))
+    store = SqlDatastore(database, Telemetry())
+    transaction = database.transaction
 
-    async def dies_in_between(questions: Sequence[Question], decide: Decide) -> None:
-        def decide_and_die(answers: list[list[Row]]) -> Changes:
-            changes = decide(answers)
+    def dies_in_between(steps: Callable[[], Steps[Any]]) -> Coroutine[Any, Any, Any]:
+        def until_it_writes() -> Steps[Any]:
+            inner = steps()
+            step = next(inner)
+            while not isinstance(step, Write):
+                step = inner.send((yield step))
             running.stop()
-            return changes
+            yield step
+            return (yield from inner)
 
-        await change(questions, decide_and_die)
+        return transaction(until_it_writes)
 
     with monkeypatch.context() as patched:
-        patched.setattr(store._batches, "change", dies_in_between)
+        patched.setattr(database, "transaction", dies_in_between)
         made = [store.insert_app(App(name=name)) for name in ("a", "b", "c")]
         outcomes = await asyncio.gather(*made, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 3
@@ -136,18 +175,17 @@ async def test_a_servers_lax_mode_neither_cuts_nor_reads_otherwise(server: tuple
     await store.put_calls([(ended(1).call, log)])
     with pytest.raises(StoreRefused):
         await store.put_calls([(msgspec.structs.replace(ended(2).call, path="/" + "x" * 256), None)])
-    assert (await stored(store), await store.get_log("app", "0001")) == (["0001"], log)
+    assert (await stored(store), await read_all(await store.get_log("app", "0001"))) == (["0001"], log)
     await store.insert_app(App(name="app"))
     await store.remove_app("app")
     await store.close()
 
 
-async def test_a_frozen_server_keeps_no_answer_longer_than_the_limit(server: tuple[str, Server], queue: Queue) -> None:
+async def test_a_frozen_server_keeps_no_answer_longer_than_the_limit(server: tuple[str, Server]) -> None:
     dialect, running = server
     store = await open_datastore(url(dialect, running))
     await store.insert_app(App(name="app"))
-    access = LocalAccess(store, queue, SystemClock())
-    records = Recorder(access, limit_s=0.2)
+    records = Recorder(LocalCallRecords(store), Metrics(), limit_s=0.2)
     running.send(signal.SIGSTOP)
     try:
         assert await records.record(ended(1)) is False
@@ -156,7 +194,6 @@ async def test_a_frozen_server_keeps_no_answer_longer_than_the_limit(server: tup
     await records.close()
     assert (await stored(store), records.dropped) == (["0001"], 0)
     await store.remove_app("app")
-    await access.close()
     await store.close()
 
 
@@ -210,25 +247,22 @@ def test_a_start_that_waits_ends_at_a_signal(tmp_path: Path) -> None:
     assert "geheim" not in line + rest
 
 
-async def test_a_full_disk_loses_records_counts_them_and_goes_on(tmp_path: Path, queue: Queue) -> None:
+async def test_a_full_disk_loses_records_counts_them_and_goes_on(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can mount a file system of a few MiB")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)], check=True)
     try:
         store = await open_datastore(f"sqlite3://{tmp_path}/fn.db")
-        access = LocalAccess(store, queue, SystemClock())
-        records = Recorder(access, retry_s=0)
-        storing = [records.add(ended(number, b"x" * 200_000)) for number in range(20)]
-        answers = [await one for one in storing if one is not None]
-        later = [records.add(ended(20 + number, b"x" * 200_000)) for number in range(20)]
-        answers += [await one for one in later if one is not None]
+        records = Recorder(LocalCallRecords(store), Metrics(), retry_s=0)
+        storing = [records.record(ended(number, b"x" * 200_000), is_awaited=False) for number in range(20)]
+        answers = [await one for one in storing]
+        later = [records.record(ended(20 + number, b"x" * 200_000), is_awaited=False) for number in range(20)]
+        answers += [await one for one in later]
         assert await stored(store) == [f"{number:04}" for number, kept in enumerate(answers) if kept]
         assert records.dropped == answers.count(False) > 0
-        small = records.add(ended(99, b""))
-        assert small is not None
-        assert (await small, await store.get_log("app", "0099")) == (True, b"")
+        small = records.record(ended(99, b""), is_awaited=False)
+        assert (await small, await read_all(await store.get_log("app", "0099"))) == (True, b"")
         await records.close()
-        await access.close()
         await store.close()
     finally:
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)

@@ -6,17 +6,23 @@ import asyncio
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
 from hearth.access.base import EndedCall
-from hearth.access.local import LocalAccess
-from hearth.agent.consumer import Consumer
-from hearth.models.call import ERROR, FINAL, QUEUED, SUCCESS, Call
+from hearth.access.local import LocalAcceptedCalls, LocalCallRecords
+from hearth.agent.agent import CallEnd, RunsAgain, TakeOver
+from hearth.agent.call import NotStarted
+from hearth.agent.shares import Share
+from hearth.async_calls.consumer import Consumer
+from hearth.models.call import ERROR, FINAL, QUEUED, RUNNING, SUCCESS, Call
 from hearth.models.errors import CallNotFound, HearthError, ServerBusy, StoreUnavailable
+from hearth.models.function import Amount
 from hearth.queues.base import Queue, Reserved
+from hearth.telemetry.node import Telemetry
 from tests.support.clock import FakeClock
 
 
@@ -74,7 +80,7 @@ class Store:
 
     async def start_calls(self, starting: Sequence[Call]) -> list[str]:
         await self.faults.pass_through("start_calls")
-        found = ["" if self.status(call.id) in ("", QUEUED) else self.status(call.id) for call in starting]
+        found = ["" if self._may_start(call) else self.status(call.id) for call in starting]
         for call, status in zip(starting, found, strict=True):
             if not status:
                 self._put(call)
@@ -83,11 +89,26 @@ class Store:
 
     async def put_calls(self, ended: Sequence[tuple[Call, bytes | None]]) -> list[bool]:
         await self.faults.pass_through("put_calls")
-        first = [self.status(call.id) not in FINAL for call, _ in ended]
+        first = [self.status(call.id) not in FINAL and self._attempt(call.id) <= call.attempt for call, _ in ended]
         for call, ours in zip([call for call, _ in ended], first, strict=True):
             if ours:
                 self._put(call)
         return first
+
+    async def retry_calls(self, again: Sequence[tuple[Call, bytes | None]]) -> None:
+        await self.faults.pass_through("retry_calls")
+        for call, _ in again:
+            if self.status(call.id) not in FINAL and self._attempt(call.id) < call.attempt:
+                self._put(call)
+
+    def _may_start(self, call: Call) -> bool:
+        status = self.status(call.id)
+        if status == RUNNING:
+            return self._attempt(call.id) < call.attempt
+        return status in ("", QUEUED) and self._attempt(call.id) <= call.attempt
+
+    def _attempt(self, call_id: str) -> int:
+        return self.calls[call_id].attempt if call_id in self.calls else 0
 
     async def get_call(self, app_name: str, call_id: str) -> Call:
         if call_id not in self.calls:
@@ -98,51 +119,72 @@ class Store:
         return self.calls[call_id].status if call_id in self.calls else ""
 
 
-class FaultyAccess(LocalAccess):
-    """The true access, whose queue side can be made to fail."""
+class FaultyRecords(LocalCallRecords):
+    """The true records, whose starts can be made to fail."""
 
-    def __init__(self, store: Store, queue: Queue, clock: FakeClock, faults: Faults) -> None:
-        super().__init__(store, queue, clock)  # type: ignore[arg-type]
+    def __init__(self, store: Store, faults: Faults) -> None:
+        super().__init__(store)  # type: ignore[arg-type]
         self._faults = faults
-
-    async def dequeue(self, limit: int) -> list[Reserved]:
-        await self._faults.pass_through("dequeue")
-        garbled = self._faults.garbled
-        return [dataclasses.replace(one, fault=garbled.get(one.call.id, "")) for one in await super().dequeue(limit)]
 
     async def start(self, call: Call) -> None:
         await self._faults.pass_through("start")
         await super().start(call)
 
+
+class FaultyAcceptedCalls(LocalAcceptedCalls):
+    """The true accepted calls, whose queue can be made to fail."""
+
+    def __init__(self, store: Store, queue: Queue, clock: FakeClock, faults: Faults) -> None:
+        super().__init__(queue, store, clock)  # type: ignore[arg-type]
+        self._faults = faults
+
+    async def dequeue(self, limit: int, without: frozenset[str] = frozenset()) -> list[Reserved]:
+        await self._faults.pass_through("dequeue")
+        garbled = self._faults.garbled
+        taken = await super().dequeue(limit, without)
+        return [dataclasses.replace(one, fault=garbled.get(one.call.id, "")) for one in taken]
+
     async def renew(self, leases: list[str]) -> list[bool]:
         await self._faults.pass_through("renew")
         return await super().renew(leases)
 
-    async def settle(self, leases: list[str]) -> list[bool]:
-        await self._faults.pass_through("settle")
-        found = await super().settle(leases)
-        self._faults.reached["settled"] += len(leases)
+    async def acknowledge(self, leases: list[str]) -> list[bool]:
+        await self._faults.pass_through("acknowledge")
+        found = await super().acknowledge(leases)
+        self._faults.reached["acknowledged"] += len(leases)
         return found
 
     async def release(self, lease: str, delay_s: float = 0.0) -> None:
         await self._faults.pass_through("release")
         await super().release(lease, delay_s)
 
+    async def retry(self, lease: str, again: EndedCall, delay_s: float) -> bool:
+        await self._faults.pass_through("retry")
+        is_ours = await super().retry(lease, again, delay_s)
+        self._faults.pass_by("retry answered")
+        return is_ours
+
 
 @dataclasses.dataclass
 class Active:
     record: Call
-    take_over: Callable[[], Awaitable[None]] | None = None
-    ended: EndedCall | None = None
-    stored: bool = False
+
+
+class FunctionOf(str):
+    """The function of the call with this id."""
+
+    amount = Amount(128, 0)
 
 
 class StubAgent:
     """Runs a call by putting it on ``executed``; it ends when ``finish`` is set."""
 
-    def __init__(self, access: LocalAccess, clock: FakeClock, faults: Faults, executed: list[str]) -> None:
+    def __init__(self, records: LocalCallRecords, clock: FakeClock, faults: Faults, executed: list[str]) -> None:
+        self.telemetry = Telemetry()
         self.consumer: Any = None
-        self.on_room: Callable[[], None] = lambda: None
+        self.pool = self
+        self.share = Share("a")
+        self.room_changed = asyncio.Event()
         self.slots, self.finish = asyncio.Event(), asyncio.Event()
         self.slots.set()
         self.finish.set()
@@ -150,19 +192,24 @@ class StubAgent:
         self.too_large: set[str] = set()
         self.waiting: set[str] = set()
         self.running: set[str] = set()
-        self._access, self._clock, self._faults, self._executed = access, clock, faults, executed
+        self.failing: dict[str, Container[int]] = {}
+        self._records, self._clock, self._faults, self._executed = records, clock, faults, executed
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
         self._draining.set()
+        self.share.fail_all(ServerBusy())
 
     def has_async_room(self) -> bool:
         self._faults.pass_by("has_async_room")
         return self.room
 
-    def accepted_function(self, call: Call) -> str:
-        self._faults.pass_by("accepted_function")
-        return call.id
+    async def function_of(self, call: Call) -> FunctionOf:
+        self._faults.pass_by("function_of")
+        return FunctionOf(call.id)
+
+    def function(self, spec: FunctionOf) -> Any:
+        return SimpleNamespace(share=self.share)
 
     def check_capacity(self, function: str) -> None:
         self._faults.pass_by("check_capacity")
@@ -173,19 +220,26 @@ class StubAgent:
         self._faults.pass_by("accepted_call")
         return Active(call)
 
-    async def submit(self, active: Active) -> None:
+    async def run(self, active: Active, take_over: TakeOver, runs_again: RunsAgain | None = None) -> CallEnd:
         call = active.record
         self._faults.pass_by("submit")
-        await self._slot(call.id)
-        assert active.take_over is not None
-        await active.take_over()
+        try:
+            await self._slot(call.id)
+            await take_over()
+        except (ServerBusy, NotStarted) as exc:
+            return CallEnd(exc)
         self._executed.append(call.id)
         self.running.add(call.id)
         await self.finish.wait()
         self.running.discard(call.id)
         call.status, call.completed_at = SUCCESS, self._clock.now()
-        active.ended = EndedCall(call, b"")
-        active.stored = await self._record(active.ended)
+        ended = EndedCall(call, b"")
+        failure = HearthError("it fails") if call.attempt in self.failing.get(call.id, ()) else None
+        if failure is not None:
+            call.status, call.error = ERROR, str(failure)
+        if runs_again is not None and runs_again(failure):
+            return CallEnd(failure, ended)
+        return CallEnd(None, ended, await self._record(ended))
 
     async def record_failure(self, call: Call, error: Exception) -> bool:
         call.status, call.error = ERROR, str(error)
@@ -193,7 +247,7 @@ class StubAgent:
 
     async def _record(self, ended: EndedCall) -> bool:
         try:
-            await self._access.finish_many([ended])
+            await self._records.finish_many([ended])
         except HearthError:
             return False
         return True
@@ -220,33 +274,43 @@ class AsyncWorld:
     """
 
     def __init__(self, queue: Queue, clock: FakeClock) -> None:
-        self.queue = queue
         self.clock = clock
         self.faults = Faults()
         self.store = Store(self.faults)
         self.patience_s = 60.0
         self.executed: list[str] = []
-        self.access = FaultyAccess(self.store, queue, clock, self.faults)
+        self._open(queue)
 
     def follow(self, queue: Queue) -> None:
         """Go on with another queue, and the same records: after a crash."""
+        self._open(queue)
+
+    def _open(self, queue: Queue) -> None:
         self.queue = queue
-        self.access = FaultyAccess(self.store, queue, self.clock, self.faults)
+        self.records = FaultyRecords(self.store, self.faults)
+        self.accepted = FaultyAcceptedCalls(self.store, queue, self.clock, self.faults)
+
+    async def close(self) -> None:
+        """Wait until all is written."""
+        await self.records.close()
+        await self.accepted.close()
 
     async def accept(self, *call_ids: str) -> None:
         """As the invocation front does."""
         for call_id in call_ids:
-            await self.access.enqueue(call(call_id))
+            await self.accepted.enqueue(call(call_id))
 
     @contextlib.asynccontextmanager
     async def node(
-        self, *, max_waiting: int = 8, faults: Faults | None = None, quiet_s: float = 0.0
+        self, *, max_waiting: int = 8, faults: Faults | None = None, quiet_s: float = 0.0, max_misfits: int = 30
     ) -> AsyncIterator[StubAgent]:
         """A node that consumes; leaving it shuts it down."""
-        access = FaultyAccess(self.store, self.queue, self.clock, faults or self.faults)
-        agent = StubAgent(access, self.clock, faults or self.faults, self.executed)
-        limits = {"max_waiting": max_waiting, "settle_after_s": 0, "quiet_s": quiet_s}
-        consumer = Consumer(agent, access, self.clock, **limits)  # type: ignore[arg-type]
+        faults = faults or self.faults
+        records = FaultyRecords(self.store, faults)
+        accepted = FaultyAcceptedCalls(self.store, self.queue, self.clock, faults)
+        agent = StubAgent(records, self.clock, faults, self.executed)
+        limits = {"max_waiting": max_waiting, "acknowledge_after_s": 0, "quiet_s": quiet_s, "max_misfits": max_misfits}
+        consumer = Consumer(agent, records, accepted, self.clock, agent.function_of, **limits)  # type: ignore[arg-type]
         agent.consumer = consumer
         async with consumer:
             try:
@@ -257,7 +321,8 @@ class AsyncWorld:
             finally:
                 consumer.stop()
                 agent.drain()
-        await access.close()
+        await records.close()
+        await accepted.close()
 
     async def until(self, condition: Callable[[], bool], *, step_s: float = 0.0) -> None:
         """Let things happen, and ``step_s`` pass at each look, until it is so."""

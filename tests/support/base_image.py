@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pip
 
+from tests.support import docker_images
 from tests.support.docker_images import exists, folder, import_image, member, python_files
 
 _INTERPRETER = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
@@ -17,7 +18,8 @@ _INTERPRETER = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.versi
 
 def base_image() -> str:
     """An image with ``python3`` and pip in its path; its name. Made once."""
-    name = f"hearth-test/base:{hashlib.sha256(f'{_INTERPRETER}{pip.__version__}'.encode()).hexdigest()[:12]}"
+    made_of = f"{_INTERPRETER}{pip.__version__}".encode() + Path(docker_images.__file__).read_bytes()
+    name = f"hearth-test/base:{hashlib.sha256(made_of).hexdigest()[:12]}"
     if not exists(name):
         import_image(name, [], _files())
     return name

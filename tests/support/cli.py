@@ -8,14 +8,13 @@ import io
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from unittest import mock
 
-import structlog
-
 from hearth.cli.main import run
-from hearth.telemetry import logs
+from tests.support.umask import kept_umask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,26 +38,33 @@ class Cli:
         named = {"FN_API_URL": url} if url else {}
         self.environment = {**inherited, **named, "HOME": str(home), **environment}
 
-    def run(self, *arguments: str | Path, stdin: str = "", cwd: Path | None = None, **environment: str) -> Done:
-        """Run it, with nobody at the terminal."""
-        streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for name in ("stdin", "stdout", "stderr")}
-        streams["stdin"].buffer.write(stdin.encode())
-        streams["stdin"].buffer.seek(0)
+    def run(
+        self,
+        *arguments: str | Path,
+        stdin: str = "",
+        cwd: Path | None = None,
+        streams: Mapping[str, TextIO | None] | None = None,
+        **environment: str,
+    ) -> Done:
+        """Run it, with nobody at the terminal; or with given streams instead of those that hold what is written."""
+        names = ("stdin", "stdout", "stderr")
+        own: dict[str, Any] = {name: io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for name in names}
+        own["stdin"].buffer.write(stdin.encode())
+        own["stdin"].buffer.seek(0)
         argv = ["hearth", *map(str, arguments)]
         with (
             mock.patch.dict(os.environ, {**self.environment, **environment}, clear=True),
-            mock.patch.multiple(sys, argv=argv, **streams),
+            mock.patch.multiple(sys, argv=argv, **{**own, **(streams or {})}),
             contextlib.chdir(cwd or Path.cwd()),
+            kept_umask(),
         ):
             status = _status()
-            logs.close()
-            structlog.reset_defaults()
-        for stream in streams.values():
+        for stream in own.values():
             stream.flush()
-        stdout, stderr = (streams[name].buffer.getvalue().decode() for name in ("stdout", "stderr"))  # type: ignore[attr-defined]
+        stdout, stderr = (own[name].buffer.getvalue().decode() for name in ("stdout", "stderr"))
         return Done(status, stdout, stderr)
 
-    def __call__(self, *arguments: str | Path, stdin: str = "", cwd: Path | None = None, **environment: str) -> str:
+    def __call__(self, *arguments: str | Path, stdin: str = "", cwd: Path | None = None, **environment: Any) -> str:
         """What it prints; it must succeed."""
         done = self.run(*arguments, stdin=stdin, cwd=cwd, **environment)
         assert done.returncode == 0, done.stderr
@@ -68,7 +74,7 @@ class Cli:
         """What it prints, decoded."""
         return json.loads(self(*arguments))
 
-    def fails(self, status: int, *arguments: str | Path, stdin: str = "", cwd: Path | None = None, **env: str) -> str:
+    def fails(self, status: int, *arguments: str | Path, stdin: str = "", cwd: Path | None = None, **env: Any) -> str:
         """The one line that a failing command writes to stderr."""
         done = self.run(*arguments, stdin=stdin, cwd=cwd, **env)
         assert done.returncode == status, done.stdout + done.stderr

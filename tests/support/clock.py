@@ -14,13 +14,17 @@ class Handle(asyncio.TimerHandle):
     def __init__(self, when: float, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
         super().__init__(when, callback, args, asyncio.get_running_loop())
 
+    def fire(self) -> None:
+        """Call back, as a loop does."""
+        self._run()
+
     def cancel(self) -> None:
         """The loop never heard of this timer (uvloop's would refuse to)."""
         asyncio.Handle.cancel(self)
 
 
 class FakeClock:
-    """A :class:`hearth.clock.Clock`: timers fire within :meth:`advance`, in order of their time."""
+    """A :class:`hearth.aio.clock.Clock`: timers fire within :meth:`advance`, in order of their time."""
 
     def __init__(self) -> None:
         self._elapsed = 0.0
@@ -32,6 +36,9 @@ class FakeClock:
 
     def now_ms(self) -> int:
         return round(self.now().timestamp() * 1000)
+
+    def now_ns(self) -> int:
+        return self.now_ms() * 1_000_000
 
     def monotonic(self) -> float:
         return self._elapsed
@@ -51,7 +58,7 @@ class FakeClock:
         while due := sorted([t for t in self._timers if not t.cancelled() and t.when() <= end], key=lambda t: t.when()):
             self._timers.remove(due[0])
             self._elapsed = max(self._elapsed, due[0].when())
-            due[0]._run()
+            due[0].fire()
         self._elapsed = end
         self._timers = [timer for timer in self._timers if not timer.cancelled()]
 

@@ -32,12 +32,19 @@ class Span:
 
 
 class Collector:
-    """What has arrived."""
+    """What has arrived.
+
+    Attributes:
+        fails: Each request is refused.
+        answers: Clear: no request is answered until it is set.
+    """
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.batches: list[int] = []
         self.fails = False
+        self.answers = threading.Event()
+        self.answers.set()
         self.url = ""
 
     def take(self, path: str, body: bytes) -> None:
@@ -73,6 +80,7 @@ def collecting() -> Iterator[Collector]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
+            collector.answers.wait()
             if not collector.fails:
                 collector.take(self.path, body)
             self.send_response(500 if collector.fails else 202)
@@ -89,6 +97,7 @@ def collecting() -> Iterator[Collector]:
     try:
         yield collector
     finally:
+        collector.answers.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support.containers import docker
 from tests.support.machine_image import servers_image
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
@@ -17,6 +18,7 @@ SECRETS = {
     "REDIS_PASSWORD": "r",
     "S3_PASSWORD": "secret-of-s3",
     "GRAFANA_PASSWORD": "g",
+    "FN_ADMIN_TOKEN": "token-of-the-admin",
     "FN_RUNNER_TOKEN": "token-of-the-fleet",
 }
 _COMPOSE = Path(sys.executable).with_name("docker-compose")
@@ -79,6 +81,7 @@ def project(name: str, folder: Path, image: str) -> Project:
         **SECRETS,
         "HEARTH_IMAGE": image,
         "DOCKER_GID": str(Path("/var/run/docker.sock").stat().st_gid),
+        "DOCKER_ROOT": docker("info", "--format={{.DockerRootDir}}"),
         "PORT": "0",
         "RUNNER_MEMORY": str(1 << 30),
     }

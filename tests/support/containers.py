@@ -27,9 +27,9 @@ def wait_until(holds: Callable[[], Any], limit_s: float = 60) -> Any:
 
 
 @contextlib.contextmanager
-def running(image: str, *options: object) -> Iterator[str]:
-    """A container of the image; its id."""
-    container = docker("run", "--detach", "--init", *options, image)
+def running(image: str, *options: object, init: bool = True) -> Iterator[str]:
+    """A container of the image, with a first process of Docker's unless it brings its own; its id."""
+    container = docker("run", "--detach", *(["--init"] if init else []), *options, image)
     try:
         yield container
     finally:

@@ -24,15 +24,17 @@ _LEFT_OUT = {
     "lib2to3",
     "tkinter",
     "ensurepip",
-    "__pycache__",
     "turtledemo",
 }
+#: Compiled modules that an interpreter without options reads. Without them each start of a container compiles again.
+_COMPILED = f".{sys.implementation.cache_tag}.pyc"
 
 
 def python_image(script: Path) -> str:
     """An image that runs a script with this Python; its name. Made once per content."""
     interpreter = _PREFIX / "bin" / _VERSION
-    digest = hashlib.sha256(script.read_bytes() + str(interpreter).encode()).hexdigest()[:12]
+    made_by = Path(__file__).read_bytes()
+    digest = hashlib.sha256(script.read_bytes() + str(interpreter).encode() + made_by).hexdigest()[:12]
     name = f"hearth-test/{script.stem}:{digest}"
     if not exists(name):
         import_image(name, [str(interpreter), "/function.py"], python_files(script))
@@ -81,14 +83,21 @@ def python_files(script: Path) -> Iterable[tuple[tarfile.TarInfo, bytes]]:
     yield member(str(interpreter)[1:], interpreter.resolve().read_bytes(), 0o755)
     library = _PREFIX / "lib" / _VERSION
     for path in sorted(library.rglob("*")):
-        if path.is_file() and not _LEFT_OUT & set(path.relative_to(library).parts):
-            yield member(str(path)[1:], path.read_bytes(), 0o755 if path.suffix == ".so" else 0o644)
+        if is_wanted(path) and not _LEFT_OUT & set(path.relative_to(library).parts):
+            info, data = member(str(path)[1:], path.read_bytes(), 0o755 if path.suffix == ".so" else 0o644)
+            info.mtime = int(path.stat().st_mtime)  # a compiled module names that of its source
+            yield info, data
     seen: set[str] = set()
     for binary in [interpreter, *(library / "lib-dynload").glob("*.so")]:
         for shared in _shared_libraries(binary):
             if shared not in seen:
                 seen.add(shared)
                 yield member(shared[1:], Path(shared).read_bytes(), 0o755)
+
+
+def is_wanted(path: Path) -> bool:
+    """Return whether a file of a library is used: of compiled modules, those for an interpreter without options."""
+    return path.is_file() and (path.suffix != ".pyc" or path.name.endswith(_COMPILED))
 
 
 def _shared_libraries(binary: Path) -> list[str]:

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hearth.drivers.base import Driver
 from hearth.drivers.docker.driver import DockerDriver
-from hearth.drivers.process.driver import ProcessDriver
+from hearth.drivers.local.driver import LocalDriver
+from hearth.drivers.local.surroundings import Walls
 from tests.support.driver_bench import DOCKER, spec
 
 
@@ -24,13 +25,13 @@ async def main(name: str, folder: Path, node: str, image: str) -> None:
     if name == "docker":
         driver = DockerDriver(DOCKER, node=node, instance="doomed")
     else:
-        driver = ProcessDriver(folder / "bundles", node, sandboxed=name == "process")
+        driver = LocalDriver(folder / "bundles", node, walls=Walls(sandbox="required" if name == "process" else "off"))
     await driver.open()
     containers = [await driver.prepare(spec(image, "echo")) for _ in range(3)]
     for container in containers:
         await container.start()
-        await container.stdin.write(b"x")
-        await container.stdout.read()
+        await container.channel.stdin.write(b"x")
+        await container.channel.stdout.read()
     print(*[container.id for container in containers], file=sys.stderr, flush=True)
     await asyncio.Event().wait()
 

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import atexit
 import contextlib
+import dataclasses
+import functools
 import itertools
+import json
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from hearth import projects
-from hearth.clock import SystemClock
+from hearth.aio.clock import SystemClock
 from hearth.drivers.base import Container, ContainerSpec, Driver, Exit
 from hearth.drivers.docker.driver import DockerDriver
-from hearth.drivers.fake import FakeDriver
-from hearth.drivers.process.build import build_bundle
-from hearth.drivers.process.driver import ProcessDriver
+from hearth.drivers.local.build import build_bundle
+from hearth.drivers.local.bundle import MANIFEST
+from hearth.drivers.local.driver import LocalDriver
+from hearth.drivers.local.surroundings import Walls
 from hearth.models.ids import encode
+from hearth.testing.scripted_driver import FakeDriver
 from tests.support.docker_images import broken_image, python_image
 from tests.support.fake_probes import script_of
 
@@ -54,6 +62,7 @@ class Bench(abc.ABC):
         tells_closed_streams: A stream that the living function closes is seen to end. The Engine, in between, keeps
             all three open as long as the container lives.
         churn: How many containers show whether they leave a trace.
+        stops_processes: It has processes that a freeze can stop.
         dies_with_the_server: Nobody has to come after a killed server to clean up.
     """
 
@@ -64,6 +73,7 @@ class Bench(abc.ABC):
     broken: list[str]
     tells_closed_streams = True
     dies_with_the_server = False
+    stops_processes = True
     churn = 200
 
     def __init__(self) -> None:
@@ -98,6 +108,45 @@ class Bench(abc.ABC):
         """What exists of a node's containers: of those made here, and of those with these ids."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _ProbeBundles:
+    """Bundles of the probe: one that runs, and some that cannot."""
+
+    folder: Path
+    image: str
+    broken: tuple[str, ...]
+
+
+@functools.cache
+def _probe_bundles() -> _ProbeBundles:
+    """Build the bundles once; each bench has a copy of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="hearth-probe-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    bundles, sources = folder / "bundles", folder / "sources"
+    sources.mkdir()
+    programs = {"absent": "./missing", "not-executable": "./func.py", "not-in-path": "no-such-program"}
+    broken = tuple(_spoiled(sources / name, bundles, program) for name, program in programs.items())
+    return _ProbeBundles(bundles, _build(sources / "probe", bundles, "runtime: python"), broken)
+
+
+def _build(source: Path, bundles: Path, recipe: str) -> str:
+    """Build a bundle of the probe, named like its folder."""
+    source.mkdir(exist_ok=True)
+    (source / "func.py").write_bytes(PROBE.read_bytes())
+    (source / "func.yaml").write_text(f"name: {source.name}\n{recipe}\n")
+    func = projects.load(source)
+    build_bundle(func, bundles)
+    return func.image()
+
+
+def _spoiled(source: Path, bundles: Path, program: str) -> str:
+    """Build a bundle whose command cannot run: a build refuses that, but what it was built on may change."""
+    image = _build(source, bundles, "cmd: [cat]")
+    manifest = bundles / source.name / "latest" / MANIFEST
+    manifest.write_text(json.dumps({**json.loads(manifest.read_bytes()), "cmd": [program]}))
+    return image
+
+
 class DockerBench(Bench):
     """The Docker Engine of this machine."""
 
@@ -129,24 +178,21 @@ class ProcessBench(Bench):
         self._bundles = folder / "bundles"
         self._sandboxed = self.dies_with_the_server = sandboxed
         self.driver = self.another(NODE, "now")
-        self.image, self.missing = self.build(folder / "probe", "runtime: python"), "none:1"
-        self.broken = [
-            self.build(folder / "absent", "cmd: [./missing]"),
-            self.build(folder / "not-executable", "cmd: [./func.py]"),
-            self.build(folder / "not-in-path", "cmd: [no-such-program]"),
-        ]
+        built = _probe_bundles()
+        shutil.copytree(built.folder, self._bundles, symlinks=True, dirs_exist_ok=True)
+        self.image, self.missing, self.broken = built.image, "none:1", list(built.broken)
 
     def build(self, source: Path, recipe: str) -> str:
         """A bundle of the probe, named like its folder."""
-        source.mkdir(exist_ok=True)
-        (source / "func.py").write_bytes(PROBE.read_bytes())
-        (source / "func.yaml").write_text(f"name: {source.name}\n{recipe}\n")
-        func = projects.load(source)
-        build_bundle(func, self._bundles)
-        return func.image()
+        return _build(source, self._bundles, recipe)
+
+    def spoiled(self, source: Path, program: str) -> str:
+        """A bundle whose command cannot run."""
+        return _spoiled(source, self._bundles, program)
 
     def another(self, node: str, instance: str) -> Driver:
-        return ProcessDriver(self._bundles, node, sandboxed=self._sandboxed)
+        walls = Walls(sandbox="required" if self._sandboxed else "off")
+        return LocalDriver(self._bundles, node, walls=walls, freezes=True)
 
     def harm(self, container: Container) -> None:
         (pid,) = [pid for pid, env in _environments() if f"MARK={container.id}".encode() in env.split(b"\0")]
@@ -165,6 +211,8 @@ class ProcessBench(Bench):
 
 class FakeBench(Bench):
     """The scripted driver."""
+
+    stops_processes = False
 
     def __init__(self) -> None:
         super().__init__()

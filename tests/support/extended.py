@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 
 from hearth import settings
-from hearth.clock import SystemClock
-from hearth.drivers.fake import FakeDriver
-from hearth.drivers.script import Script
+from hearth.aio.clock import SystemClock
 from hearth.nodes import Node, Options, open_node
 from hearth.server.extensions import Extension, Server
+from hearth.testing.script import Script
+from hearth.testing.scripted_driver import FakeDriver
 from tests.support.agent import OBEDIENT
 
 
@@ -63,7 +63,7 @@ async def extended_node(data: Path, added: Iterable[Extension | str] = (), **giv
     options = Options(driver=driver, extensions=tuple(added))
     async with open_node(settings.load(**wanted), 8080, options) as node:
         transport = httpx.ASGITransport(node.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield Extended(node, client, driver)
     await driver.close()
     assert driver.counts.alive == 0

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 from hearth.drivers.base import ContainerSpec, StartFailed
-from hearth.drivers.fake import Pipe, Program, Script, Step, echo
+from hearth.testing.scripted_driver import Pipe, Program, Script, Step, echo
 
 
 async def sleep(stdin: Pipe, stdout: Pipe, stderr: Pipe) -> int:

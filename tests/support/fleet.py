@@ -11,7 +11,8 @@ import httpx
 from tests.support.hosts import Host
 from tests.support.node import HEARTH, RunningNode, build_multi, running_node
 
-QUICK = {"FN_RUNNER_QUIET_S": "0", "FN_LOG_LEVEL": "info"}
+RUNNER_TOKEN = "token-of-the-runners"
+QUICK = {"FN_RUNNER_QUIET_S": "0", "FN_LOG_LEVEL": "info", "FN_RUNNER_TOKEN": RUNNER_TOKEN}
 
 
 class Fleet:
@@ -55,6 +56,7 @@ class Fleet:
         if (host := self.hosts.get(name)) is None:
             return self._stack.enter_context(running_node("process", data, self.image, **variables))
         command = host.command(HEARTH, "start")
+        variables = {"FN_AUTH": "off", **variables}  # it is reached from other hosts
         return self._stack.enter_context(running_node("process", data, self.image, command, host.address, **variables))
 
     def call(self, runner: RunningNode, path: str, **orders: object) -> httpx.Response:

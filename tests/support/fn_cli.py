@@ -33,7 +33,7 @@ def _put(**fields: Any) -> dict[str, Any]:
 
 
 SENT: Final = (
-    Sent("version", "GET", "/version", reads=(("version", "0.3.316"),)),
+    Sent("version", "GET", "/version", reads=(("version", "0.3.753"),)),
     Sent(
         "apps create fnapp --config K=V",
         "POST",
@@ -116,6 +116,14 @@ SENT: Final = (
         headers=(("Content-Type", "application/json"),),
     ),
     Sent(
+        "test --remote fnapp",
+        "POST",
+        "/r/fnapp/hello",
+        {"body": {"name": "Ada"}},
+        (("body.name", "Ada"),),
+        headers=(("Content-Type", "application/json"),),
+    ),
+    Sent(
         "calls list fnapp --path /hello --from-time ...",
         "GET",
         "/v1/apps/fnapp/calls?from_time=1500000000&path=%2Fhello",
@@ -147,11 +155,13 @@ SENT: Final = (
 HEAD: Final = """# The fn CLI of 2018
 
 The fn CLI 0.4.45 speaks API v1. A test sends its requests, with its headers, escaped paths and superfluous fields, to a
-running node, and looks at what it reads of the answers; it also checks that this table is that of the test. The program
-itself is not run: what it sends is taken from its description.
+running node, and checks what it reads from the answers; it also checks that this table is that of the test. The program
+itself was run by hand against a node as well: every command that was tried works.
 
-Set `FN_API_URL` as for Fn. `start`, `build`, `push`, `run`, `test`, `bump` and `init` of that CLI do not speak to a
-server; images that it builds are for nodes that use Docker. Its `start` starts Fn's own image.
+Set `FN_API_URL` as for Fn. `start`, `build`, `push`, `run`, `bump` and `init` of that CLI do not speak to a server, nor
+does `test` without `--remote`. Images that it builds are for nodes that use Docker. Its `start` starts Fn's own image.
+`test --remote APP` calls the deployed function. It sends the whole `input` of a case as the body, and does not fail if
+the answer differs: `hearth test --remote APP /PATH` does.
 
 | command | request | answer | read of it |
 |---|---|---|---|

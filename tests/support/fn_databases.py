@@ -94,3 +94,32 @@ def note_of(engine: AsyncEngine, version: int, *, dirty: bool = False) -> list[s
         made = "CREATE TABLE schema_migrations (version uint64, dirty bool)"
         more = ["CREATE UNIQUE INDEX version_unique ON schema_migrations (version)"]
     return [made, *more, f"INSERT INTO schema_migrations (version, dirty) VALUES ({version}, {str(dirty).lower()})"]
+
+
+_NEWEST = [
+    "CREATE TABLE apps (id varchar(256) NOT NULL PRIMARY KEY, name varchar(256) NOT NULL UNIQUE,"
+    " config text NOT NULL, annotations text NOT NULL, syslog_url text, created_at varchar(256),"
+    " updated_at varchar(256), shape varchar(256))",
+    "CREATE TABLE fns (id varchar(256) NOT NULL PRIMARY KEY, name varchar(256) NOT NULL,"
+    " app_id varchar(256) NOT NULL, image varchar(256) NOT NULL, memory int NOT NULL,"
+    " timeout int NOT NULL, idle_timeout int NOT NULL, config text NOT NULL, annotations text NOT NULL,"
+    " created_at varchar(256), updated_at varchar(256), shape varchar(256), UNIQUE (app_id, name))",
+    "CREATE TABLE triggers (id varchar(256) NOT NULL PRIMARY KEY, name varchar(256) NOT NULL,"
+    " app_id varchar(256) NOT NULL, fn_id varchar(256) NOT NULL, created_at varchar(256),"
+    " updated_at varchar(256), type varchar(256) NOT NULL, source varchar(256) NOT NULL, annotations text NOT NULL,"
+    " UNIQUE (app_id, fn_id, name))",
+    "INSERT INTO apps VALUES ('01A', 'app', '{\"A\":\"1\"}', '{\"k\":[1,\"x\"]}', 'tcp://logs:514',"
+    " '2020-01-01T01:00:00.000+01:00', '2020-01-01T00:00:00.000Z', 'GENERIC_ARM'), ('01B', 'bare', '', '', NULL, NULL,"
+    " NULL, NULL)",
+    "INSERT INTO fns VALUES ('01F', 'f', '01A', 'img:1', 256, 60, 45, '{\"K\":\"v\"}', '', '2020-01-01T00:00:00.000Z',"
+    " '2020-01-01T00:00:00.000Z', 'GENERIC_ARM')",
+    "INSERT INTO triggers VALUES ('01T', 't', '01A', '01F', '2020-01-01T00:00:00.000Z', '2020-01-01T00:00:00.000Z',"
+    " 'http', '/s', '{\"x\":true}'), ('01U', 'u', '01A', '01F', NULL, NULL, 'http', '/s', '')",
+]
+
+
+async def make_newest(engine: AsyncEngine, version: int = 26) -> None:
+    """Fill an empty database as today's Fn would have. Two of its triggers have one source: it allows that."""
+    async with engine.begin() as connection:
+        for statement in (*_NEWEST, *note_of(engine, version)):
+            await connection.exec_driver_sql(statement)

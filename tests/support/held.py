@@ -6,11 +6,15 @@ import contextlib
 import json
 import socket
 from collections.abc import Iterator
+from typing import Final
 from urllib.parse import urlsplit
 
 from tests.support.node import RunningNode
 from tests.support.raw_http import RawAnswer, RawClient
 from tests.support.waiting import until
+
+#: A shorter body would be read as a whole before its call takes a container.
+_PAD_BYTES: Final = 1 << 17
 
 
 class HeldCall:
@@ -35,9 +39,9 @@ class HeldCall:
 @contextlib.contextmanager
 def holding(node: RunningNode, path: str, **orders: object) -> Iterator[HeldCall]:
     """A call of a hot function with these orders, once it runs."""
-    body = json.dumps(orders)
+    body = json.dumps({**orders, "pad": "x" * _PAD_BYTES})
     with RawClient(node.url) as raw:
-        raw.send(f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n{body[:-1]}")
+        raw.send(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body[:-1]}")
         assert until(lambda: node.http.get("/stats").json()["Running"] > 0)
         yield HeldCall(raw, body[-1])
 

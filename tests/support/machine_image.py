@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.docker_images import exists, lock
+from tests.support.docker_images import exists, is_wanted, lock
 
 PREFIX = Path(sys.base_prefix)
 _SHELL = ("sh", "env", "true", "cat", "chown", "chmod", "cp", "id", "ls", "mkdir", "rm", "sleep", "locale")
@@ -21,7 +21,7 @@ _POSTGRES = max(Path("/usr/lib/postgresql").glob("*"), default=Path("/usr/lib/po
 _ACCOUNTS = "root:x:0:0::/root:/bin/sh\npostgres:x:999:999::/tmp:/bin/sh\nhaproxy:x:998:998::/tmp:/bin/sh\n"
 #: What packages' own libraries may ask for.
 _RUNTIME = ("libc", "libdl", "libgcc_s", "libm", "libpthread", "libresolv", "librt", "libstdc++", "libutil", "libz")
-_SKIPPED = {"__pycache__", "test", "tests", "idlelib", "tkinter", "lib2to3", "turtledemo", "site-packages", "locale"}
+_SKIPPED = {"test", "tests", "idlelib", "tkinter", "lib2to3", "turtledemo", "site-packages", "locale"}
 #: PostgreSQL's compiler of queries, whose library is larger than all the rest.
 _COMPILER = ("bitcode", "llvmjit.so", "llvmjit_types.bc")
 #: Of what is installed in the interpreter, only that which builds a virtual environment.
@@ -76,8 +76,8 @@ def _fill(archive: tarfile.TarFile, programs: Sequence[str], folders: Sequence[P
     if PREFIX in folders:
         for name in [f"bin/python{sys.version_info.major}", "bin/python"]:
             files[PREFIX / name] = PREFIX / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for inside, path in sorted(files.items()):
-        archive.add(path.resolve() if path.is_symlink() else path, str(inside)[1:], recursive=False)
+    for inside, file in sorted(files.items()):
+        archive.add(file.resolve() if file.is_symlink() else file, str(inside)[1:], recursive=False)
     link = tarfile.TarInfo("bin")
     link.type, link.linkname = tarfile.SYMTYPE, "usr/bin"
     archive.addfile(link)
@@ -87,10 +87,10 @@ def _wanted(path: Path) -> bool:
     if path.is_relative_to(PREFIX):
         parts = path.relative_to(PREFIX).parts
         if "site-packages" in parts:
-            return len(parts) > 3 and parts[3].startswith(_KEPT_PACKAGES) and path.suffix != ".pyc"
-        if parts[0] in ("share", "include") or _SKIPPED & set(parts) or path.suffix in (".a", ".pyc"):
+            return len(parts) > 3 and parts[3].startswith(_KEPT_PACKAGES) and is_wanted(path)
+        if parts[0] in ("share", "include") or _SKIPPED & set(parts) or path.suffix == ".a":
             return False
-    return path.is_file() and not set(path.parts) & set(_COMPILER)
+    return is_wanted(path) and not set(path.parts) & set(_COMPILER)
 
 
 def _libraries(paths: list[Path]) -> set[Path]:

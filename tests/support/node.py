@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +29,22 @@ PHASES = MULTI.with_name("phases.py")
 
 
 class RunningNode:
-    """A node that serves; routes are made through its API."""
+    """A node that serves; routes are made through its API.
 
-    def __init__(self, process: subprocess.Popen[str], url: str, data: Path, driver: str, image: str) -> None:
+    Attributes:
+        told: What the node said of itself when it started, by the first word of the line.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        url: str,
+        data: Path,
+        driver: str,
+        image: str,
+        told: Mapping[str, str] | None = None,
+    ) -> None:
+        self.told = dict(told or {})
         self.process = process
         self.url = url
         self.data = data
@@ -60,6 +77,10 @@ class RunningNode:
         assert found.status_code == 200, found.text
         call: dict[str, Any] = found.json()["call"]
         return call
+
+    def is_recorded(self, answer: httpx.Response) -> bool:
+        """Return whether the record of a call whose client left is stored."""
+        return self.http.get(f"/v1/apps/e2e/calls/{answer.headers['fn_call_id']}").status_code == 200
 
     def ended(self, answer: httpx.Response) -> dict[str, Any]:
         """The record of an accepted async call, once it has ended."""
@@ -97,12 +118,15 @@ def running_node(
         "FN_DATA_DIR": str(data),
         "FN_PORT": "0",
         "FN_MAX_TOTAL_MEMORY": str(8191 << 20),  # the largest memory of a route can never fit
+        "FN_HOT_START_TIMEOUT_MSECS": "120000",  # a busy machine starts slowly
+        **({"FN_FUNCTION_NETWORK": "host"} if driver == "process" else {}),  # they tell witnesses on loopback
         **environment,
     }
     log = (data / "server.log").open("w")
     process = spawn(command, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
-        node = RunningNode(process, url_of(process).replace("127.0.0.1", address), data, driver, image)
+        told = told_by(process)
+        node = RunningNode(process, told["url"].replace("127.0.0.1", address), data, driver, image, told)
         with node.http:
             yield node
     finally:
@@ -115,14 +139,18 @@ def running_node(
 
 
 def url_of(process: subprocess.Popen[str]) -> str:
+    return told_by(process)["url"]
+
+
+def told_by(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Return what a starting node says of itself, once it serves."""
     assert process.stdout is not None
-    url = ""
+    told: dict[str, str] = {}
     for line in process.stdout:
         name, _, value = line.strip().partition(" ")
-        if name == "url":
-            url = value.strip()
+        told[name] = value.strip()
         if name == "driver":
-            return url
+            return told
     raise AssertionError("the node did not start")
 
 
@@ -132,9 +160,26 @@ def build_multi(data: Path, folder: Path) -> str:
 
 
 def build_bundle(data: Path, folder: Path, script: Path) -> str:
-    """A script as a bundle; its reference."""
+    """A script as a bundle; its reference. Built once in this process, and copied."""
     folder.mkdir(parents=True)
+    write_function(folder, script)
+    if not (data / "bundles" / script.stem).exists():
+        shutil.copytree(_built(script) / "bundles", data / "bundles", symlinks=True, dirs_exist_ok=True)
+    return f"{script.stem}:1"
+
+
+@functools.cache
+def _built(script: Path) -> Path:
+    """A data folder with the bundle."""
+    data = Path(tempfile.mkdtemp(prefix="hearth-built-"))
+    atexit.register(shutil.rmtree, data, ignore_errors=True)
+    (data / "source").mkdir()
+    write_function(data / "source", script)
+    Cli("", data, FN_DATA_DIR=str(data))("build", "--driver", "process", data / "source")
+    return data
+
+
+def write_function(folder: Path, script: Path) -> None:
+    """A script as the sources of a function."""
     (folder / "func.py").write_bytes(script.read_bytes())
     (folder / "func.yaml").write_text(f"name: {script.stem}\nversion: '1'\nruntime: python\n")
-    Cli("", data, FN_DATA_DIR=str(data))("build", "--driver", "process", folder)
-    return f"{script.stem}:1"

@@ -35,7 +35,7 @@ def node_image(folder: Path) -> str:
 
 def _build(folder: Path, name: str, base: str, digest: str) -> None:
     shutil.copytree(_wheels(), folder / "deploy" / "wheels", copy_function=shutil.copy2)
-    command = ["docker", "build", "--quiet", "-f", folder / "deploy" / "Dockerfile", "-t", name]
+    command: list[str | Path] = ["docker", "build", "--quiet", "-f", folder / "deploy" / "Dockerfile", "-t", name]
     for argument in (f"BASE={base}", "PIP_NO_INDEX=1", "PACKAGES="):
         command += ["--build-arg", argument]
     built = subprocess.run([*command, "--label", f"{_LABEL}={digest}", folder], capture_output=True, text=True)
@@ -59,7 +59,16 @@ def _wheels() -> Path:
     if not wheels.exists():
         partial = wheels.with_suffix(".partial")
         for file in locks:
-            options = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--dest", partial, "-r", file]
+            options: list[str | Path] = [
+                "--quiet",
+                "--require-hashes",
+                "--only-binary",
+                ":all:",
+                "--dest",
+                partial,
+                "-r",
+                file,
+            ]
             fetched = subprocess.run(
                 [sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True
             )

@@ -7,7 +7,7 @@ import concurrent.futures
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,11 @@ def leaves_below(pid: int) -> list[int]:
 
 #: The kernel looks at the thread that has started a process, not at the process: this one stays to the end.
 _starter = concurrent.futures.ThreadPoolExecutor(1, "starter")
-_SETPRIV = shutil.which("setpriv")
+SETPRIV = shutil.which("setpriv")
 
 
 def spawn(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
     """Start a process that dies with this one: tests that are killed leave no servers behind."""
-    mortal = [_SETPRIV, "--pdeathsig", "KILL", "--"] if _SETPRIV else []
-    return _starter.submit(subprocess.Popen, [*mortal, *command], **options).result()
+    mortal = [SETPRIV, "--pdeathsig", "KILL", "--"] if SETPRIV else []
+    start: Callable[..., subprocess.Popen[Any]] = subprocess.Popen
+    return _starter.submit(start, [*mortal, *command], **options).result()

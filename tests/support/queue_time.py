@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import redis
 
 from hearth.queues.base import Queue
 from hearth.queues.open import open_queue
@@ -66,13 +69,32 @@ class BoltAtHand(QueueAtHand):
         db.close()
 
 
+class NamedRedis:
+    """The tester's own Redis, which ``REDIS_URL`` names; each run has keys of its own, which are removed at its end."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address.rstrip("/")
+        self.run = f"hearth-{os.urandom(6).hex()}/"
+
+    def url(self, prefix: str = "") -> str:
+        return f"{self._address}/{self.run}{prefix}"
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self._address)
+
+    def clear(self) -> None:
+        with self.client() as client:
+            for key in client.scan_iter(f"/{self.run}*"):
+                client.delete(key)
+
+
 class RedisAtHand(QueueAtHand):
     """The queue in Redis. Redis has its own clock: instead of turning that, what is stored is moved into the past."""
 
-    def __init__(self, clock: FakeClock, server: RedisServer, prefix: str) -> None:
+    def __init__(self, clock: FakeClock, server: RedisServer | NamedRedis, prefix: str) -> None:
         super().__init__(server.url(prefix), clock)
         self._server = server
-        self._prefix = f"/{prefix}hearth:"
+        self._prefix = f"{urlsplit(server.url(prefix)).path}hearth:"
 
     async def advance(self, seconds: float) -> None:
         """Move all instants back, and our own clock, which has the timers, ahead."""
@@ -103,5 +125,9 @@ def queue_at_hand(kind: str, request: pytest.FixtureRequest, folder: Path) -> Qu
         return MemoryAtHand(clock)
     if kind == "bolt":
         return BoltAtHand(clock, folder)
+    if kind == "named redis":
+        own = NamedRedis(os.environ["REDIS_URL"])
+        request.addfinalizer(own.clear)
+        return RedisAtHand(clock, own, f"{next(_numbers)}/")
     server: RedisServer = request.getfixturevalue("redis_server")
     return RedisAtHand(clock, server, f"{next(_numbers)}/")

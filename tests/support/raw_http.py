@@ -39,6 +39,10 @@ class RawClient:
         self._file.close()
         self._socket.close()
 
+    def fileno(self) -> int:
+        """The descriptor, to wait with."""
+        return self._socket.fileno()
+
     def send(self, data: bytes | str) -> None:
         """Send bytes as they are."""
         self._socket.sendall(data.encode("latin-1") if isinstance(data, str) else data)

@@ -28,6 +28,8 @@ class Registry:
         asked: Set when the first request has come.
         silent: Accept requests, answer none until :meth:`release`.
         script: Looks at each request first; what it returns is the answer.
+        holds: The requests that wait for :meth:`release` before they are answered.
+        held: Set when the first of them has come.
     """
 
     def __init__(self) -> None:
@@ -39,6 +41,8 @@ class Registry:
         self.serves: Callable[[str], bool] = lambda name: True
         self.silent = False
         self.asked = asyncio.Event()
+        self.holds: Callable[[web.Request], bool] = lambda request: False
+        self.held = asyncio.Event()
         self._released = asyncio.Event()
         self._blobs: dict[str, bytes] = {}
         self.manifest = self._image()
@@ -66,7 +70,8 @@ class Registry:
         self.requests.append(f"{request.method} {request.path}")
         self.body = await request.read()
         self.asked.set()
-        if self.silent:
+        if self.silent or self.holds(request):
+            self.held.set()
             await self._released.wait()
         if (scripted := self.script(request)) is not None:
             return scripted
@@ -123,8 +128,7 @@ async def open_registry() -> AsyncIterator[Registry]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    assert site._server is not None
-    registry.port = site._server.sockets[0].getsockname()[1]
+    registry.port = runner.addresses[0][1]
     try:
         yield registry
     finally:

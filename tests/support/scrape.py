@@ -1,24 +1,30 @@
-"""The text that /metrics serves, read by Prometheus's own library."""
+"""Metrics as Prometheus's own library reads them: from the text that /metrics serves, or from a node's collector."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from hearth.telemetry import metrics
+from hearth.telemetry.metrics import Metrics
 
 Samples = dict[tuple[str, str, str], float]
 
 
 def samples(text: str) -> Samples:
-    """Values by name, app and path; of histograms the sums and counts."""
+    """Return values by name, app and path; of histograms the sums and counts."""
+    return _of(text_string_to_metric_families(text))
+
+
+def _of(families: Iterable[Metric]) -> Samples:
     return {
         (
             _name(family, sample.name),
             sample.labels.get("fn_appname", ""),
             sample.labels.get("fn_path", ""),
         ): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in families
         for sample in family.samples
         if "le" not in sample.labels
     }
@@ -30,15 +36,10 @@ def _name(family: Metric, name: str) -> str:
 
 
 class Watch:
-    """What this process's metrics have changed by since this was made."""
+    """Read what a node has counted."""
 
-    def __init__(self) -> None:
-        self._before = self._now()
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
 
     def __call__(self, name: str, app: str = "", path: str = "") -> float:
-        key = (name, app, path)
-        return self._now().get(key, 0.0) - self._before.get(key, 0.0)
-
-    @staticmethod
-    def _now() -> Samples:
-        return samples(b"".join(metrics.exposition()).decode())
+        return _of(self.metrics.collect()).get((name, app, path), 0.0)

@@ -9,62 +9,134 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-import uvicorn
+import msgspec
 
-from hearth.clock import SystemClock
-from hearth.datastore.base import Datastore
-from hearth.datastore.sql import open_datastore
+from hearth.aio.clock import SystemClock
+from hearth.authorize.stored_tokens import StoredTokens
+from hearth.authorize.tokens import digest, new_token
+from hearth.cli.data_lock import data_lock
+from hearth.drivers.local.stored import image_store
 from hearth.models.app import App
 from hearth.models.call import STAT_NAMES, SUCCESS, Call, Stat
-from hearth.models.errors import AppsAlreadyExists, RoutesAlreadyExists
+from hearth.models.call_result import CallResult
+from hearth.models.errors import AppsNotFound, RoutesAlreadyExists, TokensNotFound
+from hearth.models.fn import Fn
+from hearth.models.function import ASYNC
 from hearth.models.ids import encode
+from hearth.models.principal import TOKEN_ROLES, Role
+from hearth.models.registry_login import name_of_login
 from hearth.models.route import Route
+from hearth.models.token import Token
+from hearth.models.trigger import Trigger
+from hearth.server.about import About
 from hearth.server.api import Api
+from hearth.server.http.server import HttpServer
+from hearth.server.registry.registry import Registry
+from hearth.stores.datastore import Datastore
+from hearth.stores.secrets.keyring import FILE, Keyring
+from hearth.stores.secrets.vault import Vault
+from hearth.stores.sql import open_datastore
+from tests.support.door import guarded
 
-APP, ROUTE, CALL = "seeded", "hello", encode(1)
+NEW_APP = "new"
+#: The id of a token, and the values of one for each role.
+TOKEN = encode(2)
+TOKENS = {role.value: new_token() for role in TOKEN_ROLES}
+APP, ROUTE, CALL, SECRET, REGISTRY = "seeded", "hello", encode(1), "SEEDED", "registry.example"
+APP_ID, FN_ID, TRIGGER_ID, CALL_OF_FN, SOURCE = "APPID", "FNID", "TRIGGERID", encode(9), "/seeded"
 _NOW = dt.datetime(2018, 1, 31, 16, 52, 39, 786_000, tzinfo=dt.UTC)
+_NEVER = dt.datetime(2999, 1, 1, tzinfo=dt.UTC)
 
 
 class ServedApi:
-    """The API with an app, a route, a call and its log."""
+    """The API with an app, a route, a secret, a call and its log."""
 
-    def __init__(self, url: str, loop: asyncio.AbstractEventLoop, datastore: Datastore) -> None:
+    def __init__(self, url: str, loop: asyncio.AbstractEventLoop, datastore: Datastore, vault: Vault) -> None:
         self.url = url
         self._loop = loop
         self._datastore = datastore
+        self._vault = vault
 
     def seed(self) -> None:
-        """Bring back what a request may have removed."""
+        """Bring back what a request may have removed or changed, and remove what one may have made."""
         asyncio.run_coroutine_threadsafe(self._seed(), self._loop).result()
 
     async def _seed(self) -> None:
-        times = {"created_at": _NOW, "updated_at": _NOW}
-        with contextlib.suppress(AppsAlreadyExists):
-            await self._datastore.insert_app(App(name=APP, config={"A": "b"}, **times))
+        times: dict[str, Any] = {"created_at": _NOW, "updated_at": _NOW}
+        for name in (NEW_APP, APP):
+            with contextlib.suppress(AppsNotFound):
+                await self._datastore.remove_app(name)
+        annotations = {"a": "[1]"}
+        await self._datastore.insert_app(App(name=APP, id=APP_ID, config={"A": "b"}, annotations=annotations, **times))
+        fn = Fn(id=FN_ID, name="seeded", app_id=APP_ID, image="x", annotations=annotations, **times)
+        await self._datastore.insert_fn(fn)
+        trigger = Trigger(id=TRIGGER_ID, name="seeded", app_id=APP_ID, fn_id=FN_ID, source=SOURCE, **times)
+        await self._datastore.insert_trigger(trigger)
         with contextlib.suppress(RoutesAlreadyExists):
             route = Route(app_name=APP, path=f"/{ROUTE}", image="x", cpu_milli=200, headers={"X": ["y"]}, **times)
             await self._datastore.insert_route(route)
+        await self._vault.put(APP, SECRET, "seeded value", _NOW)
+        await self._vault.put(APP, name_of_login(REGISTRY), '{"username":"me","password":"seeded"}', _NOW)
         call = Call(id=CALL, app_name=APP, path=f"/{ROUTE}", status=SUCCESS, created_at=_NOW, error="none")
         call.stats = [Stat(_NOW, dict.fromkeys(STAT_NAMES, 1))]
-        await self._datastore.put_calls([(call, b"a log")])
+        call.type, call.result = (
+            ASYNC,
+            CallResult(
+                status=200, headers=(("Content-Type", "application/json"),), body=b'"a result"', expires_at=_NEVER
+            ),
+        )
+        of_fn = msgspec.structs.replace(call, id=CALL_OF_FN, path=fn.name)
+        await self._datastore.put_calls([(call, b"a log"), (of_fn, b"a log")])
+        for number, (role, value) in enumerate([("viewer", new_token()), *TOKENS.items()]):
+            token_id = encode(2 + number)
+            with contextlib.suppress(TokensNotFound):
+                await self._datastore.remove_token(token_id)
+            token = Token(id=token_id, name="seeded", role=Role(role), digest=digest(value.encode()), created_at=_NOW)
+            await self._datastore.insert_token(token)
+
+
+@contextlib.contextmanager
+def served_node(folder: Path) -> Iterator[ServedApi]:
+    """Serve it as the node of a data folder, that the command finds and deploys to."""
+    with data_lock(folder), served_api(folder) as served:
+        yield served
 
 
 @contextlib.contextmanager
 def served_api(folder: Path) -> Iterator[ServedApi]:
-    """Serve it from a thread of its own."""
+    """Serve it from a thread of its own, which logs nothing: commands of the same process have streams of all kinds."""
+    with mock.patch("hearth.server.api._log"), mock.patch("hearth.server.errors._log"):
+        yield from _served(folder)
+
+
+def _served(folder: Path) -> Iterator[ServedApi]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     listener = socket.create_server(("127.0.0.1", 0))
     try:
         datastore = asyncio.run_coroutine_threadsafe(open_datastore(f"sqlite3://{folder}/fn.db"), loop).result()
-        config = uvicorn.Config(Api(datastore, SystemClock(), dict), lifespan="off", log_config=None, ws="none")
-        server = uvicorn.Server(config)
-        serving = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listener]), loop)
-        yield ServedApi(f"http://127.0.0.1:{listener.getsockname()[1]}", loop, datastore)
-        server.should_exit = True
+        stored = StoredTokens(datastore.find_token, SystemClock())
+        vault = Vault(datastore, Keyring("", None, folder / FILE))
+        registry = Registry(image_store(folder / "bundles"))
+        about = About("process", "full")
+        api = guarded(Api(datastore, SystemClock(), dict, vault=vault, about=about, registry=registry), stored=stored)
+        stop = asyncio.Event()
+
+        async def serve() -> None:
+            async with HttpServer(SystemClock(), head_timeout_s=30) as server:
+                await server.listen([listener], api)
+                await stop.wait()
+                await server.drain(60)
+
+        serving = asyncio.run_coroutine_threadsafe(serve(), loop)
+        yield ServedApi(f"http://127.0.0.1:{listener.getsockname()[1]}", loop, datastore, vault)
+        loop.call_soon_threadsafe(stop.set)
         serving.result()
+        asyncio.run_coroutine_threadsafe(registry.close(), loop).result()
         asyncio.run_coroutine_threadsafe(datastore.close(), loop).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,21 +42,29 @@ class Server:
         self.port = port
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it, and wait until it serves. What is left of a killed one may keep it from that for a moment."""
+    def start(self, *options: str) -> None:
+        """Start it, with further options, and wait until it serves.
+
+        What is left of a killed one may keep it from that for a moment.
+        """
         deadline = time.monotonic() + _SLOW
-        self._spawn()
+        self._spawn(*options)
         while not self._answers():
             if time.monotonic() > deadline:
                 pytest.fail(f"{self._command[0]} does not start: {(self._folder / 'server.log').read_text()[-2000:]}")
             if self._process is not None and self._process.poll() is not None:
-                self._spawn()
-            time.sleep(0.1)
+                self._spawn(*options)
+            time.sleep(0.02)
 
-    def _spawn(self) -> None:
+    def _spawn(self, *options: str) -> None:
         with (self._folder / "server.log").open("ab") as log:
             self._process = spawn(
-                self._command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True, **_unprivileged()
+                [*self._command, *options],
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,
+                **_unprivileged(),
             )
 
     def send(self, number: int) -> None:
@@ -94,9 +103,21 @@ def postgres(folder: Path, *, durable: bool = False) -> Iterator[Server]:
     secret.write_text("pass")
     _own(folder)
     _run([bin_folder / "initdb", "-D", data, "-U", "fn", "-A", "md5", f"--pwfile={secret}", "-E", "UTF8", "-N"], folder)
-    speed = [] if durable else ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
-    command = [bin_folder / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder, *speed]
-    ready = [bin_folder / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+    quick = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=64MB")
+    speed = [] if durable else [word for setting in quick for word in ("-c", setting)]
+    command: list[str | Path] = [
+        bin_folder / "postgres",
+        "-D",
+        data,
+        "-p",
+        str(port),
+        "-h",
+        "127.0.0.1",
+        "-k",
+        folder,
+        *speed,
+    ]
+    ready: list[str | Path] = [bin_folder / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
     server = Server(command, folder, port, lambda: subprocess.run(ready).returncode == 0)
     with _running(server):
         yield server
@@ -111,15 +132,16 @@ def mariadb(folder: Path, *, durable: bool = False) -> Iterator[Server]:
         "CREATE USER IF NOT EXISTS fn@'127.0.0.1' IDENTIFIED BY 'pass';\n"
         "CREATE DATABASE IF NOT EXISTS fn;\n"
         "GRANT ALL ON *.* TO fn@'127.0.0.1';\n"
+        "REVOKE READ ONLY ADMIN ON *.* FROM fn@'127.0.0.1';\n"  # it may not write where others may not
     )
     _own(folder)
-    quiet = ["--no-defaults", f"--datadir={data}", "--skip-test-db", "--auth-root-authentication-method=normal"]
-    _run([install, *quiet], folder)
+    # A server that starts removes temporary tables from its folder for them, also those of a neighbour.
+    places = ["--no-defaults", f"--datadir={data}", f"--tmpdir={folder}"]
+    _run([install, *places, "--skip-test-db", "--auth-root-authentication-method=normal"], folder)
     speed = [] if durable else ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"]
     command = [
         program,
-        "--no-defaults",
-        f"--datadir={data}",
+        *places,
         f"--port={port}",
         "--bind-address=127.0.0.1",
         f"--socket={folder}/mysql.sock",
@@ -142,8 +164,18 @@ def s3(folder: Path) -> Iterator[Server]:
     _own(folder)
     port = free_port()
     address = f"127.0.0.1:{port}"
-    quiet = ["--config", folder / "none", "--cache-dir", folder / "cache"]
-    command = [program, "serve", "s3", *quiet, "--auth-key", "key,se/cr+et", "--addr", address, folder / "buckets"]
+    quiet: list[str | Path] = ["--config", folder / "none", "--cache-dir", folder / "cache"]
+    command: list[str | Path] = [
+        program,
+        "serve",
+        "s3",
+        *quiet,
+        "--auth-key",
+        "key,se/cr+et",
+        "--addr",
+        address,
+        folder / "buckets",
+    ]
     server = Server(command, folder, port, lambda: _listens(port))
     with _running(server):
         yield server
@@ -179,7 +211,7 @@ def _run(command: Sequence[str | Path], folder: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
 
 
-def _unprivileged() -> dict[str, object]:
+def _unprivileged() -> dict[str, Any]:
     if os.getuid() != 0:
         return {}
     entry = pwd.getpwnam(_USER)

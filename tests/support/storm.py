@@ -1,4 +1,4 @@
-"""Many clients at once, a third of whose calls misbehave in every known way, while containers are killed."""
+"""Many clients at once, whose functions and connections misbehave in every known way, while containers are killed."""
 
 from __future__ import annotations
 
@@ -6,39 +6,35 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import random
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 
+from tests.support.hostile import FORMATS, HOSTILE, LATER, Hostile
 from tests.support.node import RunningNode
 
-#: How a function can misbehave, by its orders.
-MISBEHAVIOUR: Final[tuple[dict[str, Any], ...]] = (
-    {"exit": 0},
-    {"exit": 3},
-    {"kill": True},
-    {"raw": "garbage\n\n\n\n"},
-    {"surplus": '{"body":"stolen"}\n', "echo": "s"},
-    {"surplus": "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen", "echo": "s"},
-    {"die": True, "echo": "half of an answer"},
-    {"partial": True, "echo": "half of an answer"},
-    {"after": 1, "echo": "last words"},
-    {"stderr": 100_000, "echo": "noise"},
-    {"sleep_ms": 60_000},
-)
-#: A second answer, written while another call of the same function may be running: the format cannot tell it from that
-#: call's answer. It may reach that function's own callers, and nobody else.
-LATER: Final[dict[str, dict[str, Any]]] = {
-    "json": {"later": '{"body":"stolen"}\n', "later_ms": 30, "echo": "stolen"},
-    "http": {"later": "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen", "later_ms": 30, "echo": "stolen"},
-}
 _CLIENT_LIMIT_S: Final = 90.0
+_MIB: Final = 1 << 20
+_NO_TEXT: Final = b"\xff" * 60_000_000
+_RUDE: Final = (
+    "an upload that is given up",
+    "a slow body",
+    "a slow head",
+    "nobody reads the answer",
+    "no text for a json function",
+)
+
+
+Card = TypeVar("Card")
 
 
 @dataclasses.dataclass(slots=True)
@@ -49,27 +45,56 @@ class Outcome:
     wrong: list[str] = dataclasses.field(default_factory=list)
 
 
+class _Deck(Generic[Card]):
+    """Cards in a random order; each comes up once before any comes up again."""
+
+    def __init__(self, cards: Sequence[Card], dice: random.Random) -> None:
+        self._cards, self._dice = cards, dice
+        self._left: list[Card] = []
+
+    def draw(self) -> Card:
+        """Return the next card."""
+        self._left = self._left or self._dice.sample(self._cards, len(self._cards))
+        return self._left.pop()
+
+
 class Storm:
     """A storm over one node.
 
     Args:
         calls: How many in all.
         at_once: How many at a time.
+        formats: Of the functions that are called.
         bad: Share of the calls that misbehave, or whose clients hang up.
         seed: Of every random choice.
     """
 
-    def __init__(self, node: RunningNode, *, calls: int, at_once: int, bad: float = 0.4, seed: int = 1) -> None:
+    def __init__(
+        self,
+        node: RunningNode,
+        *,
+        calls: int,
+        at_once: int,
+        formats: Sequence[str] = FORMATS,
+        bad: float = 0.4,
+        seed: int = 1,
+    ) -> None:
         self._node = node
         self._left = calls
         self._at_once = at_once
+        self._formats = formats
         self._bad = bad
         self._dice = random.Random(seed)
+        # Where the driver does not see what is read, a second answer may come when the next call's answer is due.
+        sees_input = node.driver != "docker"
+        possible = [one for one in HOSTILE if set(one.formats) & set(formats)]
+        self._hostile = _Deck([one for one in possible if sees_input or "again" not in one.orders], self._dice)
+        self._rude = _Deck([way for way in _RUDE if "json" in formats or "json" not in way], self._dice)
         self.outcome = Outcome()
         self._paths = {
             (kind, name): node.route(f"storm-{kind}-{name}", name, timeout=timeout, memory=64, idle_timeout=2)
             for kind, timeout in (("good", 60), ("bad", 3), ("later", 3))
-            for name in ("http", "json")
+            for name in formats
         }
 
     def run(self) -> Outcome:
@@ -90,7 +115,7 @@ class Storm:
         while self._left > 0:
             self._left -= 1
             text = f"answer {self._left} of {number}"
-            name = self._dice.choice(("http", "json"))
+            name = self._dice.choice(self._formats)
             if self._dice.random() < self._bad:
                 await self._misbehave(client, name, text)
             else:  # some of the well-behaved are among those who are not
@@ -100,25 +125,92 @@ class Storm:
     async def _misbehave(self, client: aiohttp.ClientSession, name: str, text: str) -> None:
         match self._dice.randrange(10):
             case 0:
-                await self._call(client, self._paths["later", name], LATER[name])
-            case 1 | 2:
+                await self._call(client, self._paths["later", name], self._dice.choice(LATER[name]))
+            case 1:
                 await self._hang_up(client, self._paths["good", name], {"echo": text, "sleep_ms": 30})
+            case 2:
+                await self._rudely(client, self._rude.draw(), name, text)
             case _:
-                await self._call(client, self._paths["bad", name], dict(self._dice.choice(MISBEHAVIOUR)))
+                await self._harm(client, self._hostile.draw(), name, text)
+
+    async def _harm(self, client: aiohttp.ClientSession, hostile: Hostile, name: str, text: str) -> None:
+        possible = [each for each in self._formats if each in hostile.formats]
+        path = self._paths["bad", name if name in possible else possible[0]]
+        orders = {**hostile.orders, "echo": text}
+        body = json.dumps(orders).encode()
+        if hostile.body:
+            path, body = f"{path}?do={quote(body)}", bytes(hostile.body)
+        try:
+            async with client.post(path, data=io.BytesIO(body)) as response:
+                answer = (await response.read()).decode("latin-1")
+        except aiohttp.ClientError:  # cut off, and the client can tell
+            self.outcome.seen["truncated"] += 1
+            return
+        self.outcome.seen[str(response.status)] += 1
+        if response.status >= 500:
+            _ = json.loads(answer)["error"]["message"]
+        elif response.status != 200 or not hostile.echo or answer != text:
+            self.outcome.wrong.append(f"{hostile.name}, {name}, {text}: {response.status} {answer[:100]}")
+
+    async def _rudely(self, client: aiohttp.ClientSession, way: str, name: str, text: str) -> None:
+        """A client that misbehaves: its connection, and what it sends."""
+        self.outcome.seen["rude"] += 1
+        bad = self._paths["bad", name]
+        match way:
+            case "an upload that is given up":
+                await self._send(bad, self._dice.randrange(20, 50) * _MIB, self._dice.randrange(40) * _MIB)
+            case "a slow body":
+                await self._send(bad, 1000, 100, step=5)
+            case "a slow head":
+                await self._send(bad, None, 100, step=5)
+            case "nobody reads the answer":
+                orders = {"size": 30_000_000} if name == "http" else {"run": "orders['size'] = 5_000_000"}
+                await self._send(f"{bad}?do={quote(json.dumps(orders))}", 0, 0, stay_s=0.5)
+            case "no text for a json function":
+                with contextlib.suppress(aiohttp.ClientError):  # closed before it has sent all
+                    path = self._paths["good", "json"]
+                    async with client.post(path, data=io.BytesIO(_NO_TEXT)) as response:
+                        if response.status != 413:
+                            self.outcome.wrong.append(f"{way}: {response.status}")
+
+    async def _send(self, path: str, length: int | None, sent: int, step: int = _MIB, stay_s: float = 0.0) -> None:
+        """Send a part of a request, piece by piece, and leave.
+
+        Args:
+            path: What is called.
+            length: Said of the body. ``None``: the head never ends.
+            sent: Bytes that are sent after the head.
+            step: Bytes that are sent at once; fewer than a MiB slowly.
+            stay_s: How long the client then stays, without reading.
+        """
+        address = urlsplit(self._node.url)
+        _, writer = await asyncio.open_connection(address.hostname, address.port, limit=1)
+        try:
+            head = f"POST {path} HTTP/1.1\r\nHost: h\r\n"
+            writer.write((head if length is None else f"{head}Content-Length: {length}\r\n\r\n").encode())
+            for _ in range(0, sent, step):
+                writer.write(b"a" * step)
+                await writer.drain()
+                if step < _MIB:
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(stay_s)
+        except ConnectionError:  # refused
+            return
+        finally:
+            writer.transport.abort()
 
     async def _call(self, client: aiohttp.ClientSession, path: str, orders: dict[str, Any]) -> None:
         try:
             async with client.post(path, json=orders) as response:
-                body = (await response.read()).decode()
-                self._judge(orders, response.status, body)
+                self._judge(orders, response.status, (await response.read()).decode())
         except aiohttp.ClientError:  # cut off, and the client can tell
             self.outcome.seen["truncated"] += 1
 
     def _judge(self, orders: dict[str, Any], status: int, body: str) -> None:
         self.outcome.seen[str(status)] += 1
         if status >= 500:
-            json.loads(body)["error"]["message"]
-        elif status != 200 or body != orders.get("echo", json.dumps(orders)):
+            _ = json.loads(body)["error"]["message"]
+        elif status != 200 or body != orders["echo"]:
             self.outcome.wrong.append(f"{orders}: {status} {body[:100]}")
 
     async def _hang_up(self, client: aiohttp.ClientSession, path: str, orders: dict[str, Any]) -> None:
@@ -143,7 +235,8 @@ class Storm:
 def containers(node: RunningNode) -> list[str]:
     """What runs for a node now: ids of the Engine, or of processes."""
     if node.driver == "docker":
-        listed = subprocess.run(["docker", "ps", "-q", "--filter", f"ancestor={node.image}"], capture_output=True)
+        label = f"label=hearth.node={(node.data / 'node-id').read_text().strip()}"
+        listed = subprocess.run(["docker", "ps", "-q", "--filter", label], capture_output=True)
         return listed.stdout.decode().split()
     listed = subprocess.run(["pgrep", "-f", f"{node.data}/bundles"], capture_output=True)
     return [pid for pid in listed.stdout.decode().split() if int(pid) != node.process.pid]

@@ -63,7 +63,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 class VirtualClock:
-    """A :class:`hearth.clock.Clock` that follows the running :class:`VirtualLoop`, wall time included."""
+    """A :class:`hearth.aio.clock.Clock` that follows the running :class:`VirtualLoop`, wall time included."""
 
     def now(self) -> dt.datetime:
         """Wall time."""
@@ -72,6 +72,10 @@ class VirtualClock:
     def now_ms(self) -> int:
         """Wall time in milliseconds since 1970."""
         return round(self.now().timestamp() * 1000)
+
+    def now_ns(self) -> int:
+        """Wall time in nanoseconds since 1970."""
+        return self.now_ms() * 1_000_000
 
     def monotonic(self) -> float:
         """Loop time."""

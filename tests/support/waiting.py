@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 
 def until(condition: Callable[[], bool], limit_s: float = 60) -> bool:
-    """Look until a condition holds; whether it came to hold."""
+    """Look until a condition holds, often at first; whether it came to hold."""
     end = time.monotonic() + limit_s
+    pause_s = 0.002
     while not condition():
         if time.monotonic() > end:
             return False
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(0.05, pause_s * 1.5)
     return True

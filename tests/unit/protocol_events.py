@@ -8,7 +8,17 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hearth.protocols.base import Body, CallInput, Decoder, Event, Head, InvalidOutput
+from hearth.contracts import contract_for
+from hearth.contracts.base import CallInput, Head
+from hearth.contracts.stdio.codec import Body, Decoder, Event, InvalidOutput
+from hearth.contracts.stdio.exchange import StdioContract
+
+
+def stdio_contract(format_name: str) -> StdioContract:
+    """The contract of a format that talks over stdin and stdout."""
+    contract = contract_for(format_name)
+    assert isinstance(contract, StdioContract)
+    return contract
 
 
 def a_call(**changes: Any) -> CallInput:

@@ -20,7 +20,7 @@ async def world() -> AsyncIterator[AsyncWorld]:
     queue = await open_queue("memory://", clock)
     world = AsyncWorld(queue, clock)
     yield world
-    await world.access.close()
+    await world.close()
     await queue.close()
 
 
@@ -68,7 +68,7 @@ async def test_a_record_that_failed_is_made_before_the_client_is_told(world: Asy
 
 
 async def test_a_client_does_not_wait_for_a_dead_datastore(world: AsyncWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hearth.access.local._RECORD_WAIT_S", 0.05)
+    monkeypatch.setattr("hearth.access.local.RECORD_WAIT_S", 0.05)
     world.faults.broken["add_calls"] = away()
     await world.accept("a", "b")
     assert world.store.calls == {}
@@ -80,7 +80,7 @@ async def test_a_client_does_not_wait_for_a_dead_datastore(world: AsyncWorld, mo
 async def test_the_start_makes_the_record_that_the_accept_could_not(
     world: AsyncWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hearth.access.local._RECORD_WAIT_S", 0.05)
+    monkeypatch.setattr("hearth.access.local.RECORD_WAIT_S", 0.05)
     world.faults.broken["add_calls"] = away()
     await world.accept("a")
     async with world.node():
@@ -92,7 +92,7 @@ async def test_the_start_makes_the_record_that_the_accept_could_not(
 
 
 async def test_a_client_that_leaves_while_its_call_is_accepted_takes_nothing_back(world: AsyncWorld) -> None:
-    accepting = asyncio.ensure_future(world.access.enqueue(call("a")))
+    accepting = asyncio.ensure_future(world.accepted.enqueue(call("a")))
     await asyncio.sleep(0)
     accepting.cancel()
     await world.until(lambda: world.store.status("a") == QUEUED)
@@ -113,7 +113,7 @@ async def test_a_start_that_the_datastore_refuses_keeps_no_other_from_starting(
         return await start_calls(calls)
 
     monkeypatch.setattr(world.store, "start_calls", refuse)
-    starts = [world.access.start(call(name)) for name in ("a", "bad", "b")]
+    starts = [world.records.start(call(name)) for name in ("a", "bad", "b")]
     first, bad, last = await asyncio.gather(*starts, return_exceptions=True)
     assert (first, last) == (None, None)
     assert isinstance(bad, StoreRefused)

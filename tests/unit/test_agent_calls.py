@@ -8,14 +8,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
-from tests.support.agent import OBEDIENT, Bench, Sink, bench, settle
+from tests.support.agent import OBEDIENT, WATCH_S, Bench, Sink, bench, settle
 from tests.support.virtual_time import run
 
-from hearth.agent.agent import Stopped
-from hearth.agent.life import ContainerState
-from hearth.agent.resources import Amount
+from hearth.access.base import EndedCall
+from hearth.agent.outcomes import Stopped
 from hearth.drivers.base import DriverError, DriverUnavailable, Exit, ImageNotFound, OutOfTime, PhaseLimits, StartFailed
-from hearth.drivers.script import Pipe, Script, Step
 from hearth.models.app import App
 from hearth.models.errors import (
     CallTimeout,
@@ -27,7 +25,9 @@ from hearth.models.errors import (
     RoutesInvalidTimeout,
     ServerBusy,
 )
+from hearth.models.function import Amount
 from hearth.models.route import RouteLimits
+from hearth.testing.script import Pipe, Script, Step
 
 T = TypeVar("T")
 Scenario = Callable[[Bench], Coroutine[Any, Any, T]]
@@ -93,7 +93,7 @@ def test_when_nobody_waits_any_more_containers_that_are_not_begun_yet_are_given_
         function = on.function(memory=1)
         await asyncio.gather(*[on.ask(function) for _ in range(10)])
         await settle()
-        assert on.agent.containers[ContainerState.WAIT] == 0
+        assert on.agent.pool.containers["wait"] == 0
         await asyncio.sleep(1)
         assert on.driver.counts.prepared <= 4
 
@@ -107,7 +107,7 @@ def test_a_burst_asks_for_few_containers_ahead_and_gets_all() -> None:
         function = on.function(memory=10)
         calls = [on.start(function, sleep=5) for _ in range(50)]
         await settle()
-        assert on.agent.containers[ContainerState.WAIT] <= 8
+        assert on.agent.pool.containers["wait"] <= 8
         await asyncio.gather(*calls)
         assert on.driver.counts.prepared == 50
 
@@ -196,7 +196,7 @@ def test_async_load_never_keeps_sync_calls_out() -> None:
         later = on.function("/later", type="async", memory=200, timeout=100)
         backlog = [on.start(later, sleep=5) for _ in range(20)]
         await settle()
-        assert not on.agent.has_async_room()
+        assert not on.agent.pool.has_async_room()
         begun = on.clock.monotonic()
         assert await on.ask(on.function("/now", memory=200), echo="now") == "now"
         assert on.clock.monotonic() == begun
@@ -288,7 +288,7 @@ def test_functions_that_hang_in_their_start_keep_nobody_from_starting() -> None:
 
 @pytest.mark.parametrize("phase", ["pull", "create", "start"])
 def test_a_phase_that_hangs_ends_at_its_own_limit(phase: str) -> None:
-    script = Script(main=OBEDIENT, is_present=phase != "pull", **{phase: Step(held=True)})
+    script = Script(main=OBEDIENT, is_present=phase != "pull", **dict[str, Any]({phase: Step(held=True)}))
 
     async def scenario(on: Bench) -> None:
         function = on.function(image="hangs", timeout=120)
@@ -322,6 +322,7 @@ def test_memory_is_not_given_out_again_before_the_container_is_gone() -> None:
 
     async def scenario(on: Bench) -> None:
         await on.ask(on.function("/old", image="sticky", memory=1000))
+        await asyncio.sleep(WATCH_S)
         begun = on.clock.monotonic()
         assert await on.ask(on.function("/new", memory=500), echo="new") == "new"
         assert on.clock.monotonic() - begun == pytest.approx(3)  # three tries, a second apart
@@ -393,7 +394,7 @@ def test_a_container_in_the_making_whose_image_is_built_anew_does_not_serve() ->
         await settle()
         (old,) = on.driver.containers
         on.driver.stale.add(old)
-        await on.agent.refresh("a", "/f")
+        await on.functions.refresh("a", "/f")
         assert await asked == "new"
         assert old not in on.driver.containers
         assert on.driver.counts.prepared == 2
@@ -419,7 +420,7 @@ def test_surplus_containers_age_out() -> None:
         function = on.function(memory=100, idle_timeout=5)
         await asyncio.gather(*[on.ask(function, sleep=1) for _ in range(8)])
         assert on.driver.counts.alive == 8
-        for _ in range(7):
+        for _ in range(20):
             await on.ask(function, sleep=0.9)
         await settle()
         assert on.driver.counts.alive == 1  # the newest was taken each time
@@ -501,6 +502,22 @@ def test_an_abort_breaks_off_what_runs_and_records_it() -> None:
     play(scenario, images={"cold": Script(main=silent)})
 
 
+def test_an_abort_cuts_off_no_answer_that_waits_for_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(on: Bench) -> None:
+        async def slow(ended: list[EndedCall]) -> None:
+            await asyncio.sleep(3)
+            on.records.ended += ended
+
+        monkeypatch.setattr(on.records, "finish_many", slow)
+        answered = on.start(on.function(), echo="done")
+        await asyncio.sleep(1)
+        on.agent.abort()
+        assert await answered == "done"
+        assert on.statuses() == ["success"]
+
+    play(scenario)
+
+
 def test_an_abort_does_not_wait_for_containers_that_cannot_be_removed() -> None:
     script = Script(main=OBEDIENT, remove=Step(error=DriverError("engine gone"), failures=100))
 
@@ -513,7 +530,7 @@ def test_an_abort_does_not_wait_for_containers_that_cannot_be_removed() -> None:
         assert on is not None
         assert on.clock.monotonic() < 20
         assert on.driver.counts.alive == 1
-        assert on.agent.resources.used == Amount(0, 0)
+        assert on.agent.pool.resources.used == Amount(0, 0)
 
     run(whole())
 
@@ -524,12 +541,13 @@ def test_containers_of_a_changed_route_end() -> None:
         busy = on.start(old, sleep=5, echo="old")
         await settle()
         await on.ask(old)
+        await asyncio.sleep(WATCH_S)
         assert on.driver.counts.alive == 2
         on.function(config={"V": "2"}, timeout=60)
         await settle()
         assert on.driver.counts.alive == 1  # the idle one is gone, the busy one finishes
         assert await busy == "old"
-        await settle()
+        await asyncio.sleep(WATCH_S)
         assert on.driver.counts.alive == 0
 
     play(scenario)
@@ -539,12 +557,13 @@ def test_containers_of_a_removed_route_or_app_end_and_those_of_an_equal_one_stay
     async def scenario(on: Bench) -> None:
         for path in ("/kept", "/removed"):
             await on.ask(on.function(path))
+        await asyncio.sleep(WATCH_S)
         del on.records.routes["/removed"]
-        await on.agent.refresh("a")
+        await on.functions.refresh("a")
         await settle()
         assert [one.spec.labels["path"] for one in on.driver.containers.values()] == ["/kept"]
         on.records.app = App(name="a", config={"NEW": "1"})
-        await on.agent.refresh("a")
+        await on.functions.refresh("a")
         await settle()
         assert on.driver.counts.alive == 0
 
@@ -559,7 +578,7 @@ def test_a_client_that_leaves_while_it_waits_leaves_no_trace() -> None:
         await settle()
         leaving.cancel()
         await settle()
-        assert on.agent.resources.waiting == 0
+        assert on.agent.pool.resources.waiting == 0
         assert on.statuses() == []
         await busy
 
@@ -607,8 +626,9 @@ def test_a_record_that_cannot_be_stored_does_not_hold_the_answer_for_ever() -> N
         sink = Sink()
         call = on.call(on.function(), sink, echo="x")
         begun = on.clock.monotonic()
-        await on.agent.submit(call)
+        end = await on.agent.run(call)
         assert on.clock.monotonic() - begun <= 10
-        assert not call.stored
+        assert end.error is None
+        assert not end.is_stored
 
     play(scenario)

@@ -13,10 +13,10 @@ from tests.support.sweep import CancelledAt
 from tests.support.virtual_time import run
 
 from hearth.agent.call import ActiveCall
-from hearth.agent.slots import Slot, SlotQueue
+from hearth.agent.slots import SlotQueue
 from hearth.drivers.base import StartFailed
-from hearth.drivers.script import Script, Step
 from hearth.models.errors import ApiError, HearthError, ServerBusy
+from hearth.testing.script import Script, Step
 
 Prepare = Callable[[Bench], Awaitable[ActiveCall]]
 
@@ -86,7 +86,7 @@ SITUATIONS = [
 
 
 def images() -> dict[str, Any]:
-    slow = {"create": Step(delay_s=0.1), "start": Step(delay_s=0.1), "remove": Step(delay_s=0.1)}
+    slow: dict[str, Any] = {"create": Step(delay_s=0.1), "start": Step(delay_s=0.1), "remove": Step(delay_s=0.1)}
 
     async def cat(stdin: Any, stdout: Any, stderr: Any) -> int:
         while data := await stdin.read():
@@ -138,15 +138,15 @@ async def _cancelled(situation: Prepare, nth: int, *, late: bool) -> bool:
 def test_a_hand_over_without_its_guard_is_noticed() -> None:
     """A slot that is given to a call in the tick in which it gives up must not be lost: the sweep sees it if it is."""
 
-    async def acquire(self: SlotQueue) -> Slot:
-        if (slot := self.acquire_nowait()) is not None:
-            return slot
-        waiter: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
+    async def acquire(self: SlotQueue[Any], since: float) -> Any:
+        if (hot := self.acquire_nowait()) is not None:
+            return hot
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.waiters[waiter] = since
         try:
             return await waiter
         finally:
-            self._waiters.pop(waiter, None)
+            self.waiters.pop(waiter, None)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SlotQueue, "acquire", acquire)
@@ -161,24 +161,24 @@ def test_a_container_that_is_not_needed_any_more_before_its_first_step_is_not_wa
         async with bench() as on:
             function = on.function()
             assert await on.ask(function, echo="x") == "x"
-            (launcher,) = on.agent._hot.values()
+            (launcher,) = on.agent.pool.launchers.values()
             (warm,) = launcher.containers
-            taken = await launcher.acquire()
-            waiting = asyncio.ensure_future(launcher.acquire())
+            taken = await launcher.acquire(0.0)
+            waiting = asyncio.ensure_future(launcher.acquire(0.0))
             await asyncio.sleep(0)  # it has come to wait: in the next tick a container is started for it
 
             def turn() -> None:
                 assert len(launcher.containers) == 2
                 launcher.queue.fail_all(ServerBusy())
-                launcher._evaluate()  # as for the end of another container
+                launcher.evaluate()  # as for the end of another container
 
             asyncio.get_running_loop().call_soon(turn)
             with pytest.raises(ServerBusy):
                 await waiting
             await settle()
-            assert on.agent.containers.snapshot()["wait"] == 0
+            assert on.agent.pool.containers["wait"] == 0
             assert list(launcher.containers) == [warm]
-            taken.release(clean=False)
+            taken.give_back(clean=False, used=True)
             await settle()
             assert await on.ask(function, echo="y") == "y"
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 from typing import Any
 
 import pytest
-from tests.support.agent import Bench, Body, Sink, answer, bench, function_program, settle
+from tests.support.agent import WATCH_S, Bench, Body, Sink, answer, bench, function_program, settle
 from tests.support.virtual_time import run
 
 from hearth.drivers.base import Exit
-from hearth.drivers.script import Pipe, Script
 from hearth.models.errors import CallTimeout, ContainerExited, InvalidResponse
+from hearth.testing.script import Pipe, Script
+from hearth.testing.scripted_driver import Plan
 
 
 def play(scenario: Any, **programs: Any) -> None:
     """Run a scenario over images that behave as given."""
 
     async def whole() -> None:
-        images = {name: Script(main=program) for name, program in programs.items()}
+        images: dict[str, Plan] = {name: Script(main=program) for name, program in programs.items()}
         async with bench(images=images) as on:
             await scenario(on)
 
@@ -150,7 +152,8 @@ def test_5_what_is_said_after_a_call_is_in_no_log_of_a_call() -> None:
 def test_6_after_its_end_nothing_reaches_a_calls_client() -> None:
     async def scenario(on: Bench) -> None:
         function, sinks = on.function(timeout=1), [Sink() for _ in range(3)]
-        for sink, orders in zip(sinks, ({"sleep": 1.1}, {"raw": '{"body":"ha'}, {"exit": 0}), strict=True):
+        ends: list[dict[str, Any]] = [{"sleep": 1.1}, {"raw": '{"body":"ha'}, {"exit": 0}]
+        for sink, orders in zip(sinks, ends, strict=True):
             with pytest.raises((CallTimeout, ContainerExited, InvalidResponse)):
                 await on.agent.submit(on.call(function, sink, **orders))
         before = [(sink.heads, sink.body, sink.completed) for sink in sinks]
@@ -164,6 +167,7 @@ def test_7_and_8_an_exit_is_told_to_its_own_call_at_once_and_to_no_other() -> No
     async def scenario(on: Bench) -> None:
         function = on.function()
         for code in (0, 3):
+            await asyncio.sleep(WATCH_S)
             begun = on.clock.monotonic()
             with pytest.raises(ContainerExited, match=f"exit code {code}"):
                 await on.ask(function, exit=code)
@@ -223,5 +227,72 @@ def test_a_container_that_died_before_the_first_byte_costs_the_call_nothing() ->
         body.put(b"")
         await call
         assert sink.body == b"alive"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("ended_s", "served"),
+    [(-0.001, True), (0.0, False), (0.001, False), (None, False)],
+    ids=["before", "at", "after", "?"],
+)
+def test_a_call_is_run_again_only_if_its_container_had_ended_before_it(ended_s: float | None, served: bool) -> None:
+    """The engine tells of an end late: the call was handed over to a container that was no more."""
+    runs = 0
+
+    async def once(call: dict[str, Any], stdout: Pipe, stderr: Pipe) -> int | None:
+        nonlocal runs
+        runs += 1
+        if runs == 2:
+            return 0
+        await stdout.write(answer("alive"))
+        return None
+
+    async def scenario(on: Bench) -> None:
+        function = on.function(image="once")
+        await on.ask(function)
+        await asyncio.sleep(1)
+        (container,) = on.driver.containers.values()
+        container.moment = None if ended_s is None else on.clock.now() + dt.timedelta(seconds=ended_s)
+        if served:
+            assert await on.ask(function) == "alive"
+        else:
+            with pytest.raises(ContainerExited):
+                await on.ask(function)
+        assert (runs, on.driver.counts.prepared) == ((3, 2) if served else (2, 1))
+
+    play(scenario, once=function_program(once))
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_json_body_that_stops_half_way_leaves_the_container_untouched(dies: bool) -> None:
+    """The client goes on after a while; if the container is gone by then, the call takes another one."""
+
+    async def scenario(on: Bench) -> None:
+        function = on.function(timeout=10)
+        await on.ask(function)
+        body, sink = Body(b'{"echo":', length=15, open_end=True), Sink()
+        call = asyncio.ensure_future(on.agent.submit(on.call(function, sink, body=body)))
+        await asyncio.sleep(1)
+        if dies:
+            for container in list(on.driver.containers.values()):
+                container.end(Exit(137))
+        body.put(b'"late"}')
+        body.put(b"")
+        await call
+        assert sink.body == b"late"
+        assert on.driver.counts.started == 1 + dies
+
+    play(scenario)
+
+
+def test_a_json_body_that_never_ends_costs_no_warm_container() -> None:
+    async def scenario(on: Bench) -> None:
+        function = on.function(timeout=2)
+        await on.ask(function)
+        with pytest.raises(CallTimeout):
+            await on.agent.submit(on.call(function, body=Body(b'{"echo":', length=15, open_end=True)))
+        assert await on.ask(function, echo="next") == "next"
+        assert on.driver.counts.started == 1
 
     play(scenario)

@@ -7,25 +7,17 @@ tests take one guard out of the agent each: the same play must notice.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import hypothesis
-import pytest
 from hypothesis import strategies as st
-from tests.support.agent import OBEDIENT, Bench, bench, settle
+from tests.support.agent import OBEDIENT, Bench, bench, play_out
 from tests.support.virtual_time import run
 
-from hearth.agent import launcher as launcher_module
-from hearth.agent.exchange import Exchange
-from hearth.agent.host import Host
-from hearth.agent.hot import HotContainer
-from hearth.agent.launcher import HotLauncher, Snapshot
-from hearth.agent.resources import NOTHING, Amount, ResourceTracker
 from hearth.drivers.base import DriverError, Exit, StartFailed
-from hearth.drivers.script import Script, Step
 from hearth.models.errors import HearthError
+from hearth.models.function import NOTHING, Amount
+from hearth.testing.script import Script, Step
 
 TOTAL = Amount(1000, 8000)
 MEMORY = (100, 300, 600, 1000)
@@ -109,19 +101,22 @@ class Play:
     def check(self) -> None:
         """The invariants that hold at every moment."""
         agent, driver = self.on.agent, self.on.driver
-        assert NOTHING.fits(agent.resources.used), "less than nothing is granted"
-        assert agent.resources.used.fits(TOTAL), "more is granted than there is"
-        assert driver.counts.memory_mib <= agent.resources.used.memory_mib, "a container's memory was given out twice"
-        assert all(count >= 0 for count in agent.containers.snapshot().values())
+        assert NOTHING.fits(agent.pool.resources.used), "less than nothing is granted"
+        assert agent.pool.resources.used.fits(TOTAL), "more is granted than there is"
+        assert driver.counts.memory_mib <= agent.pool.resources.used.memory_mib, "memory was given out twice"
+        assert all(count >= 0 for count in agent.pool.containers.values())
         total = agent.stats.total
         assert min(total.queue, total.running) >= 0
         done = total.complete + total.failed + total.busy
         assert total.queue + total.running + done == self.on.submitted, "a call is counted twice, or not at all"
-        for launcher in agent._hot.values():
+        standby = set()
+        for launcher in agent.pool.launchers.values():
             queue = launcher.queue
-            assert not (queue.idle and queue.waiting), "a waiter and an idle slot"
+            assert not (queue.free and queue.waiters), "a waiter and an idle slot"
             idle = [hot for hot in launcher.containers if hot.state.value == "idle" and not hot.is_leaving]
-            assert len(idle) == queue.idle, "a slot is lost"
+            assert sorted(idle, key=id) == sorted(queue.free, key=id), "a slot is lost"
+            standby |= set(idle)
+        assert standby == set(agent.pool.host.standby.idle), "an idle container cannot give way, or a busy one may"
 
     async def finish(self) -> None:
         """Let every call end, and check that each got its own answer."""
@@ -151,107 +146,10 @@ async def _play(steps: list[Any]) -> None:
         for n in range(4)
     }
     async with bench(total=TOTAL, images=images) as on:
-        play = Play(on)
-        try:
-            for step in steps:
-                await play.step(*step)
-                play.check()
-            await play.finish()
-            play.check()
-        finally:
-            for _, task in play.calls:
-                task.cancel()
-            await asyncio.gather(*[task for _, task in play.calls], return_exceptions=True)
-            await settle()
+        await play_out(Play(on), steps)
 
 
 @hypothesis.settings(deadline=None, max_examples=150)
 @hypothesis.given(steps=STEPS)
 def test_whatever_happens_calls_get_their_own_answers_and_nothing_is_lost(steps: list[Any]) -> None:
     run(_play(steps))
-
-
-@hypothesis.given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
-def test_the_decision_is_that_of_the_specification(waiting: int, idle: int, starting: int, reserving: int) -> None:
-    now = Snapshot(waiting, idle, starting, reserving)
-    effective_waiters = max(0, waiting - idle)
-    needed = effective_waiters > 0 and starting + reserving < effective_waiters
-    assert (launcher_module.containers_wanted(now) > 0) == needed
-    assert starting + reserving + launcher_module.containers_wanted(now) <= max(effective_waiters, starting + reserving)
-
-
-# -- guards taken out ---------------------------------------------------------------------------------------------
-
-
-def _release_before_removal(patch: pytest.MonkeyPatch) -> None:
-    """Memory is free when the removal was asked for, not when the container is gone."""
-
-    async def remove(self: Host, container: Any) -> None:
-        task = asyncio.ensure_future(container.remove())
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    patch.setattr(Host, "remove", remove)
-
-
-def _always_clean(patch: pytest.MonkeyPatch) -> None:
-    """A container serves on after a call that timed out or left."""
-    patch.setattr(Exchange, "clean", property(lambda self: not self._dead))
-
-
-def _more_than_there_is(patch: pytest.MonkeyPatch) -> None:
-    """Requests are granted without a look at the room."""
-    patch.setattr(ResourceTracker, "_room", lambda self, is_sync: self.total)
-
-
-def _no_eviction(patch: pytest.MonkeyPatch) -> None:
-    """Idle containers keep their memory while others wait for it."""
-    patch.setattr(HotContainer, "evict", lambda self: False)
-
-
-def _waiters_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """The launcher looks once and never again."""
-    patch.setattr(HotLauncher, "_evaluate", _once(HotLauncher._evaluate))
-
-
-def _once(evaluate: Callable[[HotLauncher], None]) -> Callable[[HotLauncher], None]:
-    def first_only(self: HotLauncher) -> None:
-        if not self.containers:
-            evaluate(self)
-            if self._timer is not None:
-                self._timer.cancel()
-
-    return first_only
-
-
-GUARDS = [
-    _release_before_removal,
-    _always_clean,
-    _more_than_there_is,
-    _no_eviction,
-    _waiters_are_forgotten,
-]
-
-
-@pytest.mark.parametrize("take_out", GUARDS, ids=lambda guard: guard.__name__.strip("_"))
-def test_a_guard_that_is_taken_out_is_missed(take_out: Callable[[pytest.MonkeyPatch], None]) -> None:
-    def play_until_it_shows() -> None:
-        settings = hypothesis.settings(
-            deadline=None,
-            max_examples=400,
-            derandomize=True,
-            phases=[hypothesis.Phase.generate],
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-
-        @settings
-        @hypothesis.given(steps=STEPS)
-        def broken(steps: list[Any]) -> None:
-            with contextlib.suppress(asyncio.CancelledError):
-                run(_play(steps))
-
-        broken()
-
-    with pytest.MonkeyPatch.context() as patch:
-        take_out(patch)
-        with pytest.raises(BaseException):  # noqa: B017, PT011 - an assertion, a deadlock, a group of either
-            play_until_it_shows()

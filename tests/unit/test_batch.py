@@ -1,4 +1,4 @@
-"""Group commit: when a batch begins, in virtual time."""
+"""Group commit: many items, one write."""
 
 from __future__ import annotations
 
@@ -8,115 +8,8 @@ from typing import Any
 import pytest
 from tests.support.virtual_time import run
 
-from hearth.batch import GroupCommit, write_apart
+from hearth.aio.group_commit import GroupCommit, write_apart
 from hearth.models.errors import StoreRefused, StoreUnavailable
-
-_COMMIT_S = 0.001
-_CALL_S = 0.008
-
-
-class World:
-    """Callers who work, then have an item written, and so on; as agents do with records.
-
-    Attributes:
-        batches: What was written, in order.
-        waits: How long each item took, in order of their ends.
-    """
-
-    def __init__(self, commit_s: float = _COMMIT_S, *, tells: bool = True) -> None:
-        self.batches: list[list[str]] = []
-        self.waits: list[float] = []
-        self.callers = 0
-        self._commit_s = commit_s
-        self.commits = GroupCommit(self._write, under_way=(lambda: self.callers) if tells else lambda: 0)
-
-    async def _write(self, items: list[str]) -> list[str]:
-        await asyncio.sleep(self._commit_s)
-        self.batches.append(items)
-        return items
-
-    async def item(self, name: str, call_s: float) -> None:
-        """One call."""
-        self.callers += 1
-        await asyncio.sleep(call_s)
-        begun = asyncio.get_running_loop().time()
-        assert await self.commits.put(name) == name
-        self.waits.append(asyncio.get_running_loop().time() - begun)
-        self.callers -= 1
-
-    async def caller(self, name: str, calls: int, call_s: float) -> None:
-        """One call after another."""
-        for number in range(calls):
-            await self.item(f"{name}.{number}", call_s)
-
-    async def crowd(self, callers: int, calls: int) -> None:
-        """Callers that began at different moments."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(callers):
-                group.create_task(self.caller(f"{number}", calls, _CALL_S * (1 + number / callers)))
-
-
-def test_a_caller_on_its_own_never_waits_for_company() -> None:
-    world = World()
-    run(world.caller("a", 50, 0.0001))
-    assert max(world.waits) == pytest.approx(_COMMIT_S)
-
-
-def test_few_callers_do_not_wait_for_each_other() -> None:
-    world = World()
-    run(world.crowd(3, 50))
-    assert max(world.waits) < 3 * _COMMIT_S
-
-
-def test_many_callers_share_fewer_commits_and_wait_a_few_milliseconds_at_most() -> None:
-    held, eager = World(), World(tells=False)
-    for world in (held, eager):
-        run(world.crowd(32, 20))
-        assert sorted(name for batch in world.batches for name in batch) == sorted(
-            f"{caller}.{number}" for caller in range(32) for number in range(20)
-        )
-    assert 3 * len(held.batches) < 2 * len(eager.batches)
-    assert max(held.waits) < 0.003 + 2 * _COMMIT_S
-
-
-def test_a_batch_is_not_held_after_a_pause_or_a_slow_write() -> None:
-    async def scenario(world: World) -> float:
-        world.callers = 100
-        await world.caller("busy", 1, 0)
-        await asyncio.sleep(0.01)
-        begun = asyncio.get_running_loop().time()
-        await world.caller("after", 1, 0)
-        return asyncio.get_running_loop().time() - begun
-
-    assert run(scenario(World())) == pytest.approx(_COMMIT_S)
-
-    async def one_after_another(world: World) -> float:
-        world.callers = 100
-        first = world.commits.put("first")
-        await asyncio.sleep(0)
-        others = [world.commits.put(f"{number}") for number in range(20)]
-        await first
-        begun = asyncio.get_running_loop().time()
-        await others[0]
-        return asyncio.get_running_loop().time() - begun
-
-    assert run(one_after_another(World(0.05))) == pytest.approx(0.05)
-
-
-def test_closing_writes_what_is_held() -> None:
-    async def scenario() -> list[list[str]]:
-        world = World()
-        world.callers = 100
-        first = world.commits.put("first")
-        await asyncio.sleep(0)
-        for number in range(20):
-            world.commits.put(f"{number}")
-        await first
-        await world.commits.close()
-        assert world.commits.waiting == 0
-        return world.batches
-
-    assert run(scenario()) == [["first"], [f"{number}" for number in range(20)]]
 
 
 def test_items_are_written_in_their_order_and_no_batch_exceeds_its_size() -> None:
@@ -128,7 +21,7 @@ def test_items_are_written_in_their_order_and_no_batch_exceeds_its_size() -> Non
             await asyncio.sleep(0.001)
             return items
 
-        commits: GroupCommit[int, int] = GroupCommit(write, max_batch=7, under_way=lambda: 1000)
+        commits: GroupCommit[int, int] = GroupCommit(write, max_batch=7)
         await asyncio.gather(*[commits.put(number) for number in range(50)])
         return batches
 
@@ -137,8 +30,28 @@ def test_items_are_written_in_their_order_and_no_batch_exceeds_its_size() -> Non
     assert max(map(len, batches)) == 7
 
 
+def test_closing_waits_for_what_was_given() -> None:
+    async def scenario() -> list[list[str]]:
+        batches: list[list[str]] = []
+
+        async def write(items: list[str]) -> list[str]:
+            await asyncio.sleep(0.001)
+            batches.append(items)
+            return items
+
+        commits: GroupCommit[str, str] = GroupCommit(write)
+        commits.put("first")
+        await asyncio.sleep(0)
+        commits.put("second")
+        await commits.close()
+        assert commits.waiting == 0
+        return batches
+
+    assert run(scenario()) == [["first"], ["second"]]
+
+
 def test_an_error_reaches_every_item_of_its_batch_and_no_other() -> None:
-    async def scenario() -> tuple[list[Any], Any]:
+    async def scenario() -> tuple[Any, Any]:
         async def write(items: list[str]) -> list[str]:
             if "bad" in items:
                 raise ValueError("bad")

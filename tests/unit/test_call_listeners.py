@@ -11,8 +11,8 @@ from tests.support.sweep import CancelledAt
 from tests.support.virtual_time import run
 
 from hearth.agent.listeners import CallListener
-from hearth.drivers.script import Script, Step
 from hearth.models.call import Call
+from hearth.testing.script import Script, Step
 
 IMAGES = {"slow": Script(start=Step(delay_s=0.3), main=OBEDIENT)}
 

@@ -7,22 +7,24 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from tests.support.agent import Bench, bench
+from tests.support.agent import WATCH_S, Bench, bench
 from tests.support.scrape import Watch
 from tests.support.virtual_time import run
 
 from hearth.drivers.base import StartFailed
-from hearth.drivers.script import Pipe, Script, Step
+from hearth.telemetry.node import Telemetry
+from hearth.testing.script import Pipe, Script, Step
 
 COUNTERS = ("calls", "completed", "failed", "timeouts", "errors", "server_busy")
 
 
 def play(scenario: Callable[[Bench, Watch], Coroutine[Any, Any, None]], **options: Any) -> Watch:
-    """Run a scenario; what it changed."""
-    watch = Watch()
+    """Run a scenario; return what its agent has counted."""
+    telemetry = Telemetry()
+    watch = Watch(telemetry.metrics)
 
     async def whole() -> None:
-        async with bench(**options) as made:
+        async with bench(telemetry=telemetry, **options) as made:
             await scenario(made, watch)
 
     run(whole())
@@ -106,6 +108,7 @@ def test_gauges_follow_a_call_and_its_container(format_name: str) -> None:
         assert watch("fn_container_busy_total", "a", "/f") == 1
         await asyncio.gather(call, return_exceptions=True)
         if format_name == "json":
+            await asyncio.sleep(WATCH_S)
             assert watch("fn_container_idle_total", "a", "/f") == 1
             await asyncio.sleep(7)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -22,7 +23,7 @@ def test_the_page_is_that_of_the_command() -> None:
 
 
 def test_every_entry_of_the_command_can_be_loaded() -> None:
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     context = group.make_context("hearth", [], resilient_parsing=True)
     for name in group.list_commands(context):
         _, found, _ = group.resolve_command(context, [name])

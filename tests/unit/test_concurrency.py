@@ -3,63 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import json
 from typing import Any
 
 import pytest
-from tests.support.agent import Bench, answer, bench, function_program
+from tests.support.agent import OBEDIENT, WATCH_S, Bench, bench
+from tests.support.processors import CLIENTS, HAND_OVER_S, Processors, under_load
 from tests.support.virtual_time import run
 
-from hearth.drivers.script import Pipe, Script
-
-#: What a program uses of a processor to get ready, and whatever has to do with a call for that, seconds.
-BOOT_S, HAND_OVER_S = 0.05, 0.0005
-CLIENTS = 60
-
-
-@dataclasses.dataclass
-class Processors:
-    """Two of them, or any number; who needs one waits in line."""
-
-    free: asyncio.Semaphore
-
-    async def work(self, seconds: float) -> None:
-        """Use one for so long."""
-        async with self.free:
-            await asyncio.sleep(seconds)
-
-    def image(self) -> Script:
-        """A function that gets ready, then burns or waits, as its caller says."""
-
-        async def behave(call: dict[str, Any], stdout: Pipe, stderr: Pipe) -> int | None:
-            orders = json.loads(call["body"])
-            await self.work(HAND_OVER_S + orders.get("burn", 0.0))
-            await asyncio.sleep(orders.get("wait", 0.0))
-            await stdout.write(answer("done"))
-            return None
-
-        program = function_program(behave)
-
-        async def main(stdin: Pipe, stdout: Pipe, stderr: Pipe) -> int:
-            await self.work(BOOT_S)
-            return await program(stdin, stdout, stderr)
-
-        return Script(main=main)
-
-
-async def under_load(on: Bench, orders: dict[str, float], seconds: float) -> int:
-    """As many calls as there are clients at any time; how many were answered."""
-    function, until, answered = on.function(memory=1), on.clock.monotonic() + seconds, 0
-
-    async def client() -> None:
-        nonlocal answered
-        while on.clock.monotonic() < until:
-            await on.ask(function, **orders)
-            answered += 1
-
-    await asyncio.gather(*[client() for _ in range(CLIENTS)])
-    return answered
+from hearth.agent.scaling.adaptive import AdaptivePolicy
+from hearth.agent.scaling.base import ScalingPolicy
+from hearth.agent.scaling.simple import SimplePolicy
+from hearth.models.function import Amount
+from hearth.testing.script import Pipe, Script, Step
 
 
 def played(orders: dict[str, float], seconds: float, then: dict[str, float] | None = None) -> list[tuple[int, int]]:
@@ -112,5 +67,87 @@ def test_a_burst_on_an_idle_machine_finds_what_the_last_load_showed() -> None:
 
     async def burst(on: Bench, **orders: float) -> None:
         await asyncio.gather(*[on.ask(on.function(memory=1), **orders) for _ in range(CLIENTS)])
+
+    run(whole())
+
+
+@pytest.mark.parametrize("scaling", [AdaptivePolicy(), SimplePolicy(), SimplePolicy(start_delay_s=60.0)], ids=str)
+@pytest.mark.parametrize("start_s", [0.0, 0.02, 0.1, 0.3])
+@pytest.mark.parametrize("timeout", [1, 2, 10])
+@pytest.mark.parametrize("format_name", ["json", "default"])
+def test_bounds_on_starts_fail_no_call_while_memory_is_free(
+    start_s: float, timeout: int, format_name: str, scaling: ScalingPolicy
+) -> None:
+    """Twenty calls at once of a function that waits for a quarter of its timeout, on processors without idle time."""
+
+    async def cold(stdin: Pipe, stdout: Pipe, stderr: Pipe) -> int:
+        await asyncio.sleep(timeout / 4)
+        return 0
+
+    async def whole() -> None:
+        images = {
+            "default": Script(main=cold, create=Step(delay_s=start_s * timeout / 2)),
+            "json": Script(main=OBEDIENT, start=Step(delay_s=start_s * timeout / 2)),
+        }
+        options: dict[str, Any] = {"max_starts": 2, "are_busy": lambda: True, "scaling": scaling}
+        async with bench(Amount(2048, 100_000), images, **options) as on:
+            function = on.function(image=format_name, format=format_name, memory=64, timeout=timeout)
+            calls = [on.call(function, sleep=timeout / 4) for _ in range(20)]
+            await asyncio.gather(*[on.agent.submit(call) for call in calls])
+            assert on.statuses() == ["success"] * 20
+
+    run(whole())
+
+
+def test_a_container_that_is_being_removed_serves_no_waiting_call() -> None:
+    async def whole() -> None:
+        images = {"slow to go": Script(main=OBEDIENT, remove=Step(delay_s=60.0))}
+        async with bench(images=images) as on:
+            function = on.function(image="slow to go", memory=10, timeout=100)
+            await on.ask(function)
+            await asyncio.sleep(WATCH_S)
+            on.agent.pool.retire(function)  # idle: it ends now
+            begun = on.clock.monotonic()
+            await on.ask(function)
+            assert on.clock.monotonic() - begun < 1
+
+    run(whole())
+
+
+def test_a_start_delay_lets_calls_wait_for_a_busy_container_first() -> None:
+    async def whole() -> None:
+        for start_delay_s, containers in ((0.0, 5), (0.3, 4), (2.0, 1)):
+            async with bench(scaling=AdaptivePolicy(start_delay_s), max_starts=8) as on:
+                function = on.function(memory=10, timeout=100)
+                await on.ask(function)
+                await asyncio.gather(*[on.ask(function, sleep=0.2) for _ in range(5)])
+                assert on.driver.counts.prepared == containers
+
+    run(whole())
+
+
+def test_starts_of_another_function_that_hang_fail_no_call() -> None:
+    async def whole() -> None:
+        images = {"hangs": Script(start=Step(held=True))}
+        async with bench(images=images, max_starts=2) as on:
+            slow = on.function("/slow", image="hangs", memory=10, timeout=100)
+            hanging = [on.start(slow) for _ in range(8)]
+            await asyncio.sleep(0.001)
+            assert await on.ask(on.function(memory=10, timeout=1), echo="quick") == "quick"
+            for task in hanging:
+                task.cancel()
+            await asyncio.wait(hanging)
+            images["hangs"].start.release()
+
+    run(whole())
+
+
+def test_a_large_burst_of_calls_with_a_short_timeout_gets_its_containers_in_time() -> None:
+    async def whole() -> None:
+        images = {"obey": Script(main=OBEDIENT, start=Step(delay_s=0.1))}
+        async with bench(Amount(2048, 100_000), images, max_starts=2, are_busy=lambda: True) as on:
+            function = on.function(memory=4, timeout=1)
+            await asyncio.gather(*[on.ask(function, sleep=0.3) for _ in range(300)])
+            assert on.statuses() == ["success"] * 300
 
     run(whole())

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import datetime as dt
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.support.async_world import AsyncWorld, Faults, StubAgent, away, call
 from tests.support.clock import FakeClock
+from tests.support.scrape import Watch
 
-from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS
-from hearth.models.errors import InternalError
+from hearth.async_calls.consumer import MAX_HELD_BACK_OF_APP
+from hearth.async_calls.line import Line
+from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call
+from hearth.models.errors import InternalError, StoreRefused
+from hearth.models.quotas import Quotas
 from hearth.queues.open import open_queue
-from hearth.telemetry import metrics
 
 VISIBILITY_S = 2.0
 
@@ -25,7 +29,7 @@ async def world() -> AsyncIterator[AsyncWorld]:
     queue = await open_queue("memory://", clock, visibility_s=VISIBILITY_S)
     world = AsyncWorld(queue, clock)
     yield world
-    await world.access.close()
+    await world.close()
     await queue.close()
 
 
@@ -51,7 +55,7 @@ async def test_nothing_is_taken_without_room_for_async_calls(world: AsyncWorld) 
         (reserved,) = await world.queue.reserve(1)  # it can still be had by another node
         await world.queue.release(reserved.lease)
         agent.room = True
-        agent.on_room()
+        agent.pool.room_changed.set()
         await world.ended("a")
 
 
@@ -64,6 +68,70 @@ async def test_no_more_calls_wait_here_than_may(world: AsyncWorld) -> None:
         await world.queue.push([call(name) for name in "bcdef"])
         await world.until(lambda: len(agent.waiting) >= 2)
         assert [one.call.id for one in await world.queue.reserve(10)] == ["c", "d", "e", "f"]
+
+
+async def test_an_app_with_a_backlog_keeps_no_other_out(world: AsyncWorld) -> None:
+    """Guard: the look for newcomers, while calls of another app take all the places and there is no room."""
+    await world.accept(*"abcdefgh")
+    async with world.node(max_waiting=2) as agent:
+        agent.slots.clear()
+        await world.until(lambda: len(agent.waiting) == 2)
+        agent.room = False
+        await world.accepted.enqueue(msgspec.structs.replace(call("x"), app_name="b"))
+        await world.accepted.enqueue(msgspec.structs.replace(call("y"), app_name="b"))
+        await world.until(lambda: "x" in agent.waiting, step_s=0.01)
+        assert len(agent.waiting - {"x", "y"}) == 2
+        agent.room = True
+        agent.slots.set()
+        await world.ended(*"abcdefghxy")
+
+
+async def test_calls_that_wait_for_their_quota_leave_further_ones_in_the_queue(world: AsyncWorld) -> None:
+    """Guard: the app at the limit is left out. Others are served, and its own calls follow in their order."""
+    calls = [f"{number:03}" for number in range(200)]
+    await world.accept(*calls)
+    async with world.node(max_waiting=100) as agent:
+        agent.share.set_quotas(Quotas(concurrent_calls=1))
+        agent.finish.clear()
+        await world.until(lambda: world.executed == ["000"])
+        await world.accepted.enqueue(msgspec.structs.replace(call("x"), app_name="b"))
+        await world.until(lambda: (world.faults.reached["submit"], len(agent.running)) == (1, 1))
+        backlog = await world.queue.backlog()
+        assert backlog.length >= len(calls) - 1 - MAX_HELD_BACK_OF_APP - 100
+        agent.finish.set()
+        await world.ended(*calls, "x", step_s=0.01)
+    assert [one for one in world.executed if one != "x"] == calls
+
+
+async def test_a_node_that_stops_gives_back_what_it_took_for_newcomers(world: AsyncWorld) -> None:
+    await world.accept("a")
+    async with world.node(max_waiting=1) as agent:
+        agent.slots.clear()
+        await world.until(lambda: len(agent.waiting) == 1)
+        agent.room = False
+        await world.accepted.enqueue(msgspec.structs.replace(call("x"), app_name="b"))
+        await world.until(lambda: "x" in agent.waiting, step_s=0.01)
+    assert sorted(one.call.id for one in await world.queue.reserve(10)) == ["a", "x"]
+
+
+def test_apps_take_turns_for_a_container_and_none_waits_for_another() -> None:
+    line: Line[str] = Line(2)
+    for name in ("a0", "a1", "a2", "b0", "b1", "c0"):
+        line.add(name[0], name)
+    assert [line.next() for _ in range(4)] == ["a0", "b0", "c0", None]
+    assert (line.leave("b"), line.next()) == (True, "b1")  # an app that has none in line is always let in
+    assert (line.leave("c"), line.next()) == (False, None)
+    assert (line.leave("a"), line.next(), line.next()) == (True, "a1", None)
+    assert (line.next(always=True), line.next(always=True)) == ("a2", None)
+
+
+def test_others_follow_once_half_have_left_the_line() -> None:
+    line: Line[str] = Line(4)
+    for name in ("a0", "a1", "a2", "a3", "a4"):
+        line.add("a", name)
+    assert [line.next() for _ in range(5)] == ["a0", "a1", "a2", "a3", None]
+    assert [line.leave("a") for _ in range(2)] == [False, True]
+    assert line.waiting == 2
 
 
 async def test_a_running_call_is_not_counted_as_waiting(world: AsyncWorld) -> None:
@@ -110,19 +178,37 @@ async def test_a_call_that_found_no_slot_is_tried_again_later(world: AsyncWorld)
     assert world.executed == ["a"]
 
 
+async def test_each_step_of_an_async_call_is_logged_with_its_id(world: AsyncWorld) -> None:
+    await world.accept("a")
+    with capture_logs() as logged:
+        async with world.node() as agent:
+            agent.slots.clear()
+            await world.until(lambda: "a" in agent.waiting)
+            agent.drain()
+            await world.until(lambda: not agent.waiting)
+        async with world.node():
+            await world.ended("a", step_s=0.1)
+    assert [entry["event"] for entry in logged if entry.get("call_id") == "a"] == [
+        "call taken from the queue",
+        "call given back to the queue",
+        "call taken from the queue",
+        "call leaves the queue",
+    ]
+
+
 # -- a step fails ---------------------------------------------------------------------------------------------------
 
 STEPS = [
     "dequeue",
     "has_async_room",
-    "accepted_function",
+    "function_of",
     "check_capacity",
     "accepted_call",
     "submit",
     "start_calls",
     "start_calls stored",
     "put_calls",
-    "settle",
+    "acknowledge",
     "renew",
 ]
 
@@ -142,7 +228,7 @@ async def test_whatever_fails_once_the_next_call_runs_and_the_first_one_ends(
         agent.finish.set()
         await world.accept("next")
         await world.ended("next", "first", step_s=0.1)
-        await world.until(lambda: world.faults.reached["settled"] >= 2, step_s=0.1)
+        await world.until(lambda: world.faults.reached["acknowledged"] >= 2, step_s=0.1)
     assert world.store.status("next") == SUCCESS
     assert world.executed.count("first") <= 1
     assert world.executed.count("next") == 1
@@ -172,14 +258,53 @@ async def test_an_end_that_could_not_be_stored_is_stored_when_the_store_is_back(
     assert await world.is_empty()
 
 
-async def test_a_message_is_settled_when_the_queue_is_back_and_does_not_come_back(world: AsyncWorld) -> None:
-    """Guard: settling is tried again before the lease ends."""
+async def test_an_end_that_the_store_refuses_is_stored_without_what_it_may_refuse(world: AsyncWorld) -> None:
+    """Guard: the bare record; else the call would say running for ever, and its message be held for ever."""
     await world.accept("a")
-    world.faults.broken["settle"] = away()
+    put = world.store.put_calls
+
+    async def picky(ended: Sequence[tuple[Call, bytes | None]]) -> list[bool]:
+        if any(one.status == SUCCESS for one, _ in ended):
+            raise StoreRefused("a text that no database takes")
+        return await put(ended)
+
+    world.store.put_calls = picky  # type: ignore[method-assign]
     async with world.node():
-        await world.until(lambda: world.faults.reached["settle"] == 1)
-        del world.faults.broken["settle"]
-        await world.until(lambda: world.faults.reached["settle"] == 2, step_s=VISIBILITY_S / 10)
+        await world.ended("a", step_s=0.1)
+    assert (world.store.status("a"), "a text that no database takes" in world.store.calls["a"].error) == (ERROR, True)
+    assert await world.is_empty()
+
+
+async def test_taking_and_running_a_queued_call_are_spans(world: AsyncWorld) -> None:
+    await world.accept("a")
+    async with world.node() as agent:
+        await world.ended("a")
+    watch = Watch(agent.telemetry.metrics)
+    assert watch("fn_span_agent_async_dequeue_duration_seconds_count") >= 1
+    assert watch("fn_span_agent_async_run_duration_seconds_count", "a", "/p") == 1
+
+
+async def test_waiting_for_room_is_a_span(world: AsyncWorld) -> None:
+    async with world.node() as agent:
+        watch = Watch(agent.telemetry.metrics)
+        agent.room = False
+        agent.pool.room_changed.set()
+        await world.until(lambda: world.faults.reached["has_async_room"] > 0)
+        await world.accept("a")
+        agent.room = True
+        agent.pool.room_changed.set()
+        await world.ended("a")
+        assert watch("fn_span_agent_wait_async_resource_duration_seconds_count") >= 1
+
+
+async def test_a_message_is_acknowledged_when_the_queue_is_back_and_does_not_come_back(world: AsyncWorld) -> None:
+    """Guard: acknowledging is tried again before the lease ends."""
+    await world.accept("a")
+    world.faults.broken["acknowledge"] = away()
+    async with world.node():
+        await world.until(lambda: world.faults.reached["acknowledge"] == 1)
+        del world.faults.broken["acknowledge"]
+        await world.until(lambda: world.faults.reached["acknowledge"] == 2, step_s=VISIBILITY_S / 10)
         await world.until(lambda: world.clock.monotonic() > 5 * VISIBILITY_S, step_s=0.1)
     assert world.faults.reached["start"] == 1
     assert await world.is_empty()
@@ -200,25 +325,25 @@ async def test_shutdown_does_not_wait_for_a_store_that_is_away(world: AsyncWorld
 
 async def test_its_health_is_that_of_its_looks_into_the_queue(world: AsyncWorld) -> None:
     """Guard: a failure is remembered until a look succeeds."""
-    age, length = metrics.gauge("hearth_queue_oldest_age_seconds"), metrics.gauge("hearth_queue_length")
     async with world.node() as agent:
+        watch = Watch(agent.telemetry.metrics)
         consumer = agent.consumer
         agent.room = False
         await world.until(lambda: world.faults.reached["has_async_room"] > 0)
         await world.queue.push([msgspec.structs.replace(call("a"), created_at=world.clock.now())])
         world.clock.advance(90)
         await consumer.check()
-        assert (length.get(), age.get()) == (1, 90)
+        assert (watch("hearth_queue_length"), watch("hearth_queue_oldest_age_seconds")) == (1, 90)
         world.faults.broken["dequeue"] = away()
         agent.room = True
-        agent.on_room()
+        agent.pool.room_changed.set()
         await world.until(lambda: world.faults.reached["dequeue"] > 0)
         with pytest.raises(InternalError, match="error fetching queued calls: away"):
             await consumer.check()
         del world.faults.broken["dequeue"]
         await world.ended("a", step_s=0.5)
         await consumer.check()
-        assert length.get() == 0
+        assert watch("hearth_queue_length") == 0
 
 
 async def test_an_outage_of_the_queue_is_told_when_it_begins_and_when_it_ends(world: AsyncWorld) -> None:
@@ -273,13 +398,14 @@ async def test_a_call_is_not_started_under_a_lease_that_has_ended(world: AsyncWo
     async with world.node(max_waiting=1) as agent:
         agent.slots.clear()
         await world.until(lambda: "a" in agent.waiting)
+        world.faults.broken["dequeue"] = away()
         world.clock.advance(VISIBILITY_S + 0.1)
         agent.slots.set()
         await world.until(lambda: "a" not in agent.waiting)
         await world.until(lambda: world.faults.reached["release"] > 0)
         assert world.faults.reached["start_calls"] == 0
         assert world.executed == []
-        del world.faults.broken["renew"]
+        del world.faults.broken["renew"], world.faults.broken["dequeue"]
         await world.ended("a", step_s=0.1)
     assert world.executed == ["a"]
 
@@ -340,6 +466,27 @@ async def test_a_call_whose_node_died_while_it_ran_is_told_not_run_again(world: 
     assert await world.is_empty()
 
 
+async def test_an_interrupted_call_ends_after_its_start_although_the_clock_was_set_back(world: AsyncWorld) -> None:
+    started_at = world.clock.now()
+    await world.accept("a")
+    await world.store.start_calls([msgspec.structs.replace(call("a"), status=RUNNING, started_at=started_at)])
+    world.clock.set_wall(-3600)
+    async with world.node():
+        await world.ended("a")
+    assert (world.store.status("a"), world.store.calls["a"].completed_at) == (ERROR, started_at)
+
+
+async def test_a_call_starts_after_it_was_accepted_by_a_node_whose_clock_is_ahead(world: AsyncWorld) -> None:
+    ahead = world.clock.now() + dt.timedelta(hours=1)
+    await world.accepted.enqueue(msgspec.structs.replace(call("a"), created_at=ahead))
+    async with world.node() as node:
+        node.finish.clear()
+        await world.until(lambda: RUNNING in world.store.history["a"])
+        assert world.store.calls["a"].started_at == ahead
+        node.finish.set()
+        await world.ended("a")
+
+
 async def test_a_node_that_was_away_first_hears_how_calls_ended(world: AsyncWorld) -> None:
     """Guard: the quiet time before a running call is declared interrupted."""
     await world.accept("a", "b", "c")
@@ -353,7 +500,7 @@ async def test_a_node_that_was_away_first_hears_how_calls_ended(world: AsyncWorl
         await world.store.put_calls([(msgspec.structs.replace(call("a"), status=SUCCESS), None)])  # its runner tells
         await world.ended("b", step_s=0.1)
         assert world.clock.monotonic() - begun >= 3
-        await world.until(lambda: world.faults.reached["settled"] == 3, step_s=0.1)
+        await world.until(lambda: world.faults.reached["acknowledged"] == 3, step_s=0.1)
     assert world.store.history["a"] == [QUEUED, RUNNING, SUCCESS]
     assert world.store.history["b"] == [QUEUED, RUNNING, ERROR]
     assert world.executed == ["c"]
@@ -373,13 +520,13 @@ async def test_a_start_that_was_stored_but_not_answered_leads_to_no_execution(wo
 async def test_a_message_that_comes_back_after_the_end_changes_nothing(world: AsyncWorld, oversized: bool) -> None:
     """Guard: a failure, too, is recorded only after the compare and swap of the start."""
     await world.accept("a")
-    world.faults.broken["settle"] = away()
+    world.faults.broken["acknowledge"] = away()
     async with world.node():
         await world.ended("a")
-    del world.faults.broken["settle"]
-    async with world.node() as agent:
+    del world.faults.broken["acknowledge"]
+    async with world.node(max_misfits=1) as agent:
         agent.too_large = {"a"} if oversized else set()
-        await world.until(lambda: world.faults.reached["settled"] == 1, step_s=0.1)
+        await world.until(lambda: world.faults.reached["acknowledged"] == 1, step_s=0.1)
     assert world.store.history["a"] == [QUEUED, RUNNING, SUCCESS]
     assert world.executed == ["a"]
     assert await world.is_empty()
@@ -389,9 +536,9 @@ async def test_a_call_that_is_pushed_again_after_its_end_runs_once(world: AsyncW
     """Guard: the compare and swap of the start."""
     await world.accept("a")
     async with world.node():
-        await world.until(lambda: world.faults.reached["settled"] == 1)
+        await world.until(lambda: world.faults.reached["acknowledged"] == 1)
         await world.queue.push([call("a")])
-        await world.until(lambda: world.faults.reached["settled"] == 2)
+        await world.until(lambda: world.faults.reached["acknowledged"] == 2)
     assert world.executed == ["a"]
     assert world.store.history["a"] == [QUEUED, RUNNING, SUCCESS]
     assert await world.is_empty()
@@ -400,14 +547,32 @@ async def test_a_call_that_is_pushed_again_after_its_end_runs_once(world: AsyncW
 # -- what can never run ---------------------------------------------------------------------------------------------
 
 
-async def test_a_call_too_large_for_the_node_ends(world: AsyncWorld) -> None:
-    """Guard: the capacity check before the call is submitted."""
+async def test_a_call_too_large_for_the_node_runs_on_a_larger_one(world: AsyncWorld) -> None:
+    """Guard: the release of what does not fit; another node need not be quick to get it."""
     await world.accept("a", "b")
-    async with world.node() as agent:
+    async with world.node() as small:
+        small.too_large = {"a"}
+        await world.ended("b")
+        await world.until(lambda: world.faults.reached["dequeue"] > 6, step_s=0.5)
+        assert world.store.status("a") == QUEUED
+        async with world.node():
+            await world.ended("a", step_s=0.5)
+    assert world.store.status("a") == SUCCESS
+    assert world.executed == ["b", "a"]
+    assert await world.is_empty()
+
+
+async def test_a_call_too_large_for_every_node_ends_after_ever_rarer_deliveries(world: AsyncWorld) -> None:
+    """Guard: the capacity check before the call is submitted, and the bound of such deliveries."""
+    await world.accept("a")
+    taken: list[float] = []
+    async with world.node(max_misfits=5) as agent:
         agent.too_large = {"a"}
-        await world.ended("a", "b")
-    assert world.store.calls["a"].error == "Timed out - server too busy"
-    assert world.executed == ["b"]
+        world.faults.look = lambda: taken.append(world.clock.monotonic())
+        await world.ended("a", step_s=0.1)
+    assert world.store.calls["a"].error.startswith("the call needs 0 MiB: too much for each node that took it, in 5 ")
+    assert 1 + 2 + 4 + 8 <= taken[-1] - taken[0] < 20
+    assert world.executed == []
     assert await world.is_empty()
 
 
@@ -415,7 +580,7 @@ async def test_a_call_that_was_handed_out_again_and_again_ends(
     world: AsyncWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guard: the limit of deliveries."""
-    monkeypatch.setattr("hearth.agent.consumer._MAX_DELIVERIES", 3)
+    monkeypatch.setattr("hearth.async_calls.consumer.MAX_DELIVERIES", 3)
     await world.accept("a")
     for _ in range(3):  # nodes that died before they started it
         assert await world.queue.reserve(1)

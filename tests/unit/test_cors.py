@@ -68,7 +68,7 @@ async def test_an_answer_to_a_listed_origin_says_so() -> None:
     answer = await ask(LISTED, "POST", "/r/a/f", Origin="https://UI.example")
     assert (answer.status_code, answer.text) == (201, "POST")
     assert answer.headers["access-control-allow-origin"] == "https://UI.example"
-    assert answer.headers["access-control-expose-headers"] == "Fn_call_id"
+    assert answer.headers["access-control-expose-headers"] == "Fn_call_id, Fn-Call-Id"
     assert answer.headers.get_list("vary") == ["Origin"]
     assert "access-control-allow-credentials" not in answer.headers
 

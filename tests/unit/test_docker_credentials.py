@@ -111,6 +111,6 @@ async def test_a_helper_that_is_no_program_is_none(name: str) -> None:
 
 
 async def test_a_helper_that_waits_for_ever_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(credential_helpers, "_LIMIT_S", 0.2)
+    monkeypatch.setattr(credential_helpers, "LIMIT_S", 0.2)
     helper(tmp_path, "slow", "exec sleep 3600", monkeypatch)
     assert await Credentials('{"credsStore": "slow"}').find("r.example") is None

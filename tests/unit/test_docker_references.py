@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hearth.drivers.docker.references import InvalidReference, parse, registry_of
+from hearth.drivers.docker.references import InvalidReference, parse
+from hearth.models.registry_login import registry_of
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 

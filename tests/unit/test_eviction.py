@@ -6,29 +6,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearth.agent.eviction import Standby
-from hearth.agent.resources import NOTHING, Amount, Shortage
+from hearth.agent.resources import Returned, Shortage
+from hearth.agent.shares import Share
+from hearth.models.function import NOTHING, Amount
+
+SHARE = Share("shop")
 
 
 class Hot:
     def __init__(self, key: str, memory_mib: int = 128, shared_mib: int | None = None) -> None:
         self.key = key.encode()
-        self._memory_mib = memory_mib
-        self._shared_mib = memory_mib if shared_mib is None else shared_mib
-
-    def returns(self, *, to_sync: bool) -> Amount:
-        return Amount(self._memory_mib if to_sync else self._shared_mib, 0)
+        self.is_sync = True
+        self.share = SHARE
+        self.returned = Returned(Amount(memory_mib, 0), Amount(memory_mib if shared_mib is None else shared_mib, 0))
 
 
 def standby(*idle: Hot) -> Standby[Hot]:
     made: Standby[Hot] = Standby()
     for hot in idle:
-        made.idle(hot)
+        made.idle[hot] = None
     return made
 
 
 def shortage(lack: int, *keys: str, least: int | None = None, is_sync: bool = True) -> Shortage:
     waiting = frozenset(key.encode() for key in keys or ("waiting",))
-    return Shortage(Amount(lack if least is None else least, 0), Amount(lack, 0), is_sync, waiting)
+    first = Amount(lack if least is None else least, 0)
+    return Shortage(first, Amount(lack, 0), is_sync, waiting, first, SHARE)
 
 
 def test_as_few_as_needed_longest_idle_first() -> None:
@@ -72,15 +75,24 @@ def test_what_is_on_its_way_out_counts() -> None:
 def test_whoever_is_busy_does_not_give_way() -> None:
     hot = Hot("a")
     made = standby(hot)
-    made.busy(hot)
+    del made.idle[hot]
     assert made.choose(shortage(1)) == []
-    made.idle(hot)
+    made.idle[hot] = None
     assert made.choose(shortage(1)) == [hot]
 
 
 def test_what_cannot_help_stays() -> None:
     reserve_only, helpful = Hot("a", 128, shared_mib=0), Hot("b")
     assert standby(reserve_only, helpful).choose(shortage(1, is_sync=False)) == [helpful]
+
+
+def test_what_idle_containers_of_async_functions_hold_is_known() -> None:
+    hot = Hot("a")
+    hot.is_sync = False
+    made = standby(hot, Hot("b"))
+    assert made.idle_async == Amount(128, 0)
+    made.leaving(hot)
+    assert made.idle_async == Amount(0, 0)
 
 
 @given(
@@ -90,9 +102,9 @@ def test_what_cannot_help_stays() -> None:
 )
 def test_those_who_go_are_needed_and_enough(idle: list[Hot], lack: int, least: int) -> None:
     chosen = standby(*idle).choose(shortage(max(lack, least), "a", least=least))
-    gains = [hot.returns(to_sync=True).memory_mib for hot in chosen]
+    gains = [hot.returned.to_sync.memory_mib for hot in chosen]
     others = [hot for hot in idle if hot.key != b"a"]
-    possible = sum((hot.returns(to_sync=True) for hot in others), NOTHING).memory_mib
+    possible = sum((hot.returned.to_sync for hot in others), NOTHING).memory_mib
     assert set(chosen) <= set(others)
     assert bool(chosen) == (possible >= least)
     if chosen:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.clock import FakeClock
 
-from hearth.expiry import Expiries, TimeLimit
+from hearth.aio.deadlines import Expiries, TimeLimit
 
 
 @given(st.lists(st.tuples(st.floats(0, 20), st.booleans()), max_size=30))
@@ -51,6 +51,18 @@ async def test_one_that_expires_may_discard_the_next() -> None:
     second = line.add(lambda: called.append("two"))
     clock.advance(2.0)
     assert called == []
+
+
+async def test_all_can_expire_at_once_and_only_once() -> None:
+    clock, called = FakeClock(), list[str]()
+    line = Expiries(clock, 1.0)
+    line.add(lambda: called.append("one"))
+    line.add(lambda: line.discard(third))
+    third = line.add(lambda: called.append("three"))
+    line.expire_all()
+    assert called == ["one"]
+    clock.advance(2.0)
+    assert (called, clock.pending) == (["one"], 0)
 
 
 async def limited(line: Expiries, reached: asyncio.Event) -> str:

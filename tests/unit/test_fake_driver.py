@@ -21,7 +21,7 @@ from hearth.drivers.base import (
     StartFailed,
     StreamClosed,
 )
-from hearth.drivers.fake import FakeContainer, FakeDriver, Pipe, Plan, Script, Step, echo
+from hearth.testing.scripted_driver import FakeContainer, FakeDriver, Pipe, Plan, Script, Step, echo
 
 LIMITS = PhaseLimits(pull_s=40, create_s=30, start_s=20, remove_s=10)
 PHASES = {"pull": 40.0, "create": 30.0, "start": 20.0, "remove": 10.0}
@@ -68,10 +68,10 @@ def test_a_program_answers_calls(run: Callable[..., None]) -> None:
         container = await driver.prepare(spec())
         await container.start()
         for call in (b"one", b"two"):
-            await container.stdin.write(call)
-            assert await container.stdout.read() == call
-        container.stdin.close()
-        assert await container.stdout.read() == b""
+            await container.channel.stdin.write(call)
+            assert await container.channel.stdout.read() == call
+        container.channel.stdin.close()
+        assert await container.channel.stdout.read() == b""
         assert await container.wait() == Exit(0) == container.exited
         await container.remove()
         assert (driver.counts.alive, driver.counts.memory_mib, driver.containers) == (0, 0, {})
@@ -90,13 +90,13 @@ def test_a_full_pipe_holds_the_writer_back_on_both_sides(run: Callable[..., None
         container = await driver.prepare(spec())
         await container.start()
         await settle()
-        assert container.stdout.size < 1 << 20
-        writing = asyncio.ensure_future(container.stdin.write(b"x" * (1 << 20)))
+        assert container.channel.stdout.size < 1 << 20
+        writing = asyncio.ensure_future(container.channel.stdin.write(b"x" * (1 << 20)))
         await settle()
         assert not writing.done()
-        assert container.stdin.pending > 0
+        assert container.channel.stdin.pending > 0
         taken = 0
-        while data := await container.stdout.read():
+        while data := await container.channel.stdout.read():
             taken += len(data)
         assert taken == 100 * 65536
         with pytest.raises(StreamClosed):
@@ -117,15 +117,15 @@ def test_bytes_in_the_kernel_are_seen_before_they_arrive(run: Callable[..., None
         driver, _ = made(Script(main=late))
         container = await driver.prepare(spec())
         await container.start()
-        assert container.stdout.quiet()
-        await container.stdin.write(b"x")
+        assert container.channel.stdout.quiet()
+        await container.channel.stdin.write(b"x")
         await asyncio.sleep(0)  # the program has answered, the loop has not delivered
         await asyncio.sleep(0)
-        assert not container.stdout.quiet()
-        assert await container.stdout.read() == b"late"
-        assert container.stdout.quiet()
+        assert not container.channel.stdout.quiet()
+        assert await container.channel.stdout.read() == b"late"
+        assert container.channel.stdout.quiet()
         await container.remove()
-        assert not container.stdout.quiet()
+        assert not container.channel.stdout.quiet()
 
     run(scenario())
 
@@ -134,7 +134,7 @@ def test_bytes_in_the_kernel_are_seen_before_they_arrive(run: Callable[..., None
 def test_a_phase_that_hangs_ends_at_its_limit(run: Callable[..., None], phase: str) -> None:
     async def scenario() -> None:
         step = Step(held=True)
-        driver, clock = made(Script(is_present=phase != "pull", **{phase: step}))
+        driver, clock = made(Script(is_present=phase != "pull", **dict[str, Any]({phase: step})))
         living = asyncio.ensure_future(whole_life(driver))
         await settle()
         clock.advance(PHASES[phase] - 0.1)
@@ -157,7 +157,7 @@ def test_a_phase_that_hangs_ends_at_its_limit(run: Callable[..., None], phase: s
 def test_a_phase_goes_on_when_it_is_released(run: Callable[..., None], phase: str) -> None:
     async def scenario() -> None:
         step = Step(held=True)
-        driver, clock = made(Script(is_present=phase != "pull", **{phase: step}))
+        driver, clock = made(Script(is_present=phase != "pull", **dict[str, Any]({phase: step})))
         living = asyncio.ensure_future(whole_life(driver))
         await settle()
         step.release()
@@ -171,7 +171,7 @@ def test_a_phase_goes_on_when_it_is_released(run: Callable[..., None], phase: st
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_phase_takes_its_time(run: Callable[..., None], phase: str) -> None:
     async def scenario() -> None:
-        driver, clock = made(Script(is_present=phase != "pull", **{phase: Step(delay_s=3)}))
+        driver, clock = made(Script(is_present=phase != "pull", **dict[str, Any]({phase: Step(delay_s=3)})))
         living = asyncio.ensure_future(whole_life(driver))
         await settle()
         clock.advance(2.9)
@@ -187,7 +187,7 @@ def test_a_phase_takes_its_time(run: Callable[..., None], phase: str) -> None:
 def test_a_phase_fails_as_often_as_it_should(run: Callable[..., None], phase: str) -> None:
     async def scenario() -> None:
         step = Step(error=StartFailed("no"), failures=2)
-        driver, _ = made(Script(is_present=phase != "pull", **{phase: step}))
+        driver, _ = made(Script(is_present=phase != "pull", **dict[str, Any]({phase: step})))
         for number in range(2):
             with pytest.raises(StartFailed):
                 await whole_life(driver, number)
@@ -240,7 +240,7 @@ def test_ends_on_demand_are_told_apart(run: Callable[..., None]) -> None:
             container.on_exit(seen.append)
             await container.start()
             driver.containers[container.id].end(ended)
-            assert await container.stdout.read() == b""
+            assert await container.channel.stdout.read() == b""
             assert await container.wait() == ended
             await settle()
             assert seen == [ended]

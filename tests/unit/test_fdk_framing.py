@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -147,3 +149,80 @@ def test_answers_without_a_body_send_none() -> None:
 def test_json_cannot_carry_bytes() -> None:
     with pytest.raises(UnicodeDecodeError):
         json_answer(200, {}, b"\xff")
+
+
+@pytest.mark.parametrize("value", [b"\xc3\xa9", b"a\xff\xc3", "\u20ac 5".encode()])
+def test_a_header_that_is_copied_to_the_answer_keeps_its_bytes(value: bytes) -> None:
+    [call] = HttpReader().feed(b"GET / HTTP/1.1\r\nX-Any: %b\r\nContent-Length: 0\r\n\r\n" % value)
+    answered = http_answer(200, {"X-Any": call.headers.all("x-any")}, b"")
+    assert b"X-Any: %b\r\n" % value in answered
+    in_environment = cold_call({"FN_HEADER_X-Any": value.decode("utf-8", "surrogateescape")}, b"")
+    assert in_environment.headers["x-any"] == call.headers["x-any"]
+
+
+def _by_json(stream: bytes) -> list[Any]:
+    """The objects of a stream, as the library tells them apart."""
+    text, found, at = stream.decode(), [], 0
+    decoder = json.JSONDecoder()
+    while (at := len(text) - len(text[at:].lstrip())) < len(text):
+        value, at = decoder.raw_decode(text, at)
+        found.append(value)
+    return found
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["{", '"', "\\", '\\"}', "]"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.lists(st.dictionaries(st.text(max_size=6), VALUES, max_size=4), min_size=1, max_size=3),
+    st.sampled_from([None, 0, 2]),
+    st.booleans(),
+    st.data(),
+)
+def test_any_json_is_cut_where_the_library_would(
+    messages: list[dict[str, Any]], indent: int | None, ascii_only: bool, data: st.DataObject
+) -> None:
+    texts = [json.dumps({**message, "protocol": {}}, indent=indent, ensure_ascii=ascii_only) for message in messages]
+    stream = "\n\n".join(texts).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    seen: list[bytes] = []
+    with mock.patch("hearth_fdk.framing.json_call", seen.append):
+        reader = JsonReader()
+        for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+            reader.feed(stream[start:end])
+    assert [json.loads(text) for text in seen] == _by_json(stream)
+    assert reader.is_idle
+
+
+def test_a_body_full_of_quotes_is_read_in_few_steps() -> None:
+    """Each quote costs no step of the interpreter: the reader would else take seconds for some megabytes."""
+    body = '["' + '","'.join("x" * 4 for _ in range(360_000)) + '"]'
+    message = json_message(0, body, lines=True)
+    steps = 0
+
+    def count(*_: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        return count
+
+    reader = JsonReader()
+    sys.settrace(count)
+    try:
+        calls = [call for at in range(0, len(message), 65536) for call in reader.feed(message[at : at + 65536])]
+    finally:
+        sys.settrace(None)
+    assert calls[0].body == body.encode()
+    assert steps < 10_000
+
+
+@pytest.mark.parametrize("value", [b"\xc3\xa9", b"\xe9", b"caf\xc3\xa9 \xff"])
+def test_a_header_that_json_carries_keeps_its_bytes(value: bytes) -> None:
+    headers = {"X-Uni": [value.decode("utf-8", "surrogateescape")]}
+    answer = json.loads(json_answer(200, headers, b""))
+    assert answer["protocol"]["headers"] == headers
+    (call,) = JsonReader().feed(json.dumps({"protocol": {"headers": headers}}).encode())
+    assert call.headers.all("x-uni") == headers["X-Uni"]

@@ -58,7 +58,7 @@ def test_the_kit_imports_little() -> None:
 def test_a_program_that_serves_calls_by_itself_pays_for_no_handler(tmp_path: Path) -> None:
     program = tmp_path / "func.py"
     program.write_text("import sys\nprint(*sorted(sys.modules))\n")
-    argv = [sys.executable, "-S", "-m", "hearth_fdk", program]
+    argv: list[str | Path] = [sys.executable, "-S", "-m", "hearth_fdk", program]
     library = {"PYTHONPATH": str(Path(hearth_fdk.__file__).parents[1])}
     done = subprocess.run(argv, capture_output=True, text=True, check=True, env=library)
     loaded = set(done.stdout.split())

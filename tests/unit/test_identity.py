@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from hearth.models.errors import StartUpError
-from hearth.nodes.identity import FILE, node_id
+from hearth.nodes.identity import FILE, held_id, node_id
 
 
 def test_a_restarted_node_is_the_same_one(tmp_path: Path) -> None:
@@ -60,3 +65,42 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartUpError, match=r"FN_DATA_DIR=.*/file/data: Not a directory; choose a folder"):
         node_id(tmp_path / "file" / "data")
+
+
+def test_a_copy_of_a_data_folder_is_refused_while_the_first_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    node_id(first)
+    shutil.copytree(first, copy)
+    with held_id(first) as held:
+        monkeypatch.setattr(tempfile, "tempdir", str(copy))  # as in a unit or container with a /tmp of its own
+        with pytest.raises(StartUpError, match=rf"{copy}/node-id: another node .* runs with this id"), held_id(copy):
+            pass
+        (copy / FILE).unlink()
+        with held_id(copy) as own:
+            assert own != held
+    with held_id(first) as again:
+        assert again == held
+
+
+def test_a_data_folder_has_one_node_at_a_time_wherever_it_is_mounted(tmp_path: Path) -> None:
+    """Also for a node in another container: it shares the file, but neither network nor /tmp."""
+    other = [
+        sys.executable,
+        "-c",
+        "import sys, pathlib; from hearth.nodes import identity as i\n" + _HOLD,
+        str(tmp_path),
+    ]
+    apart = ["unshare", "--net"] if os.geteuid() == 0 else []
+    with held_id(tmp_path) as held:
+        refused = subprocess.run([*apart, *other], capture_output=True, text=True, timeout=60)
+        assert "another node uses this data folder; stop it" in refused.stderr
+    taken = subprocess.run([*apart, *other], capture_output=True, text=True, timeout=60)
+    assert taken.stdout.strip() == held, taken.stderr
+
+
+_HOLD = """
+with i.held_id(pathlib.Path(sys.argv[1])) as held:
+    print(held)
+"""

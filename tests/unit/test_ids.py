@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hearth.models import ids
 
+_MS = 1_000_000
 PER_THREAD = 5_000  # raise it to 125_000 for a million
 
 
@@ -26,7 +27,7 @@ def test_the_order_of_texts_is_the_order_of_values(values: list[int]) -> None:
 
 
 def test_the_layout_is_time_then_machine_then_counter() -> None:
-    generate = ids.IdGenerator(ids.machine_id("10.1.2.3", 8080), lambda: 0x0123456789AB)
+    generate = ids.IdGenerator(ids.machine_id("10.1.2.3", 8080), lambda: 0x0123456789AB * _MS)
     first, second = ids.decode(generate()), ids.decode(generate())
     assert first == (0x0123456789AB << 80) | (0x0A010203 << 48) | (8080 << 32) | 1
     assert second == first + 1
@@ -35,14 +36,13 @@ def test_the_layout_is_time_then_machine_then_counter() -> None:
 @given(st.lists(st.integers(min_value=1, max_value=1 << 47), min_size=2, max_size=50))
 def test_ids_increase_even_when_the_clock_steps_back(moments: list[int]) -> None:
     times = iter(moments)
-    generate = ids.IdGenerator(1, lambda: next(times))
+    generate = ids.IdGenerator(1, lambda: next(times) * _MS)
     made = [generate() for _ in moments]
     assert made == sorted(set(made))
 
 
 def test_the_order_holds_across_the_end_of_the_counter() -> None:
-    generate = ids.IdGenerator(1, lambda: 5)
-    generate._counter = (1 << 32) - 2  # four thousand million ids later
+    generate = ids.IdGenerator(1, lambda: 5 * _MS, counter=(1 << 32) - 2)  # after four thousand million ids
     made = [generate() for _ in range(3)]
     assert made == sorted(set(made))
     assert [ids.decode(one) & 0xFFFFFFFF for one in made] == [(1 << 32) - 1, 0, 1]
@@ -50,7 +50,7 @@ def test_the_order_holds_across_the_end_of_the_counter() -> None:
 
 def test_threads_and_processes_never_share_an_id() -> None:
     """Two processes of two ports, four threads each, one frozen clock: every id is used once."""
-    generators = [ids.IdGenerator(ids.machine_id("10.1.2.3", port), lambda: 5) for port in (8080, 8081)]
+    generators = [ids.IdGenerator(ids.machine_id("10.1.2.3", port), lambda: 5 * _MS) for port in (8080, 8081)]
 
     def made(thread: int) -> list[str]:
         return [generators[thread % 2]() for _ in range(PER_THREAD)]

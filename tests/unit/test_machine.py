@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from hearth.agent import machine
-from hearth.agent.cgroup import count_cpus
-from hearth.agent.resources import Amount, ResourceTracker, pools
+from hearth.agent.resources import ResourceTracker, pools
+from hearth.agent.shares import Share
+from hearth.host import machine
+from hearth.host.cgroup_limits import count_cpus
 from hearth.models.errors import StartUpError
+from hearth.models.function import Amount
+from hearth.nodes import capacity
 
 GIB = 1024
 CPUINFO = "".join(f"processor\t: {number}\nmodel name\t: a processor\n\n" for number in range(8))
@@ -196,32 +200,24 @@ def test_lists_of_processors(ranges: str, count: int) -> None:
 @pytest.mark.parametrize("total", [Amount(4, 8000), Amount(8192, 4), Amount(0, 0)])
 def test_a_pool_without_anything_stops_the_start(total: Amount) -> None:
     with pytest.raises(StartUpError, match=r"^Not enough memory or CPU for sync calls: \d+ MiB"):
-        machine.check_pools(total)
+        capacity.check_pools(total)
 
 
 @pytest.mark.parametrize(
     ("total", "warnings"),
     [(Amount(8192, 8000), 0), (Amount(8192, 4000), 1), (Amount(300, 500), 2), (Amount(1280, 5000), 0)],
 )
-def test_a_small_pool_is_worth_a_warning(total: Amount, warnings: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    logged: list[tuple[str, str]] = []
-
-    class Log:
-        def info(self, event: str, **fields: Any) -> None:
-            logged.append(("info", event))
-
-        def warning(self, event: str, **fields: Any) -> None:
-            logged.append(("warning", event))
-
-    monkeypatch.setattr(machine, "_log", Log())
-    machine.check_pools(total)
+def test_a_small_pool_is_worth_a_warning(total: Amount, warnings: int) -> None:
+    with capture_logs() as logs:
+        capacity.check_pools(total)
+    logged = [(line["log_level"], line["event"]) for line in logs]
     assert logged == [("info", "resources for containers"), *[("warning", "severely limited resources")] * warnings]
 
 
 def test_on_a_small_host_one_default_function_of_each_kind_runs() -> None:
     tracker = ResourceTracker(Amount(usable(512), 1000))
-    assert tracker.reserve_nowait(128, 0, is_sync=False) is not None
-    assert tracker.reserve_nowait(128, 0, is_sync=True) is not None
+    assert tracker.reserve_nowait(Amount(128, 0), Share("a"), is_sync=False) is not None
+    assert tracker.reserve_nowait(Amount(128, 0), Share("a"), is_sync=True) is not None
 
 
 @pytest.mark.parametrize("memory", [129, 150, 160, 640, 8192])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearth.models.call import Call
-from hearth.models.message import InvalidMessage, decode_call, encode_call, identify_call
+from hearth.models.message import INSIDE_BYTES, InvalidMessage, decode_call, encode_call, encode_plain, identify_call
 
 #: As Fn 0.3 writes it: no payload_encoding, null priority, times with an offset, fields that Hearth does not know.
 FN_MESSAGE = """
@@ -43,12 +43,33 @@ calls = st.builds(
     headers=st.dictionaries(texts, st.lists(texts)),
     created_at=instants,
     error=texts,
+    app_id=texts,
+    response_status=st.integers(0, 599),
 )
 
 
 @given(calls)
 def test_a_call_survives_as_a_message(call: Call) -> None:
     assert decode_call(encode_call(call)) == call
+
+
+@pytest.mark.parametrize("payload", [b"x", b"\xff", b"\n", b"\x01{", b"\0"])
+@pytest.mark.parametrize("size", [INSIDE_BYTES, INSIDE_BYTES + 1])
+def test_a_large_payload_stands_behind_the_message_as_it_is(payload: bytes, size: int) -> None:
+    call = Call(id="x", app_name="a", path="/p", payload=payload * (size // len(payload) + len(payload) - 1))
+    message = encode_call(call)
+    assert decode_call(message) == decode_call(encode_plain(call)) == call
+    assert message.startswith(b"{") == (len(call.payload) <= INSIDE_BYTES)
+    assert (len(message) < len(call.payload) + 1000) or len(call.payload) <= INSIDE_BYTES
+
+
+def test_a_message_whose_payload_is_cut_names_its_call() -> None:
+    message = encode_call(Call(id="x", app_name="a", path="/p", payload=bytes(INSIDE_BYTES + 1)))
+    with pytest.raises(InvalidMessage):
+        decode_call(message[:-1])
+    found = identify_call(message[:-1])
+    assert found is not None
+    assert found.id == "x"
 
 
 def test_a_message_that_fn_wrote_is_read() -> None:
@@ -77,6 +98,9 @@ WORTHLESS = [
     b'{"id":7,"app_name":"a","path":"/p"}',
     b'{"id":"x","app_id":"01C59","path":"/p"}',
     b'{"id":"x","app_name":"a","path":"/p","created_at":"yesterday"}',
+    b"\x01",
+    b"\x01\n",
+    b'\x01{"id":\n"x"}',
 ]
 FOREIGN = [
     b'{"id":"x","app_name":"a","path":"/p","payload":"eA==","payload_encoding":"rot13"}',
@@ -84,6 +108,10 @@ FOREIGN = [
     b'{"id":"x","app_name":"a","path":"/p","payload":{"blob":7}}',
     b'{"id":"x","app_name":"a","path":"/p","env_vars":{},"timeout":"30s"}',
     b'{"id":"x","app_name":"a","path":"/p","cpus":"many"}',
+    b'{"id":"x","app_name":"a","path":"/p","payload_bytes":5}',
+    b'{"id":"x","app_name":"a","path":"/p","payload_bytes":-5}',
+    b'\x01{"id":"x","app_name":"a","path":"/p","payload_bytes":5}\nfour',
+    b'\x01{"id":"x","app_name":"a","path":"/p","payload_bytes":5}',
 ]
 
 

@@ -6,48 +6,54 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.scrape import samples
 
-from hearth.telemetry import metrics, names
-from hearth.telemetry.tracing import span
+from hearth.telemetry import metrics, names, series
+from hearth.telemetry.metrics import Metrics
+from hearth.telemetry.node import Telemetry
 
 SOURCE = Path(__file__).parents[2] / "src" / "hearth"
 DOCS = Path(__file__).parents[2] / "docs" / "observability.md"
 
 
+def text_of(metrics: Metrics) -> str:
+    return b"".join(metrics.exposition()).decode()
+
+
 def test_every_metric_of_the_table_is_served_with_its_kind_before_anything_has_happened() -> None:
-    families = {
-        family.name: family for family in text_string_to_metric_families(b"".join(metrics.exposition()).decode())
-    }
+    families = {family.name: family for family in text_string_to_metric_families(text_of(Metrics()))}
     for metric in names.METRICS.values():
         assert families[metric.name].type == metric.kind, metric.name
         assert families[metric.name].documentation == f"Metric {metric.name}"
 
 
 def test_every_sample_of_ours_has_the_two_labels_and_no_other() -> None:
-    with span("agent_submit", "scrape", "/test"):
+    telemetry = Telemetry()
+    with telemetry.tracing.span("agent_submit", "scrape", "/test"):
         pass
-    for family in text_string_to_metric_families(b"".join(metrics.exposition()).decode()):
+    for family in text_string_to_metric_families(text_of(telemetry.metrics)):
         if family.name.startswith("fn_"):
             for sample in family.samples:
                 assert set(sample.labels) - {"le"} == {"fn_appname", "fn_path"}, sample
 
 
 def test_the_process_tells_of_itself() -> None:
-    told = samples(b"".join(metrics.exposition()).decode())
+    told = samples(text_of(Metrics()))
     assert told["process_resident_memory_bytes", "", ""] > 0
 
 
 def test_labels_may_hold_anything() -> None:
     path = 'a"b\\c\nd/é'
-    metrics.counter("fn_calls").add(1, "odd", path)
-    assert samples(b"".join(metrics.exposition()).decode())["fn_calls", "odd", path] == 1
+    one = Metrics()
+    one.counter("fn_calls").add(1, "odd", path)
+    assert samples(text_of(one))["fn_calls", "odd", path] == 1
 
 
 def test_the_number_of_series_is_bounded_and_nothing_goes_uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "MAX_SERIES", 3)
-    counter, spread = metrics.Value("bounded", "counter"), metrics.Histogram("spread")
+    monkeypatch.setattr(series, "MAX_SERIES", 3)
+    counter, spread = series.Value("bounded", "counter"), series.Histogram("spread")
     for number in range(10):
         counter.add(1, "app", f"/{number}")
         spread.observe(0.1, "app", f"/{number}")
@@ -62,17 +68,16 @@ def test_the_number_of_series_is_bounded_and_nothing_goes_uncounted(monkeypatch:
 
 
 def test_series_may_come_and_go_and_count_while_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_PIECE", 1)
-    waited = metrics.histogram("fn_container_wait_duration_seconds")
+    monkeypatch.setattr(metrics, "PIECE", 1)
+    one = Metrics()
+    waited = one.histogram("fn_container_wait_duration_seconds")
     waited.observe(1, "told", "/stays")
     text = b""
-    for number, piece in enumerate(metrics.exposition()):
+    for number, piece in enumerate(one.exposition()):
         text += piece
-        metrics.forget("told", f"/{number - 3}")
+        one.forget("told", f"/{number - 3}")
         waited.observe(1, "told", f"/{number}")
         waited.observe(1, "told", "/stays")
-    for path in {path for app, path in metrics.labels() if app == "told"}:
-        metrics.forget("told", path)
     told = samples(text.decode())
     assert told["fn_container_wait_duration_seconds_count", "told", "/stays"] > 1
     assert ("fn_container_wait_duration_seconds_count", "told", "/0") not in told
@@ -82,12 +87,12 @@ def test_series_may_come_and_go_and_count_while_they_are_told(monkeypatch: pytes
 
 
 def test_buckets_are_cumulative_and_include_their_bound() -> None:
-    histogram = metrics.histogram("test_seconds")
+    histogram = series.Histogram("test_seconds")
     for value in (0.005, 0.006, 3, 11):
         histogram.observe(value, "a", "/b")
     told = {
         sample.labels["le"]: sample.value
-        for family in text_string_to_metric_families("".join(histogram.texts()))
+        for family in text_string_to_metric_families("# TYPE test_seconds histogram\n" + "".join(histogram.texts()))
         for sample in family.samples
         if sample.name == "test_seconds_bucket"
     }
@@ -101,15 +106,44 @@ def test_bytes_have_buckets_for_bytes(name: str) -> None:
     assert max(buckets) >= 8 << 30
 
 
+def test_two_nodes_of_a_process_share_no_value() -> None:
+    one, other = Telemetry(), Telemetry()
+    one.metrics.counter("fn_calls").add(1, "a", "/p")
+    with one.tracing.span("agent_submit", "a", "/p"):
+        pass
+    assert ("fn_calls", "a", "/p") in samples(text_of(one.metrics))
+    assert not [key for key in samples(text_of(other.metrics)) if key[1:] == ("a", "/p")]
+
+
+def test_the_library_reads_from_the_collector_what_it_reads_from_the_text() -> None:
+    telemetry = Telemetry()
+    telemetry.metrics.counter("fn_calls").add(2, "a", 'odd"\\\n')
+    telemetry.metrics.gauge("fn_queued").set(0.5)
+    for seconds in (0.005, 3.25, 11):
+        telemetry.metrics.histogram("fn_container_wait_duration_seconds").observe(seconds, "a", "/p")
+    registry = CollectorRegistry()
+    registry.register(telemetry.metrics)  # a collector that is loaded later
+    of_process = {family.name for family in telemetry.metrics.registry.collect()}
+    written = [
+        sample
+        for family in text_string_to_metric_families(text_of(telemetry.metrics))
+        if family.name not in of_process
+        for sample in family.samples
+    ]
+    assert {(one.name, *one.labels.items()): one.value for one in written} == {
+        (one.name, *one.labels.items()): one.value for family in registry.collect() for one in family.samples
+    }
+
+
 def test_a_name_has_one_kind() -> None:
     with pytest.raises(TypeError):
-        metrics.gauge("fn_calls")
+        Metrics().gauge("fn_calls")
     with pytest.raises(TypeError):
-        metrics.histogram("fn_calls")
+        Metrics().histogram("fn_calls")
 
 
 def test_every_name_in_the_code_is_in_a_table() -> None:
-    made = re.compile(r"""\b(?:metrics\.(?:counter|gauge|histogram)|(span))\(\s*f?"([^"]+)\"""")
+    made = re.compile(r"""(?:metrics\.(?:counter|gauge|histogram)|(span|Step))\(\s*f?"([^"]+)\"""")
     found = [
         (bool(kind), name, file)
         for file in SOURCE.rglob("*.py")

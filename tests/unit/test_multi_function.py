@@ -14,10 +14,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tests.unit.protocol_events import a_call, summarised
+from tests.unit.protocol_events import a_call, stdio_contract, summarised
 
-from hearth.protocols import protocol_for
-from hearth.protocols.base import End, Event, Head, InvalidOutput
+from hearth.contracts.base import Head
+from hearth.contracts.stdio.codec import End, Event, InvalidOutput
 
 MULTI = Path(__file__).parent.parent / "functions" / "multi.py"
 TIMEOUT_S = 20
@@ -27,7 +27,7 @@ class Running:
     """The function as a process."""
 
     def __init__(self, format_name: str, **environment: str) -> None:
-        self.protocol = protocol_for(format_name)
+        self.contract = stdio_contract(format_name)
         env = {"PATH": os.defpath, "FN_FORMAT": format_name, **environment}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen([sys.executable, MULTI], env=env, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -38,10 +38,10 @@ class Running:
 
     def send(self, body: bytes = b"", **call: Any) -> None:
         made = a_call(content_length=len(body), **call)
-        encoder = self.protocol.encoder(made)
+        encoder = self.contract.encoder(made)
         self.stdin.write(encoder.body(body) + encoder.end())
         self.stdin.flush()
-        if not self.protocol.hot:
+        if not self.contract.hot:
             self.stdin.close()
 
     def read(self) -> bytes:
@@ -50,7 +50,7 @@ class Running:
         return os.read(self.stdout.fileno(), 65536)
 
     def answer(self) -> tuple[Head, bytes, bool]:
-        decoder = self.protocol.decoder(a_call())
+        decoder = self.contract.decoder(a_call())
         events: list[Event] = []
         while not (events and isinstance(events[-1], End)):
             data = self.read()
@@ -100,7 +100,7 @@ def test_a_body_without_orders_comes_back(function: Running) -> None:
 def test_it_tells_what_it_received(function: Running) -> None:
     told = json.loads(function.call(tell=True)[1])
     assert told["body"] == '{"tell": true}'
-    assert told["env"]["FN_FORMAT"] == function.protocol.name
+    assert told["env"]["FN_FORMAT"] == function.contract.name
     assert told["pid"] == function.process.pid
 
 
@@ -130,7 +130,7 @@ def test_orders_may_stand_in_the_url(hot: Running) -> None:
 def test_the_answer_may_come_before_the_input_is_read() -> None:
     orders = quote(json.dumps({"unread": True, "echo": "early"}))
     with running("http") as function:
-        encoder = function.protocol.encoder(a_call(url=f"http://h/x?do={orders}", content_length=10 << 20))
+        encoder = function.contract.encoder(a_call(url=f"http://h/x?do={orders}", content_length=10 << 20))
         function.stdin.write(encoder.body(b"x"))
         function.stdin.flush()
         assert function.answer()[1] == b"early"
@@ -199,7 +199,7 @@ def test_a_response_may_lack_its_length() -> None:
 
 
 def test_it_may_crash_at_start(function: Running) -> None:
-    with running(function.protocol.name, CRASH_AT_START="9") as crashing:
+    with running(function.contract.name, CRASH_AT_START="9") as crashing:
         assert crashing.process.wait(TIMEOUT_S) == 9
         assert crashing.stderr.read() == b"crashing at start\n"
 

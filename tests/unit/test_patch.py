@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearth.models.app import App
+from hearth.models.call_auth import Signature
+from hearth.models.delivery import Delivery
 from hearth.models.errors import AppsNameImmutable, RoutesPathImmutable
 from hearth.models.patch import AppPatch, RoutePatch, apply_app_patch, apply_route_patch, new_route
 from hearth.models.route import Route
@@ -25,6 +27,8 @@ CONFIGS = st.dictionaries(KEYS, st.sampled_from(["1", "2", "<&>"]))
 HEADERS = st.dictionaries(NAMES, st.lists(st.sampled_from(["1", "2"]), min_size=1), max_size=2).filter(
     lambda given: len({name.lower() for name in given}) == len(given)
 )
+SECRETS = st.lists(st.sampled_from(["S", "T"]), unique=True).map(tuple)
+SIGNATURES = st.sampled_from([Signature(style="github", secret="S"), Signature(style="stripe", secret="S")])
 ROUTES = st.builds(
     Route,
     app_name=st.just("a"),
@@ -38,6 +42,11 @@ ROUTES = st.builds(
     timeout=st.integers(1, 3),
     idle_timeout=st.integers(1, 3),
     config=CONFIGS,
+    secrets=SECRETS,
+    secrets_as=st.sampled_from(["env", "files"]),
+    concurrency=st.integers(1, 3),
+    auth=st.sampled_from(["", "open", "token"]),
+    signature=st.none() | SIGNATURES,
     created_at=st.just(NOW),
     updated_at=st.just(NOW),
 )
@@ -53,14 +62,26 @@ PATCHES = st.builds(
     timeout=st.integers(0, 3),
     idle_timeout=st.integers(0, 3),
     config=st.none() | st.dictionaries(KEYS, st.sampled_from(["", "1", "2"])),
+    secrets=st.none() | SECRETS,
+    secrets_as=st.sampled_from(["", "env", "files"]),
+    concurrency=st.integers(0, 3),
+    auth=st.sampled_from(["", "open", "token", "default"]),
+    signature=st.none() | SIGNATURES,
 )
-SCALARS = ("image", "memory", "cpu_milli", "type", "format", "timeout", "idle_timeout")
+SCALARS = (
+    *("image", "memory", "cpu_milli", "type", "format", "timeout", "idle_timeout", "secrets_as", "signature"),
+    "concurrency",
+)
 
 
 def expected_config(stored: dict[str, str], changes: dict[str, str] | None) -> dict[str, str]:
     changes = changes or {}
     kept = {key: value for key, value in stored.items() if key not in changes}
     return kept | {key: value for key, value in changes.items() if value}
+
+
+def expected_auth(stored: str, change: str) -> str:
+    return {"": stored, "default": ""}.get(change, change)
 
 
 def expected_headers(stored: dict[str, Any], changes: dict[str, Any] | None) -> dict[str, Any]:
@@ -77,6 +98,8 @@ def test_a_route_is_merged_by_the_rules(route: Route, patch: RoutePatch) -> None
         assert getattr(merged, name) == (getattr(patch, name) or getattr(route, name))
     assert merged.config == expected_config(route.config, patch.config)
     assert merged.headers == expected_headers(route.headers, patch.headers)
+    assert merged.auth == expected_auth(route.auth, patch.auth)
+    assert merged.secrets == (route.secrets if patch.secrets is None else patch.secrets)
     assert (merged.app_name, merged.path, merged.created_at) == ("a", "/p", NOW)
     same = msgspec.structs.replace(merged, updated_at=NOW) == route
     assert merged.updated_at == (NOW if same else LATER)
@@ -98,6 +121,15 @@ def test_an_app_is_merged_by_the_rules(config: dict[str, str], changes: dict[str
     assert (merged.name, merged.created_at) == ("a", NOW)
 
 
+@pytest.mark.parametrize("stored", ["", "open", "token"])
+@pytest.mark.parametrize("change", ["", "open", "token", "default"])
+def test_the_proof_that_an_app_asks_for_is_merged_by_the_rules(stored: str, change: str) -> None:
+    app = App(name="a", auth=stored, created_at=NOW, updated_at=NOW)
+    merged = apply_app_patch(app, AppPatch(auth=change), LATER)
+    assert merged.auth == expected_auth(stored, change)
+    assert merged.updated_at == (NOW if merged.auth == stored else LATER)
+
+
 CHANGES: dict[str, Any] = {
     "image": "other",
     "memory": 7,
@@ -108,6 +140,12 @@ CHANGES: dict[str, Any] = {
     "timeout": 7,
     "idle_timeout": 7,
     "config": {"NEW": "1"},
+    "secrets": ("NEW",),
+    "secrets_as": "files",
+    "concurrency": 7,
+    "auth": "token",
+    "signature": Signature(style="github", secret="NEW"),
+    "delivery": {"result_ttl_s": 7},
 }
 
 
@@ -121,7 +159,7 @@ def test_a_change_of_any_one_field_is_a_change(field: str) -> None:
     route = Route(app_name="a", path="/p", image="x", created_at=NOW, updated_at=NOW)
     merged = apply_route_patch(route, RoutePatch(**{field: CHANGES[field]}), LATER)
     assert merged != route
-    assert getattr(merged, field) == CHANGES[field]
+    assert getattr(merged, field) == (Delivery(result_ttl_s=7) if field == "delivery" else CHANGES[field])
     assert merged.updated_at == LATER
 
 
@@ -134,6 +172,8 @@ def test_a_new_route_is_the_defaults_with_a_patch(patch: RoutePatch) -> None:
         assert getattr(made, name) == (getattr(patch, name) or getattr(plain, name))
     assert made.config == (patch.config or {})  # empty values are stored as given
     assert made.headers == expected_headers({}, patch.headers)
+    assert made.auth == expected_auth("", patch.auth)
+    assert made.secrets == (patch.secrets or ())
     assert made.created_at == made.updated_at == NOW > ZERO
 
 

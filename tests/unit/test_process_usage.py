@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
+import time
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 from tests.support.clock import FakeClock
 
-from hearth.drivers.process.usage import Meter
+from hearth.aio.loop_share import BUDGET_S
+from hearth.drivers.local.usage import Meter, samples
+from hearth.host.cgroups import Group
 
 
 class Members:
@@ -44,7 +50,7 @@ def still() -> Iterator[list[int]]:
 def test_a_process_that_joins_counts_although_nothing_changed_in_the_others(still: list[int]) -> None:
     first, second = still
     group = Members(first)
-    meter = Meter(first, group, 128, FakeClock())
+    meter = Meter(first, cast(Group, group), 128, FakeClock())
     assert meter.sample().metrics["mem_usage"] == 1 << 20
     group.members.append(second)
     assert meter.sample().metrics["mem_usage"] == 2 << 20
@@ -52,7 +58,46 @@ def test_a_process_that_joins_counts_although_nothing_changed_in_the_others(stil
 
 def test_a_group_in_which_nothing_changes_is_not_measured_again(still: list[int]) -> None:
     group = Members(*still)
-    meter = Meter(still[0], group, 128, FakeClock())
+    meter = Meter(still[0], cast(Group, group), 128, FakeClock())
     for _ in range(3):
         assert meter.sample().metrics["mem_usage"] == 2 << 20
     assert group.asked == 1
+
+
+async def test_containers_that_are_measured_at_the_same_time_have_turns_of_their_own() -> None:
+    clock, turns, seen = FakeClock(), 0, Counter[int]()
+    ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    class Slow(Members):
+        """For which the kernel takes all the time that a turn of the loop has for such work."""
+
+        def pids(self) -> list[int]:
+            seen[turns] += 1
+            end = time.perf_counter() + BUDGET_S
+            while time.perf_counter() < end:
+                pass
+            return []
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        next_turn.append(asyncio.get_running_loop().call_soon(turn))
+
+    next_turn: list[asyncio.Handle] = []
+    turn()
+    found: Counter[int] = Counter()
+
+    async def watch(number: int) -> None:
+        async for _ in samples(os.getpid(), cast(Group, Slow()), 128, clock, ended):
+            found[number] += 1
+
+    watching = asyncio.gather(*[watch(number) for number in range(8)])
+    while len(found) < 8:
+        await asyncio.sleep(0)
+        if clock.pending == 8:
+            clock.advance(1)
+    ended.set_result(None)
+    await watching
+    next_turn[-1].cancel()
+    assert seen.total() == 16
+    assert set(seen.values()) == {1}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.clock import FakeClock
 
-from hearth.agent.processors import Processors, wanted_s
+from hearth.host.cpu_load import Processors, wanted_s
 
 
 def account(stat: Path, busy: int, idle: int) -> None:

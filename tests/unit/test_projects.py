@@ -25,8 +25,16 @@ memory: 256
 cpus: 500m
 timeout: 60
 idle_timeout: 45
+concurrency: 1
 config: {PORT: 080, EMPTY: , ON: yes}
+secrets: [API_KEY, DB]
+secrets_as: files
+auth: signed
+signature: {style: stripe, secret: KEY, tolerance: 60}
 headers: {X-One: 1, X-Two: [a, b]}
+retry: {attempts: 3, backoff_s: 0.5, on: [timeout]}
+result_ttl_s: 60
+expires_s: 90
 content_type: application/json
 entrypoint: python3 -u
 cmd: [func.py, "a b"]
@@ -60,10 +68,47 @@ def test_every_field_is_read_as_it_is_written(tmp_path: Path) -> None:
         "timeout": 60,
         "idle_timeout": 45,
         "config": func.config,
+        "secrets": ("API_KEY", "DB"),
+        "secrets_as": "files",
+        "auth": "signed",
+        "signature": {"style": "stripe", "secret": "KEY", "tolerance": 60},
         "headers": {"X-One": ["1"], "X-Two": ["a", "b"]},
+        "concurrency": 1,
+        "retry": {"attempts": 3, "backoff_s": 0.5, "on": ["timeout"]},
+        "result_ttl_s": 60,
+        "expires_s": 90,
     }
     assert func.missing_config() == ["TOKEN"]
     assert func.missing_config({"TOKEN": "t"}) == []
+
+
+def test_several_calls_at_once_need_a_format_that_can_tell_them_apart(tmp_path: Path) -> None:
+    func = projects.load(folder(tmp_path / "a", "format: http-stream\nconcurrency: 8\n"))
+    assert func.route()["concurrency"] == 8
+    with pytest.raises(ProjectError, match=r"func.yaml:2: concurrency: above 1 it needs format: http-stream, not json"):
+        projects.load(folder(tmp_path / "b", "format: json\nconcurrency: 8\n"))
+    with pytest.raises(ProjectError, match=r"func.yaml:1: concurrency: above 1 it needs format: http-stream$"):
+        projects.load(folder(tmp_path / "c", "concurrency: 8\n"))
+    with pytest.raises(ProjectError, match="1 to 1000"):
+        projects.load(folder(tmp_path / "d", "format: http-stream\nconcurrency: 1001\n"))
+
+
+def test_a_secret_counts_as_a_required_variable(tmp_path: Path) -> None:
+    func = projects.load(folder(tmp_path, "secrets: [TOKEN]\nexpects: {config: [{name: TOKEN, required: true}]}\n"))
+    assert func.missing_config() == []
+
+
+def test_a_policy_of_retries_that_is_none_is_reported_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match=r"func.yaml:2: retry: .*attempts must be an integer from 1 to 20"):
+        projects.load(folder(tmp_path, "version: 1\nretry: {attempts: 0}\n"))
+
+
+@pytest.mark.parametrize("name", ["FN_X", "a-b", "1"])
+def test_a_wrong_name_of_a_secret_is_reported_with_its_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ProjectError, match=rf"func.yaml:2: secrets: '{name}': Invalid secret name"):
+        projects.load(folder(tmp_path, f"version: 1\nsecrets: ['{name}']\n"))
+    with pytest.raises(ProjectError, match=r"app.yaml:1: secrets: "):
+        projects.load_app(folder(tmp_path, f"secrets: ['{name}']\n", "app.yaml"))
 
 
 def test_a_file_may_say_nothing(tmp_path: Path) -> None:
@@ -89,14 +134,14 @@ def test_each_name_of_the_file_is_found(tmp_path: Path, name: str) -> None:
         ("name: ../up\n", "func.yaml:1: name: '../up' is no image name"),
         pytest.param(f"name: a{'_' * 99}\n", "is no image name", id="a name that ends in underscores"),
         ("name: f\n\nversion: a/b\n", "func.yaml:3: version: 'a/b' is no tag"),
-        ("runtime: cobol\n", "func.yaml:1: runtime: 'cobol' is none of"),
-        ("type: asinc\n", "func.yaml:1: type: 'asinc' is none of sync, async; perhaps async was meant"),
-        ("format: xml\n", "func.yaml:1: format: 'xml' is none of default, http, json"),
-        ("memory: much\n", "func.yaml:1: memory: 'much' is no whole number from 1"),
-        ("timeout: 0\n", "func.yaml:1: timeout: '0' is no whole number from 1 to 3600"),
-        ("timeout: 1.5\n", "func.yaml:1: timeout: '1.5' is no whole number"),
+        ("runtime: cobol\n", "func.yaml:1: runtime: must be one of python, python3.N, docker, exec, not 'cobol'"),
+        ("type: asinc\n", "func.yaml:1: type: must be one of sync, async, not 'asinc'; perhaps async was meant"),
+        ("format: xml\n", "func.yaml:1: format: must be one of default, http, json"),
+        ("memory: much\n", "func.yaml:1: memory: must be an integer from 1 to "),
+        ("timeout: 0\n", "func.yaml:1: timeout: must be an integer from 1 to 3600, not '0'"),
+        ("timeout: 1.5\n", "func.yaml:1: timeout: must be an integer from 1 to 3600, not '1.5'"),
         ("idle_timeout: [1]\n", "func.yaml:1: idle_timeout: expected a text, not a list"),
-        ("cpus: many\n", "func.yaml:1: cpus: 'many' is no amount of cores"),
+        ("cpus: many\n", "func.yaml:1: cpus: must be a number of cores such as 0.5 or 500m, not 'many'"),
         ("path: a?b\n", "func.yaml:1: path: 'a?b': "),
         ("config:\n  A: {b: c}\n", "func.yaml:2: config.A: expected a text, not a mapping"),
         ("config: [A]\n", "func.yaml:1: config: expected a mapping, not a list"),

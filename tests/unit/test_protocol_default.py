@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.protocol_events import a_call, summary
+from tests.unit.protocol_events import a_call, stdio_contract, summary
 
-from hearth.protocols import protocol_for
-from hearth.protocols.base import Body, End, Head, InvalidProtocol
+from hearth.contracts.base import Head, InvalidProtocol
+from hearth.contracts.stdio.codec import Body, End
 
 
 @pytest.mark.parametrize(
@@ -14,25 +14,25 @@ from hearth.protocols.base import Body, End, Head, InvalidProtocol
     [("", "default", False), ("default", "default", False), ("http", "http", True), ("json", "json", True)],
 )
 def test_formats_are_found_by_name(name: str, expected: str, hot: bool) -> None:
-    protocol = protocol_for(name)
-    assert (protocol.name, protocol.hot) == (expected, hot)
+    contract = stdio_contract(name)
+    assert (contract.name, contract.hot) == (expected, hot)
 
 
 @pytest.mark.parametrize("name", ["HTTP", "cloudevent", " ", "json "])
 def test_an_unknown_format_is_an_invalid_protocol(name: str) -> None:
     with pytest.raises(InvalidProtocol, match=r"^Invalid Protocol$"):
-        protocol_for(name)
+        stdio_contract(name)
 
 
 def test_the_input_is_the_body_and_nothing_else() -> None:
-    encoder = protocol_for("default").encoder(a_call(content_length=3))
+    encoder = stdio_contract("default").encoder(a_call(content_length=3))
     assert encoder.body(b"ab") + encoder.body(b"c") + encoder.end() == b"abc"
     assert not encoder.lossy
 
 
 @given(st.lists(st.binary(min_size=1), max_size=5))
 def test_all_output_is_the_body(pieces: list[bytes]) -> None:
-    decoder = protocol_for("default").decoder(a_call())
+    decoder = stdio_contract("default").decoder(a_call())
     assert not decoder.started
     head, body, surplus = summary(decoder, pieces)
     assert body == b"".join(pieces)
@@ -45,16 +45,16 @@ def test_all_output_is_the_body(pieces: list[bytes]) -> None:
 
 
 def test_the_head_comes_with_the_first_byte() -> None:
-    assert protocol_for("default").decoder(a_call()).feed(b" ") == [Head(200, ()), Body(b" ")]
+    assert stdio_contract("default").decoder(a_call()).feed(b" ") == [Head(200, ()), Body(b" ")]
 
 
 def test_a_client_that_asked_by_head_gets_no_body_but_a_log_does() -> None:
-    protocol = protocol_for("default")
-    decoder = protocol.decoder(a_call(method="HEAD"))
+    contract = stdio_contract("default")
+    decoder = contract.decoder(a_call(method="HEAD"))
     assert decoder.feed(b"x") + decoder.feed_eof() == [Head(200, ()), End()]
-    decoder = protocol.decoder(a_call(method="HEAD", call_type="async"))
+    decoder = contract.decoder(a_call(method="HEAD", call_type="async"))
     assert decoder.feed(b"x") == [Head(200, ()), Body(b"x")]
 
 
 def test_the_log_form_is_the_raw_output() -> None:
-    assert protocol_for("default").log_form(Head(200, ()), b"\x00raw\n") == b"\x00raw\n"
+    assert stdio_contract("default").log_form(Head(200, ()), b"\x00raw\n") == b"\x00raw\n"

@@ -7,18 +7,17 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.unit.protocol_events import a_call, cut, outcome, positions, summary, two_pieces
+from tests.unit.protocol_events import a_call, cut, outcome, positions, stdio_contract, summary, two_pieces
 
-from hearth.protocols import protocol_for
-from hearth.protocols.base import Body, Decoder, End, Head, InvalidOutput, canonical
-from hearth.protocols.http import HttpProtocol
-from hearth.protocols.http_answer import HttpDecoder
+from hearth.contracts.base import Head, canonical
+from hearth.contracts.stdio.codec import Body, Decoder, End, InvalidOutput
+from hearth.contracts.stdio.http import HttpContract, HttpDecoder
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def decoder(method: str = "POST") -> Decoder:
-    return protocol_for("http").decoder(a_call(method=method))
+    return stdio_contract("http").decoder(a_call(method=method))
 
 
 def read(data: bytes, method: str = "POST") -> Any:
@@ -234,7 +233,7 @@ def head_of_size(size: int) -> bytes:
 @pytest.mark.parametrize(("size", "fits"), [(999, True), (1000, True), (1001, False)])
 def test_the_limit_on_the_head_is_exact(size: int, fits: bool) -> None:
     for pieces in ([head_of_size(size)], [head_of_size(size)[:500], head_of_size(size)[500:]]):
-        stream = HttpProtocol(max_head_bytes=1000).decoder(a_call())
+        stream = HttpContract(max_head_bytes=1000).decoder(a_call())
         if fits:
             assert summary(stream, pieces)[2] is False
         else:
@@ -325,8 +324,8 @@ def test_any_output_gives_events_or_invalid_output_wherever_it_is_split(data: by
 
 
 def test_the_log_form_is_the_whole_response() -> None:
-    protocol = protocol_for("http")
+    contract = stdio_contract("http")
     head = Head(201, [("X-A", "b"), ("Content-Length", "2")])
-    assert protocol.log_form(head, b"hi") == b"HTTP/1.1 201 Created\r\nX-A: b\r\nContent-Length: 2\r\n\r\nhi"
-    assert protocol.log_form(Head(799, []), b"hi") == b"HTTP/1.1 799\r\nContent-Length: 2\r\n\r\nhi"
-    assert protocol.log_form(Head(204, [("X", "y")]), b"") == b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\n"
+    assert contract.log_form(head, b"hi") == b"HTTP/1.1 201 Created\r\nX-A: b\r\nContent-Length: 2\r\n\r\nhi"
+    assert contract.log_form(Head(799, []), b"hi") == b"HTTP/1.1 799\r\nContent-Length: 2\r\n\r\nhi"
+    assert contract.log_form(Head(204, [("X", "y")]), b"") == b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\n"

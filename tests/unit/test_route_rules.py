@@ -28,7 +28,16 @@ FAULTS: list[tuple[dict[str, Any], type[e.ApiError]]] = [
     ({"timeout": 121}, e.RoutesInvalidTimeout),
     ({"idle_timeout": 3601}, e.RoutesInvalidIdleTimeout),
     ({"memory": 8193}, e.RoutesInvalidMemory),
+    ({"concurrency": 1001}, e.RoutesInvalidConcurrency),
 ]
+
+
+@pytest.mark.parametrize("format_name", ["default", "http", "json"])
+def test_a_format_on_pipes_carries_one_call_at_a_time(format_name: str) -> None:
+    validate_route(msgspec.structs.replace(GOOD, format="http-stream", concurrency=1000))
+    validate_route(msgspec.structs.replace(GOOD, format=format_name, concurrency=1))
+    with pytest.raises(e.RoutesInvalidConcurrency, match=f"needs the format http-stream, not {format_name}$"):
+        validate_route(msgspec.structs.replace(GOOD, format=format_name, concurrency=2))
 
 
 @pytest.mark.parametrize("first", range(len(FAULTS)))

@@ -7,14 +7,17 @@ import asyncio
 import pytest
 from starlette.types import Message
 
-from hearth.clock import SystemClock
+from hearth.aio.clock import SystemClock
 from hearth.server.api import Api
-from hearth.telemetry import metrics
+from hearth.telemetry import metrics, names
+from hearth.telemetry.metrics import Metrics
 
 
 async def test_others_are_answered_while_metrics_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_PIECE", 1)  # each series is a piece
-    api = Api(None, SystemClock(), dict)
+    monkeypatch.setattr(metrics, "PIECE", 1)  # each series is a piece
+    node = Metrics()
+    node.counter("fn_calls").add(1, "a", "/p")
+    api = Api(None, SystemClock(), dict, metrics=node)
     ended: list[str] = []
     pieces = 0
 
@@ -36,5 +39,5 @@ async def test_others_are_answered_while_metrics_are_written(monkeypatch: pytest
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         group.create_task(ask("/metrics"))
-    assert pieces > len(metrics.labels())
+    assert pieces > len(names.METRICS)
     assert ended == ["/healthz", "/metrics"]

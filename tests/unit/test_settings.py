@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
 def variables() -> set[str]:
     return {str(field.validation_alias) for field in settings.Settings.model_fields.values()}
+
+
+def documented() -> dict[str, str]:
+    """The rows of the page: variables with their defaults."""
+    return dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", DOCUMENT.read_text(), re.MULTILINE))
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +70,30 @@ def test_a_password_in_an_address_of_no_use_is_not_shown(monkeypatch: pytest.Mon
     assert str(refused.value) == "FN_ZIPKIN_URL='***@zipkin': Input should begin with http:// or https://"
 
 
-def test_every_variable_is_documented() -> None:
-    text = DOCUMENT.read_text()
-    assert [name for name in sorted(variables()) if f"| `{name}` |" not in text] == []
+def test_the_page_lists_exactly_the_variables_that_exist() -> None:
+    assert sorted(documented()) == sorted(variables())
+
+
+def test_the_page_shows_the_defaults() -> None:
+    shown = documented()
+    differs = {}
+    for field in settings.Settings.model_fields.values():
+        name, default = str(field.validation_alias), field.default
+        if isinstance(default, int | float | str) and default != "":  # others depend on the machine or other settings
+            text = (
+                str(default).lower()
+                if isinstance(default, bool)
+                else f"{default:g}"
+                if type(default) is float
+                else str(default)
+            )
+            if not shown[name].startswith(f"`{text}`"):
+                differs[name] = (text, shown[name])
+    assert differs == {}
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert [name for name, field in settings.Settings.model_fields.items() if not field.description] == []
 
 
 @pytest.mark.parametrize(
@@ -84,3 +111,37 @@ def test_what_is_for_clients_or_for_others_is_not_unknown(monkeypatch: pytest.Mo
     for name in ("FN_PORT", "FN_API_URL", "FN_REGISTRY", "FN_TOKEN", "HOME"):
         monkeypatch.setenv(name, "1")
         assert name not in settings.unknown_variables()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("", None),
+        ("127.0.0.1:8081", ("127.0.0.1", 8081)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:65535", ("localhost", 65535)),
+        ("unix:/run/hearth/api.sock", Path("/run/hearth/api.sock")),
+    ],
+)
+def test_the_api_is_given_an_address_with_a_port_or_a_socket(text: str, place: object) -> None:
+    assert settings.load(admin_bind=text).admin_place == place
+
+
+@pytest.mark.parametrize(
+    "text", ["8081", ":8081", "127.0.0.1", "::1:8081", "a:65536", "a:-1", "unix:api.sock", "unix:"]
+)
+def test_an_address_of_the_api_without_its_parts_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("FN_ADMIN_BIND", text)
+    with pytest.raises(StartUpError, match=r"^FN_ADMIN_BIND=.*127\.0\.0\.1:8081"):
+        settings.load()
+
+
+def test_without_tokens_the_api_is_for_this_machine_wherever_calls_come_from() -> None:
+    split = settings.load(bind="0.0.0.0", admin_bind="127.0.0.1:8081")
+    assert (split.address, split.control_address) == ("0.0.0.0", "127.0.0.1")
+    assert settings.load(bind="0.0.0.0", admin_bind="unix:/run/api.sock").control_address == "localhost"
+    with pytest.raises(StartUpError, match=r"^FN_ADMIN_BIND=0\.0\.0\.0: others could control this node"):
+        _ = settings.load(admin_bind="0.0.0.0:8081").admin_place
+    with pytest.raises(StartUpError, match=r"^FN_BIND=0\.0\.0\.0: others could control this node"):
+        _ = settings.load(bind="0.0.0.0").address
+    assert settings.load(auth="required", admin_bind="0.0.0.0:8081").admin_place == ("0.0.0.0", 8081)

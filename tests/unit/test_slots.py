@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import gc
+import weakref
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hearth.agent.launcher import Snapshot, back_off_s, containers_spare, containers_wanted
-from hearth.agent.slots import Slot, SlotQueue
+from hearth.agent.slots import SlotQueue
+from hearth.models.errors import ServerBusy
 
 
 class Hot:
     """A container that only counts its leases."""
 
     served = 0
-    opening = b""
-    container: Any = None
 
-    def __init__(self, queue: SlotQueue) -> None:
+    def __init__(self, queue: SlotQueue[Hot]) -> None:
         self._queue = queue
         self.leased = False
 
-    def lease(self) -> Slot:
+    def lease(self) -> None:
         assert not self.leased, "leased to two"
         self.leased = True
-        return Slot(self)
 
-    def give_back(self, *, clean: bool) -> None:
+    def give_back(self, *, clean: bool, used: bool) -> None:
+        assert self.leased, "given back twice"
         self.leased = False
         self._queue.offer(self)
-
-    def attend(self, call: Any) -> None: ...
 
 
 STEP = st.tuples(st.sampled_from(["acquire", "cancel", "release", "tick"]), st.integers(0, 30))
@@ -45,10 +43,10 @@ def test_a_slot_is_never_lost_nor_leased_twice(containers: int, steps: list[tupl
 
 
 async def _play(containers: int, steps: list[tuple[str, int]]) -> None:
-    queue = SlotQueue()
+    queue: SlotQueue[Hot] = SlotQueue()
     for _ in range(containers):
         queue.offer(Hot(queue))
-    calls: list[asyncio.Task[Slot]] = []
+    calls: list[asyncio.Task[Hot]] = []
     for action, number in steps:
         if action == "acquire":
             calls.append(asyncio.ensure_future(queue.acquire()))
@@ -60,20 +58,20 @@ async def _play(containers: int, steps: list[tuple[str, int]]) -> None:
                 call.cancel()
             elif call.done() and not call.cancelled():
                 calls.remove(call)
-                call.result().release(clean=True)
-        assert not (queue.idle and queue.waiting)
+                call.result().give_back(clean=True, used=True)
+        assert not (queue.free and queue.waiters)
     for _ in range(len(calls) + 1):
         await asyncio.sleep(0)
         for call in [call for call in calls if call.done()]:
             calls.remove(call)
             if not call.cancelled():
-                call.result().release(clean=True)
+                call.result().give_back(clean=True, used=True)
     await asyncio.sleep(0)
-    assert (queue.idle, queue.waiting, calls) == (containers, 0, [])
+    assert (len(queue.free), len(queue.waiters), calls) == (containers, 0, [])
 
 
 async def test_the_newest_free_slot_is_taken_first() -> None:
-    queue = SlotQueue()
+    queue: SlotQueue[Hot] = SlotQueue()
     old, new = Hot(queue), Hot(queue)
     queue.offer(old)
     queue.offer(new)
@@ -81,33 +79,59 @@ async def test_the_newest_free_slot_is_taken_first() -> None:
     assert (old.leased, new.leased) == (False, True)
 
 
-@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
-def test_never_more_starts_than_calls_that_nobody_serves(
-    waiting: int, idle: int, starting: int, reserving: int
-) -> None:
-    now = Snapshot(waiting, idle, starting, reserving)
-    wanted, spare = containers_wanted(now), containers_spare(now)
-    assert wanted == 0 or spare == 0
-    assert wanted + starting + reserving - spare <= max(waiting - idle, starting, 0) + (
-        0 if wanted else reserving - spare
-    )
-    assert 0 <= spare <= reserving
-    if waiting > idle:
-        assert wanted + starting + reserving >= 1
+async def test_a_call_that_gives_up_in_the_tick_in_which_its_wait_fails_is_cancelled() -> None:
+    queue: SlotQueue[Hot] = SlotQueue()
+    waiting = asyncio.ensure_future(queue.acquire())
+    await asyncio.sleep(0)
+    queue.fail_one(ServerBusy())
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
-@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 99))
-def test_no_more_are_made_than_there_is_room_for(
-    waiting: int, idle: int, starting: int, reserving: int, room: int
-) -> None:
-    now, free = Snapshot(waiting, idle, starting, reserving, room), Snapshot(waiting, idle, starting, reserving)
-    wanted, spare = containers_wanted(now), containers_spare(now)
-    assert wanted <= containers_wanted(free)
-    assert wanted + starting + reserving - spare <= max(room, starting + (0 if wanted else reserving - spare))
-    if starting + reserving >= room:
-        assert wanted == 0
-        assert spare == max(containers_spare(free), min(reserving, starting + reserving - room))
+async def test_a_wait_that_failed_is_freed_at_once() -> None:
+    """Its error holds its frames: if they held it as well, all that they hold would stay until a collection."""
+    queue: SlotQueue[Hot] = SlotQueue()
+
+    async def ask() -> weakref.ref[ServerBusy]:
+        try:
+            await queue.acquire()
+        except ServerBusy as exc:
+            return weakref.ref(exc)
+        raise AssertionError("no slot was offered")
+
+    waiting = asyncio.ensure_future(ask())
+    await asyncio.sleep(0)
+    gc.disable()
+    try:
+        queue.fail_all(ServerBusy())
+        error = await waiting
+        assert error() is None
+    finally:
+        gc.enable()
 
 
-def test_back_off_doubles_up_to_its_limit() -> None:
-    assert [back_off_s(n) for n in (0, 1, 2, 3, 20)] == [0.0, 0.025, 0.05, 0.1, 3.2]
+async def test_a_slot_is_announced_until_it_is_offered_or_withdrawn() -> None:
+    queue: SlotQueue[Hot] = SlotQueue()
+    offered, withdrawn = Hot(queue), Hot(queue)
+    queue.announce(offered)
+    queue.announce(withdrawn)
+    queue.offer(offered)
+    assert queue.announced == {withdrawn}
+    assert not queue.withdraw(withdrawn)
+    assert queue.announced == set()
+    assert queue.free == [offered]
+
+
+async def test_a_container_that_goes_on_with_a_waiting_call_after_another_one_counts_as_turnover() -> None:
+    queue: SlotQueue[Hot] = SlotQueue()
+    for served, turnover in ((0, 0), (1, 1), (2, 2)):
+        waiting = asyncio.ensure_future(queue.acquire())
+        await asyncio.sleep(0)
+        hot = Hot(queue)
+        hot.served = served
+        queue.offer(hot)
+        assert await waiting is hot
+        assert queue.turnover == turnover
+    queue.offer(Hot(queue))
+    assert queue.turnover == 2, "no call waited"

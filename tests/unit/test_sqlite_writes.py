@@ -7,14 +7,14 @@ import datetime as dt
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hearth.datastore.base import CallFilter
-from hearth.datastore.sql import SqlDatastore, open_datastore
 from hearth.models.call import SUCCESS, Call
 from hearth.models.ids import IdGenerator
-from hearth.sql.in_thread import InThread
+from hearth.stores.records.base import CallFilter
+from hearth.stores.sql import SqlDatastore, open_datastore
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=dt.UTC)
 
@@ -27,7 +27,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqlDatastore]:
 
 
 def ended(count: int) -> list[tuple[Call, bytes | None]]:
-    new_id = IdGenerator(1, lambda: int(NOW.timestamp() * 1000))
+    new_id = IdGenerator(1, lambda: int(NOW.timestamp() * 1000) * 1_000_000)
     return [
         (
             Call(
@@ -45,12 +45,21 @@ def ended(count: int) -> list[tuple[Call, bytes | None]]:
     ]
 
 
-async def test_calls_without_logs_are_one_statement_and_others_one_transaction(store: SqlDatastore) -> None:
-    await store.put_calls(ended(1))
+async def test_calls_without_logs_are_one_statement_and_others_one_transaction(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     said: list[str] = []
-    assert isinstance(store._batches, InThread)
-    assert store._batches._connection is not None
-    store._batches._connection.set_trace_callback(lambda text: said.append(text.split()[0]))
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*args, **options)
+        connection.set_trace_callback(lambda text: said.append(text.split()[0]))
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    store = await open_datastore(f"sqlite3://{tmp_path}/fn.db")
+    await store.put_calls(ended(1))
+    said.clear()
     await store.put_calls(ended(11))
     assert said == ["INSERT"]
     said.clear()
@@ -59,6 +68,7 @@ async def test_calls_without_logs_are_one_statement_and_others_one_transaction(s
     said.clear()
     await store.put_calls([])
     assert said == []
+    await store.close()
 
 
 async def test_a_write_waits_for_the_transaction_of_another_process(store: SqlDatastore, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearth.drivers.streams import HIGH_WATER, Readiness, StreamBuffer
+from hearth.drivers.pipes import PipeReader
+from hearth.drivers.streams import HIGH_WATER, StreamBuffer, readiness
 
 
 class Tap:
@@ -102,6 +105,64 @@ async def test_a_reader_that_gives_up_in_the_tick_of_the_bytes_loses_none(tap: T
     assert tap.buffer.read_nowait() == b"x"
 
 
+async def test_a_sink_may_stop_the_watch_and_give_back_what_it_does_not_use(tap: Tap) -> None:
+    got: list[bytes] = []
+
+    def take_one(data: bytes) -> None:
+        got.append(data[:1])
+        tap.buffer.watch(None, unused=data[1:])
+
+    for data in (b"ab", b"c"):
+        tap.buffer.feed(data)
+    tap.buffer.watch(take_one)
+    assert (got, tap.buffer.size) == ([b"a"], 2)
+    assert [tap.buffer.read_nowait() for _ in range(3)] == [b"b", b"c", None]
+    tap.buffer.watch(take_one)
+    tap.buffer.feed(b"de")
+    tap.buffer.feed(b"f")
+    assert (got, tap.buffer.size) == ([b"a", b"d"], 2)
+    tap.buffer.feed_eof()
+    assert [tap.buffer.read_nowait() for _ in range(3)] == [b"e", b"f", b""]
+
+
+async def test_a_sink_that_stops_the_watch_does_not_take_the_end(tap: Tap) -> None:
+    got: list[bytes] = []
+
+    def take_one(data: bytes) -> None:
+        got.append(data)
+        tap.buffer.watch(None)
+
+    tap.buffer.feed(b"a")
+    tap.buffer.feed_eof()
+    tap.buffer.watch(take_one)
+    assert got == [b"a"]
+    tap.buffer.watch(take_one)
+    assert got == [b"a", b""]
+
+
+async def test_bytes_that_arrive_while_a_sink_takes_older_ones_come_after_them(tap: Tap) -> None:
+    got: list[bytes] = []
+
+    def take(data: bytes) -> None:
+        if not got:
+            tap.buffer.feed(b"c")
+        got.append(data)
+
+    for data in (b"a", b"b"):
+        tap.buffer.feed(data)
+    tap.buffer.watch(take)
+    assert got == [b"a", b"b", b"c"]
+
+
+async def test_a_reader_that_gave_up_is_not_woken_in_the_tick_of_the_bytes(tap: Tap) -> None:
+    reading = asyncio.ensure_future(tap.buffer.read())
+    await asyncio.sleep(0)
+    reading.cancel()
+    tap.buffer.feed(b"x")
+    await asyncio.wait([reading])
+    assert tap.buffer.read_nowait() == b"x"
+
+
 async def test_quiet_means_nothing_here_nothing_in_the_kernel_and_no_end(tap: Tap) -> None:
     assert tap.buffer.quiet()
     tap.unseen = True
@@ -117,7 +178,7 @@ async def test_quiet_means_nothing_here_nothing_in_the_kernel_and_no_end(tap: Ta
 
 def test_the_kernel_tells_of_bytes_and_of_the_end() -> None:
     ours, theirs = os.pipe()
-    ready = Readiness(ours)
+    ready = readiness(ours)
     assert not ready()
     os.write(theirs, b"x")
     assert ready()
@@ -126,3 +187,48 @@ def test_the_kernel_tells_of_bytes_and_of_the_end() -> None:
     os.close(theirs)
     assert ready()
     os.close(ours)
+
+
+async def test_what_asks_the_kernel_may_be_kept_and_asked_after_the_end() -> None:
+    reader = PipeReader()
+    unseen = reader.unseen
+    assert not unseen()
+    ours, theirs = os.pipe()
+    reader.connect(ours)
+    assert not unseen()
+    os.write(theirs, b"x")
+    assert unseen()
+    os.close(theirs)
+    reader.drain()
+    assert not unseen()
+    again, other = os.pipe()  # they may have the number of the descriptor that was closed
+    os.write(other, b"x")
+    assert not unseen()
+    for fd in (again, other):
+        os.close(fd)
+    assert [await reader.read(), await reader.read()] == [b"x", b""]
+
+
+async def test_an_ended_stream_goes_without_the_garbage_collector() -> None:
+    class Reader:
+        def __init__(self) -> None:
+            self.buffer = StreamBuffer(self.pause, self.pause, self.unseen)
+            self.buffer.watch(self.take)
+
+        def pause(self) -> None: ...
+
+        def unseen(self) -> bool:
+            return False
+
+        def take(self, data: bytes) -> None: ...
+
+    gc.disable()
+    try:
+        reader = Reader()
+        gone = weakref.ref(reader)
+        reader.buffer.feed_eof()
+        reader.buffer.watch(reader.take)
+        del reader
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -24,7 +24,7 @@ time.sleep(600)
 """
 
 
-@pytest.mark.skipif(processes._SETPRIV is None, reason="no setpriv")
+@pytest.mark.skipif(processes.SETPRIV is None, reason="no setpriv")
 def test_a_process_lives_as_long_as_the_one_that_started_it() -> None:
     root = Path(__file__).parents[2]
     with subprocess.Popen([sys.executable, "-c", PARENT], cwd=root, stdout=subprocess.PIPE, text=True) as parent:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 
 import pytest
 
-from hearth.worker import WorkThread
+from hearth.aio.worker_thread import WorkThread
 
 
 async def test_what_is_asked_for_is_done_in_order_in_one_thread() -> None:
@@ -17,7 +18,9 @@ async def test_what_is_asked_for_is_done_in_order_in_one_thread() -> None:
         done.append((number, threading.get_ident()))
         return number * number
 
-    assert await asyncio.gather(*[thread.do(lambda n=n: work(n)) for n in range(100)]) == [n * n for n in range(100)]
+    assert await asyncio.gather(*[thread.do(functools.partial(work, n)) for n in range(100)]) == [
+        n * n for n in range(100)
+    ]
     thread.end()
     assert [number for number, _ in done] == list(range(100))
     assert len({ident for _, ident in done}) == 1

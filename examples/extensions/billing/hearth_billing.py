@@ -17,7 +17,7 @@ from typing import Any
 from starlette.requests import Request
 
 from hearth.agent.listeners import CallListener
-from hearth.batch import GroupCommit
+from hearth.aio.group_commit import GroupCommit
 from hearth.models.app import App
 from hearth.models.call import Call
 from hearth.models.times import ZERO

@@ -1,1 +1,1 @@
-"""All that the agent knows of the stored world."""
+"""The stored world, as its users see it."""

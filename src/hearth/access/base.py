@@ -1,104 +1,304 @@
-"""What the agent may rely on to find definitions and keep records; local and remote behave alike."""
+"""The stored world as the rest of Hearth uses it: four interfaces; local and remote behave alike.
+
+Errors are those of ``models.errors``: an :class:`~hearth.models.errors.ApiError` where a client may see it, else an
+:class:`~hearth.models.errors.InternalError`. No backend's exception passes.
+"""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Final, NamedTuple, Protocol
 
+from hearth.drivers.base import FetchImage
 from hearth.models.app import App
 from hearth.models.call import Call
-from hearth.models.errors import HearthError
+from hearth.models.errors import AppsNotFound, HearthError, SecretGone, StoreRefused
+from hearth.models.fn import Fn
+from hearth.models.fn_errors import FnNotFound, TriggerNotFound
+from hearth.models.registry_login import RegistryLogin
 from hearth.models.route import Route
+from hearth.models.secret import NO_SECRETS, SecretValues
+from hearth.models.token import Token
+from hearth.models.trigger import Trigger
 from hearth.queues.base import Backlog, Reserved
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class EndedCall:
+class EndedCall(NamedTuple):
     """A call that reached a final status, with its log (at most the configured limit; already cut and marked)."""
 
     call: Call
     log: bytes
 
 
+#: Begins to do as :meth:`CallRecords.finish_many`, and calls back on this loop with its error or ``None``, never before
+#: it returns. Returns false if it cannot store these calls; then nothing is stored, nor called back.
+Submit = Callable[[list[EndedCall], Callable[[Exception | None], object]], bool]
+
+
+class EndRefused(StoreRefused):
+    """An API node never stores the end of this call. The outbox counts it."""
+
+
 class AlreadyStarted(HearthError):
-    """Somebody has started this call before; ``status`` is how far it came."""
+    """The call was started before; ``status`` is its status."""
 
     def __init__(self, status: str) -> None:
         super().__init__(f"the call was started before: {status}")
         self.status = status
 
 
-class DataAccess(abc.ABC):
-    """Definitions and records.
+class Definitions(Protocol):
+    """Apps and routes. A :class:`~hearth.stores.datastore.Datastore` is one."""
 
-    Errors are those of ``models.errors``: an :class:`~hearth.models.errors.ApiError` where a client is to see it, else
-    an :class:`~hearth.models.errors.InternalError`. No backend's exception passes.
-    """
-
-    @abc.abstractmethod
     async def get_app(self, name: str) -> App:
-        """The app.
+        """Return the app.
 
         Raises:
-            AppsNotFound: There is none.
+            AppsNotFound: The app does not exist.
         """
 
-    @abc.abstractmethod
     async def get_route(self, app_name: str, path: str) -> Route:
-        """The route; ``path`` is matched exactly.
+        """Return the route; ``path`` is matched exactly.
 
         Raises:
-            RoutesNotFound: There is none.
+            RoutesNotFound: The route does not exist.
+        """
+
+
+class FnDefinitions(Protocol):
+    """Fns and triggers, with their apps. A :class:`~hearth.stores.datastore.Datastore` is one."""
+
+    async def get_app(self, name: str) -> App:
+        """Return the app. Raises ``AppsNotFound``."""
+
+    async def get_app_by_id(self, app_id: str) -> App:
+        """Return the app. Raises ``AppsNotFound``."""
+
+    async def get_fn(self, fn_id: str) -> Fn:
+        """Return the fn. Raises ``FnNotFound``."""
+
+    async def get_fn_named(self, app_id: str, name: str) -> Fn:
+        """Return the fn of an app with this name. Raises ``FnNotFound``."""
+
+    async def get_trigger_by_source(self, app_id: str, kind: str, source: str) -> Trigger:
+        """Return the trigger of an app at a source. Raises ``TriggerNotFound``."""
+
+
+class NoFns:
+    """The fns of a node without any."""
+
+    async def get_app(self, name: str) -> App:
+        """Raise ``AppsNotFound``."""
+        raise AppsNotFound
+
+    async def get_app_by_id(self, app_id: str) -> App:
+        """Raise ``AppsNotFound``."""
+        raise AppsNotFound
+
+    async def get_fn(self, fn_id: str) -> Fn:
+        """Raise ``FnNotFound``."""
+        raise FnNotFound
+
+    async def get_fn_named(self, app_id: str, name: str) -> Fn:
+        """Raise ``FnNotFound``."""
+        raise FnNotFound
+
+    async def get_trigger_by_source(self, app_id: str, kind: str, source: str) -> Trigger:
+        """Raise ``TriggerNotFound``."""
+        raise TriggerNotFound
+
+
+NO_FNS: Final = NoFns()
+
+
+class SecretSource(Protocol):
+    """The secrets of functions. A :class:`~hearth.stores.secrets.vault.Vault` is one."""
+
+    async def values(self, app_name: str, app_id: str, names: Iterable[str]) -> SecretValues:
+        """Return some secrets of an app.
+
+        Raises:
+            SecretGone: One of them does not exist.
+            SecretUnreadable: One of them cannot be decrypted.
+        """
+
+
+class NoSecretSource:
+    """Source of a node without secrets."""
+
+    async def values(self, app_name: str, app_id: str, names: Iterable[str]) -> SecretValues:
+        """Return nothing, or raise ``SecretGone`` for the first of the names."""
+        for name in names:
+            raise SecretGone(app_name, name)
+        return NO_SECRETS
+
+
+NO_SECRET_SOURCE: Final = NoSecretSource()
+
+
+class TokenSource(Protocol):
+    """Stored tokens. A :class:`~hearth.stores.datastore.Datastore` is one."""
+
+    async def find_token(self, digest: str) -> Token | None:
+        """Return the token of a digest, whether it has expired or not.
+
+        Raises:
+            StoreUnavailable: It cannot be looked up now.
+        """
+
+
+class NoTokenSource:
+    """Source of a node without stored tokens."""
+
+    async def find_token(self, digest: str) -> Token | None:
+        """Return nothing."""
+        return None
+
+
+NO_TOKEN_SOURCE: Final = NoTokenSource()
+
+
+class LoginSource(Protocol):
+    """The logins of apps at registries."""
+
+    async def find(self, app_name: str, app_id: str, registry: str) -> RegistryLogin | None:
+        """Return the login that an app has stored for a registry, ``host[:port]``; ``None`` if it has none.
+
+        Raises:
+            HearthError: It cannot be looked up or decrypted now.
+        """
+
+
+class NoLoginSource:
+    """Source of a node without stored logins."""
+
+    async def find(self, app_name: str, app_id: str, registry: str) -> RegistryLogin | None:
+        """Return nothing."""
+        return None
+
+
+NO_LOGIN_SOURCE: Final = NoLoginSource()
+
+
+class CallRecords(abc.ABC):
+    """Records and logs of calls."""
+
+    @property
+    def has_room(self) -> bool:
+        """True if this node can keep the ends of further calls."""
+        return True
+
+    async def check(self) -> None:
+        """Check that calls can be sent to this node.
+
+        Raises:
+            HearthError: They cannot; the text says why.
+        """
+        return
+
+    @property
+    def submit(self) -> Submit | None:
+        """Return how ended calls can be stored without a task; ``None``: only with :meth:`finish_many`."""
+        return None
+
+    @abc.abstractmethod
+    async def start(self, call: Call) -> None:
+        """Store an async call as running, unless it was started before: compare and swap.
+
+        Raises:
+            AlreadyStarted: The call was started before, here or by another node.
         """
 
     @abc.abstractmethod
     async def finish_many(self, ended: list[EndedCall]) -> None:
         """Store records and logs of ended calls in one transaction.
 
-        Storing a call again changes nothing. Where another node has recorded the end of an accepted call, that stays.
+        Storing a call again changes nothing. The end of an accepted call that another node has recorded stays.
         """
+
+    @abc.abstractmethod
+    async def interrupted(self, call: Call) -> None:
+        """Store the end of a call that is recorded as running and that no node runs; ``call`` has the final fields."""
+
+
+class AcceptedCalls(abc.ABC):
+    """Async calls between their acceptance and their end. The node that dequeues one holds a lease on it.
+
+    Attributes:
+        leaves_out: Calls of some apps can be left in the queue.
+    """
+
+    leaves_out: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
     def visibility_s(self) -> float:
-        """Seconds for which a dequeued call is its holder's, unless renewed."""
+        """Seconds that a lease lasts, from the dequeue or the last renewal."""
 
     @abc.abstractmethod
     async def enqueue(self, call: Call) -> None:
         """Accept an async call: durable when this returns, with a record that says ``queued``.
 
         Raises:
-            InternalError: It was not accepted; the call does not exist.
+            QuotaExceeded: Too many calls of the app have not started.
+            InternalError: The call was not accepted and does not exist.
         """
 
     @abc.abstractmethod
-    async def dequeue(self, limit: int) -> list[Reserved]:
-        """Wait until there are accepted calls, and take up to ``limit``. Cancelling loses none."""
+    async def dequeue(self, limit: int, without: frozenset[str] = frozenset()) -> list[Reserved]:
+        """Wait until there are accepted calls, and take up to ``limit``; of all apps except some, if those can be.
 
-    @abc.abstractmethod
-    async def start(self, call: Call) -> None:
-        """Store an async call as running, if nobody has started it before: compare and swap.
-
-        Raises:
-            AlreadyStarted: Somebody has.
+        A cancelled wait loses none: what was already taken comes back, at the latest when its lease ends.
         """
 
     @abc.abstractmethod
-    async def settle(self, leases: list[str]) -> list[bool]:
-        """Forget the messages of calls that have ended; false where the lease is no longer ours."""
+    async def acknowledge(self, leases: list[str]) -> list[bool]:
+        """Delete the messages of ended calls; false where the lease is no longer the current one."""
 
     @abc.abstractmethod
     async def renew(self, leases: list[str]) -> list[bool]:
-        """Keep calls that run, or wait here, hidden from others; false where the lease is no longer ours."""
+        """Extend leases by the visibility timeout; false where the lease is no longer the current one."""
 
     @abc.abstractmethod
     async def release(self, lease: str, delay_s: float = 0.0) -> None:
-        """Give back a call that was not started."""
+        """Return a call that was not started; nobody can take it for ``delay_s``."""
+
+    async def retry(self, lease: str, again: EndedCall, delay_s: float) -> bool:
+        """Put the next attempt of a call in the place of the one that has ended: durable when this returns true.
+
+        Args:
+            lease: That of the attempt that has ended.
+            again: The call as its next attempt finds it, with the log of the last one.
+            delay_s: Seconds for which nobody can take it.
+
+        Returns:
+            False if the lease is not the current one, so that another node has the call, or if there are no retries
+            here.
+
+        Raises:
+            HearthError: Nothing has changed, or nobody can tell; it can be tried again.
+        """
+        return False
 
     async def backlog(self) -> Backlog | None:
-        """What waits in the queue; ``None`` where that is not known."""
+        """Return the length and age of the queue; ``None`` if this node cannot know them."""
         return None
 
-    @abc.abstractmethod
-    async def interrupted(self, call: Call) -> None:
-        """Store that a call which is recorded as running ended with nobody there; ``call`` has the final fields."""
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredWorld:
+    """The interfaces of one node.
+
+    Attributes:
+        fetch_image: Gets the image of a reference from another node; ``None`` where all images are here.
+    """
+
+    definitions: Definitions
+    records: CallRecords
+    accepted: AcceptedCalls
+    secrets: SecretSource = NO_SECRET_SOURCE
+    tokens: TokenSource = NO_TOKEN_SOURCE
+    fns: FnDefinitions = NO_FNS
+    fetch_image: FetchImage | None = None

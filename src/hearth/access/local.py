@@ -1,4 +1,4 @@
-"""Definitions, records and accepted calls in this process's own stores."""
+"""Records and accepted calls in the stores of this process. Its datastore itself is the definitions."""
 
 from __future__ import annotations
 
@@ -9,107 +9,57 @@ from typing import Final
 
 import msgspec
 
-from hearth.access.base import AlreadyStarted, DataAccess, EndedCall
-from hearth.batch import GroupCommit, write_apart
-from hearth.clock import Clock, pause
-from hearth.datastore.base import Datastore
-from hearth.logstores.base import Log, LogsLost, LogStore
-from hearth.models.app import App
+from hearth.access.base import AcceptedCalls, AlreadyStarted, CallRecords, EndedCall, Submit
+from hearth.access.queued_calls import QueuedCalls
+from hearth.aio.clock import Clock, pause
+from hearth.aio.group_commit import GroupCommit, write_apart
 from hearth.models.call import RUNNING, Call
-from hearth.models.errors import HearthError, StoreRefused
-from hearth.models.route import Route
+from hearth.models.errors import CallNotFound, CallTooLarge, HearthError, StoreRefused, StoreUnavailable
 from hearth.queues.base import Backlog, Queue, Reserved
-from hearth.telemetry import metrics
+from hearth.stores.datastore import Datastore
+from hearth.stores.logs.base import Log, LogsLost, LogStore
 from hearth.telemetry.logs import get_logger
-from hearth.telemetry.tracing import span
+from hearth.telemetry.metrics import Metrics
+from hearth.telemetry.tracing import Tracing
 
-#: Seconds that a client waits for the record of its accepted call, if the datastore fails; 202 comes all the same.
-_RECORD_WAIT_S: Final = 5.0
+#: Seconds that a client waits for the record of its accepted call while the datastore fails. The answer is 202 anyway.
+RECORD_WAIT_S: Final = 5.0
 _RECORD_AGAIN_S: Final = 0.5
-#: Accepted calls whose records may wait for the datastore; of those beyond, the start makes the record.
+#: Accepted calls whose records may wait for the datastore. Beyond that, the start of a call creates its record.
 _MAX_LATE: Final = 10_000
+#: Bytes of a payload above which a call is pushed to the queue alone.
+_LARGE_BYTES: Final = 1 << 20
 
 _log = get_logger(__name__)
-_lost_logs = metrics.counter("hearth_logs_lost")
 
 
-class LocalAccess(DataAccess):
-    """Straight to the datastore and the queue, many calls in one transaction.
+class LocalCallRecords(CallRecords):
+    """Records in the datastore, logs with them or in a store of their own; many calls in one transaction.
 
     Args:
-        datastore: Where definitions and records are.
-        queue: Where accepted calls are.
-        logs: Where logs are kept, if not with the records.
+        datastore: Stores records, and logs unless ``logs`` does.
+        logs: Stores logs; ``None`` if the datastore does.
+        metrics: Count the logs that are lost.
 
     Attributes:
-        lost_logs: Logs that the log store did not take; their calls' records are stored all the same.
+        lost_logs: Logs that the log store did not take; the records of their calls are stored all the same.
     """
 
-    def __init__(self, datastore: Datastore, queue: Queue, clock: Clock, logs: LogStore | None = None) -> None:
+    def __init__(self, datastore: Datastore, logs: LogStore | None = None, metrics: Metrics | None = None) -> None:
+        self._lost_logs = (metrics or Metrics()).counter("hearth_logs_lost")
         self._datastore = datastore
-        self._queue = queue
-        self._clock = clock
-        self._closing = False
         self._logs = logs
         self.lost_logs = 0
-        self._accepted = GroupCommit(self._enqueue)
-        self._late = GroupCommit(self._record_late)
         self._starting = GroupCommit(self._start_many)
-        self._settled = GroupCommit(self._settle)
 
     async def close(self) -> None:
-        """Wait until all is written. The stores are closed by whoever opened them."""
-        self._closing = True
-        for group in (self._accepted, self._late, self._starting, self._settled):
-            await group.close()
-
-    async def get_app(self, name: str) -> App:
-        """The app."""
-        return await self._datastore.get_app(name)
-
-    async def get_route(self, app_name: str, path: str) -> Route:
-        """The route."""
-        return await self._datastore.get_route(app_name, path)
-
-    async def finish_many(self, ended: list[EndedCall]) -> None:
-        """Store records and logs: in one transaction, or the records first if the logs are kept elsewhere.
-
-        Of a call that has ended twice, because more of its log came, the last is stored.
-        """
-        ended = list({one.call.id: one for one in ended}.values())
-        if self._logs is None:
-            _tell(ended, await self._datastore.put_calls([(one.call, one.log) for one in ended]))
-            return
-        stored = await self._datastore.put_calls([(one.call, None) for one in ended])
-        _tell(ended, stored)
-        logs = [Log(one.call.app_name, one.call.id, one.log) for one, ours in zip(ended, stored, strict=True) if ours]
-        try:
-            await self._logs.put_logs(logs)
-        except LogsLost as exc:
-            self.lost_logs += exc.lost
-            _lost_logs.add(exc.lost)
-            _log.error("error uploading log", lost=exc.lost, error=str(exc))
+        """Wait until all starts are stored. The stores stay open."""
+        await self._starting.close()
 
     @property
-    def visibility_s(self) -> float:
-        """The queue's visibility timeout."""
-        return self._queue.visibility_s
-
-    async def enqueue(self, call: Call) -> None:
-        """Have the message, then the record."""
-        if await self._accepted.put(call) or self._late.waiting >= _MAX_LATE:
-            return
-        late = self._late.put(msgspec.structs.replace(call, payload=b"", config={}, headers={}))
-        await asyncio.wait([late], timeout=_RECORD_WAIT_S)
-
-    async def dequeue(self, limit: int) -> list[Reserved]:
-        """Wait for the queue, then take."""
-        while True:
-            await self._queue.wait()
-            with span("mq_reserve"):
-                reserved = await self._queue.reserve(limit)
-            if reserved:
-                return reserved
+    def submit(self) -> Submit | None:
+        """Return the datastore's own, if that is all that stores."""
+        return self._datastore.submit if self._logs is None else None
 
     async def start(self, call: Call) -> None:
         """Compare and swap in the datastore."""
@@ -119,54 +69,185 @@ class LocalAccess(DataAccess):
         if found:
             raise AlreadyStarted(found)
 
-    async def settle(self, leases: list[str]) -> list[bool]:
+    async def finish_many(self, ended: list[EndedCall]) -> None:
+        """Store records and logs: in one transaction, or the records first if a log store keeps the logs.
+
+        A call whose end came twice, because more of its log arrived, is stored as it came last.
+        """
+        ended = list({one.call.id: one for one in ended}.values())
+        if self._logs is None:
+            stored = await self._datastore.put_calls(ended)
+            if not all(stored):
+                _log_refused(ended, stored)
+            return
+        stored = await self._datastore.put_calls([(one.call, None) for one in ended])
+        _log_refused(ended, stored)
+        logs = [Log(one.call.app_name, one.call.id, one.log) for one, ours in zip(ended, stored, strict=True) if ours]
+        try:
+            await self._logs.put_logs(logs)
+        except LogsLost as exc:
+            self.lost_logs += exc.lost
+            self._lost_logs.add(exc.lost)
+            _log.error("error uploading log", lost=exc.lost, error=str(exc))
+
+    async def interrupted(self, call: Call) -> None:
+        """Complete the stored record if its status is still running."""
+        stored = await self._datastore.get_call(call.app_name, call.id)
+        if stored.status != RUNNING:
+            return
+        call.created_at, call.started_at = stored.created_at, stored.started_at
+        call.completed_at = call.not_before(call.completed_at)
+        await self.finish_many([EndedCall(call, b"")])
+
+    async def _start_many(self, calls: list[Call]) -> list[str | Exception]:
+        """Return for each call the status that prevents its start, or why the datastore refuses it; else nothing.
+
+        Of several starts of one call only the first is written: the datastore cannot tell them apart.
+        """
+        first = {call.id: call for call in reversed(calls)}
+        found: list[str | Exception] = await write_apart(
+            self._datastore.start_calls, [*first.values()], refused=lambda _, exc: exc
+        )
+        outcomes = dict(zip(first, found, strict=True))
+        return [outcomes[call.id] if outcomes[call.id] or first[call.id] is call else RUNNING for call in calls]
+
+
+class LocalAcceptedCalls(AcceptedCalls):
+    """Messages in the queue, records of accepted calls in the datastore; many calls in one transaction.
+
+    Args:
+        queued: Limits the accepted calls of apps; ``None`` for no limit.
+    """
+
+    leaves_out = True
+
+    def __init__(
+        self,
+        queue: Queue,
+        datastore: Datastore,
+        clock: Clock,
+        tracing: Tracing | None = None,
+        queued: QueuedCalls | None = None,
+    ) -> None:
+        self._queued = queued
+        self._span = (tracing or Tracing(Metrics())).span
+        self._queue = queue
+        self._datastore = datastore
+        self._clock = clock
+        self._closing = False
+        self._accepted: GroupCommit[Call, bool | Exception] = GroupCommit(self._enqueue_many)
+        self._late = GroupCommit(self._record_late)
+        self._acknowledged = GroupCommit(self._acknowledge_many)
+
+    async def close(self) -> None:
+        """Wait until everything is written. The stores stay open."""
+        self._closing = True
+        for group in (self._accepted, self._late, self._acknowledged):
+            await group.close()
+
+    @property
+    def visibility_s(self) -> float:
+        """The visibility timeout of the queue."""
+        return self._queue.visibility_s
+
+    async def enqueue(self, call: Call) -> None:
+        """Store the message, then the record."""
+        if self._queued is None:
+            await self._enqueue(call)
+            return
+        with await self._queued.place(call):
+            await self._enqueue(call)
+
+    async def _enqueue(self, call: Call) -> None:
+        outcome = await self._accepted.put(call)
+        if isinstance(outcome, StoreRefused):
+            raise CallTooLarge(len(call.payload)) from outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome or self._late.waiting >= _MAX_LATE:
+            return
+        late = self._late.put(_without_request(call))
+        await asyncio.wait([late], timeout=RECORD_WAIT_S)
+
+    async def dequeue(self, limit: int, without: frozenset[str] = frozenset()) -> list[Reserved]:
+        """Wait for the queue, then reserve."""
+        while True:
+            await self._queue.wait(without)
+            with self._span("mq_reserve"):
+                reserved = await self._queue.reserve(limit, without)
+            if reserved:
+                return reserved
+
+    async def acknowledge(self, leases: list[str]) -> list[bool]:
         """Delete the messages."""
-        return await self._settled.put(leases)
+        return await self._acknowledged.put(leases)
 
     async def renew(self, leases: list[str]) -> list[bool]:
         """Renew the leases."""
         return await self._queue.renew(leases)
 
     async def release(self, lease: str, delay_s: float = 0.0) -> None:
-        """Give the message back."""
+        """Release the message."""
         await self._queue.release(lease, delay_s)
 
+    async def retry(self, lease: str, again: EndedCall, delay_s: float) -> bool:
+        """Replace the message, then the record: a message of a later attempt runs, whatever its record says."""
+        call = again.call
+        with self._span("mq_push"):
+            is_ours = await self._queue.replace(lease, call, delay_s)
+        if not is_ours and not await self._is_replaced(call):
+            return False
+        try:
+            await self._datastore.retry_calls([(_without_request(call), again.log)])
+        except HearthError as exc:
+            _log.error("next attempt of a call not recorded", call_id=call.id, error=str(exc))
+        return True
+
+    async def _is_replaced(self, call: Call) -> bool:
+        """Return whether an earlier try, whose answer was lost, has recorded this attempt."""
+        try:
+            stored = await self._datastore.get_call(call.app_name, call.id)
+        except CallNotFound:
+            return False
+        return stored.attempt >= call.attempt
+
     async def backlog(self) -> Backlog | None:
-        """Ask the queue."""
+        """Return the backlog of the queue."""
         return await self._queue.backlog()
 
-    async def interrupted(self, call: Call) -> None:
-        """Complete the stored record, if it still says running."""
-        stored = await self._datastore.get_call(call.app_name, call.id)
-        if stored.status != RUNNING:
-            return
-        call.created_at, call.started_at = stored.created_at, stored.started_at
-        await self.finish_many([EndedCall(call, b"")])
-
-    async def _start_many(self, calls: list[Call]) -> list[str | Exception]:
-        """For each the status that kept it from being started, or why the datastore does not take its start."""
-        return await write_apart(self._datastore.start_calls, calls, refused=lambda _, exc: exc)
-
-    async def _settle(self, batches: list[list[str]]) -> Sequence[list[bool]]:
-        with span("mq_delete"):
-            found = iter(await self._queue.settle([lease for leases in batches for lease in leases]))
+    async def _acknowledge_many(self, batches: list[list[str]]) -> Sequence[list[bool]]:
+        with self._span("mq_delete"):
+            found = iter(await self._queue.acknowledge([lease for leases in batches for lease in leases]))
         return [list(itertools.islice(found, len(leases))) for leases in batches]
 
-    async def _enqueue(self, calls: list[Call]) -> Sequence[bool]:
-        """For each call whether its record, too, is stored."""
+    async def _enqueue_many(self, calls: list[Call]) -> Sequence[bool | Exception]:
+        """Store calls; return for each whether its record is stored, too, or why the queue refuses its message."""
         # The message comes first: a message without a record still runs, a record without a message never would.
-        with span("mq_push"):
+        outcomes = [outcome for some in _apart(calls) for outcome in await self._pushed(some)]
+        kept = [call for call, outcome in zip(calls, outcomes, strict=True) if outcome is None]
+        recorded = await self._recorded(kept)
+        return [recorded if outcome is None else outcome for outcome in outcomes]
+
+    async def _pushed(self, calls: list[Call]) -> Sequence[Exception | None]:
+        """Push messages; return for each why the queue refuses it. A refused message fails alone."""
+        try:
+            return await write_apart(self._push, calls, refused=lambda _, exc: exc, is_refusal=_is_of_message)
+        except StoreUnavailable as exc:
+            return [exc] * len(calls)
+
+    async def _push(self, calls: list[Call]) -> Sequence[Exception | None]:
+        with self._span("mq_push"):
             await self._queue.push(calls)
-        return [await self._recorded(calls)] * len(calls)
+        return [None] * len(calls)
 
     async def _record_late(self, calls: list[Call]) -> Sequence[None]:
-        """Keep trying; what has been started meanwhile has its record, which stays."""
+        """Store records until it succeeds. The record of a call that was started meanwhile stays."""
         while not await self._recorded(calls) and not self._closing:
             await pause(self._clock, _RECORD_AGAIN_S)
         return [None] * len(calls)
 
     async def _recorded(self, calls: list[Call]) -> bool:
-        """Whether nothing is left to be tried again: of one that the datastore refuses, nothing is."""
+        """Return true if nothing is left to try again. A record that the datastore refuses is not tried again."""
         return all(await write_apart(self._add, calls, refused=_not_recorded))
 
     async def _add(self, calls: list[Call]) -> list[bool]:
@@ -180,13 +261,36 @@ class LocalAccess(DataAccess):
         return [True] * len(calls)
 
 
+def _without_request(call: Call) -> Call:
+    """Return what the record needs of a call."""
+    return msgspec.structs.replace(call, payload=b"", config={}, headers={})
+
+
+def _apart(calls: list[Call]) -> list[list[Call]]:
+    """Split calls, in their order. A large one goes alone: it may break the connection to the queue."""
+    parts: list[list[Call]] = []
+    joined = False
+    for call in calls:
+        is_small = len(call.payload) <= _LARGE_BYTES
+        if is_small and joined:
+            parts[-1].append(call)
+        else:
+            parts.append([call])
+        joined = is_small
+    return parts
+
+
+def _is_of_message(exc: Exception) -> bool:
+    return not isinstance(exc, StoreUnavailable)
+
+
 def _not_recorded(call: Call, exc: Exception) -> bool:
-    """Nothing of it is left to be tried again."""
+    """Log it; nothing is left to try again."""
     _log.error("accepted call refused by the datastore, not recorded", call_id=call.id, error=str(exc))
     return True
 
 
-def _tell(ended: list[EndedCall], stored: list[bool]) -> None:
+def _log_refused(ended: list[EndedCall], stored: list[bool]) -> None:
     for one, ours in zip(ended, stored, strict=True):
         if not ours:
             _log.warning(

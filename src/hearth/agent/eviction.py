@@ -1,16 +1,18 @@
-"""Which idle containers give way when somebody waits for memory (agent specification 5).
+"""Choose the idle containers that give way when requests wait for memory (agent specification 5).
 
-It is asked whenever memory is short and anything changes, so it keeps what it needs instead of looking at every
-container of the node: who is idle in order of time, who is on the way out, and what both groups hold together.
+Every call makes its container busy and idle again, so that costs no more than an entry in a dictionary. What the idle
+containers hold is summed up only when memory is short; then few of them are idle.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from hearth.agent.resources import NOTHING, Amount, Shortage
+from hearth.agent.resources import Crowd, Returned, Shortage
+from hearth.agent.shares import Share
+from hearth.models.function import NOTHING, Amount
 
 
 class Evictable(Protocol):
@@ -18,97 +20,107 @@ class Evictable(Protocol):
 
     @property
     def key(self) -> bytes:
-        """Its slot key."""
+        """Return its slot key."""
 
-    def returns(self, *, to_sync: bool) -> Amount:
-        """What its end adds to the room of sync (or async) requests."""
+    @property
+    def is_sync(self) -> bool:
+        """True if it serves sync calls."""
+
+    @property
+    def share(self) -> Share:
+        """Return the share of its app."""
+
+    @property
+    def returned(self) -> Returned:
+        """Return what its end adds to the room of others. Never changes."""
 
 
 C = TypeVar("C", bound=Evictable)
 
 
-class _Group(Generic[C]):
-    """Containers in order of their arrival here, and what they hold together."""
-
-    def __init__(self) -> None:
-        self.members: dict[C, tuple[Amount, Amount]] = {}
-        self.to_sync = NOTHING
-        self.to_async = NOTHING
-
-    def add(self, hot: C) -> None:
-        to_sync, to_async = hot.returns(to_sync=True), hot.returns(to_sync=False)
-        self.members[hot] = to_sync, to_async
-        self.to_sync += to_sync
-        self.to_async += to_async
-
-    def discard(self, hot: C) -> bool:
-        held = self.members.pop(hot, None)
-        if held is None:
-            return False
-        self.to_sync -= held[0]
-        self.to_async -= held[1]
-        return True
-
-    def returns(self, *, to_sync: bool) -> Amount:
-        return self.to_sync if to_sync else self.to_async
-
-
 class Standby(Generic[C]):
-    """The idle containers of a node, longest idle first, and those on their way out."""
+    """The idle containers of a node and those on their way out.
+
+    Attributes:
+        idle: The containers that have no call, longest idle first. Each adds and removes itself.
+        is_short: Requests wait for memory, so each container that turns idle may have to give way.
+    """
 
     def __init__(self) -> None:
-        self._idle: _Group[C] = _Group()
-        self._leaving: _Group[C] = _Group()
-        self._idle_of: Counter[bytes] = Counter()
+        self.idle: dict[C, None] = {}
+        self.is_short = False
+        self._leaving: dict[C, None] = {}
 
     def __repr__(self) -> str:
-        return f"<Standby idle={len(self._idle.members)} leaving={len(self._leaving.members)}>"
+        return f"<Standby idle={len(self.idle)} leaving={len(self._leaving)}>"
 
-    def idle(self, hot: C) -> None:
-        """It has nothing to do from now on."""
-        self._idle.add(hot)
-        self._idle_of[hot.key] += 1
-
-    def busy(self, hot: C) -> None:
-        """It has."""
-        self._discard_idle(hot)
+    @property
+    def idle_async(self) -> Amount:
+        """Return the memory and CPU that the idle containers of async functions hold together."""
+        return _returned([hot for hot in self.idle if not hot.is_sync], to_sync=False)
 
     def leaving(self, hot: C) -> None:
-        """It takes no further call, and still holds its memory. Idempotent."""
-        self._discard_idle(hot)
-        self._leaving.discard(hot)
-        self._leaving.add(hot)
+        """Note that a container takes no further call and still holds its memory. Idempotent."""
+        self.idle.pop(hot, None)
+        self._leaving[hot] = None
 
     def gone(self, hot: C) -> None:
-        """It exists no more; its memory is about to be returned."""
-        self._discard_idle(hot)
-        self._leaving.discard(hot)
+        """Remove a container that is gone; its memory is about to be returned."""
+        self.idle.pop(hot, None)
+        self._leaving.pop(hot, None)
 
     def choose(self, shortage: Shortage) -> list[C]:
-        """The containers to evict so that the shortage is met, or as much of it as can be, as few as needed.
+        """Return as few containers as possible whose end meets the shortage, or as much of it as can be met.
 
-        None if not even the first request could be served. Longest idle first, those first whose function keeps another
-        idle container. Never one of a slot key that waits itself: the request would have taken it. What containers on
-        their way out will return counts as met.
+        Return none if not even the first request could then be served. Longest idle first, those first whose function
+        keeps another idle container. Never one of a slot key that waits: the request would have taken it. What leaving
+        containers will return counts as met.
         """
-        met = self._leaving.returns(to_sync=shortage.is_sync)
-        all_together = met + self._idle.returns(to_sync=shortage.is_sync)
-        if shortage.lack.fits(met) or not shortage.least.fits(all_together):
+        met = _returned(self._leaving, to_sync=shortage.is_sync)
+        if shortage.lack.fits(met):
+            return []
+        if not shortage.least.fits(met + _returned(self.idle, to_sync=shortage.is_sync)):
             return []
         chosen: list[C] = []
         for hot in self._in_order(shortage.keys):
             if shortage.lack.fits(met):
                 break
-            gain = hot.returns(to_sync=shortage.is_sync)
+            gain = hot.returned.to_sync if shortage.is_sync else hot.returned.to_async
             if gain != NOTHING:
                 chosen.append(hot)
                 met += gain
         return chosen if shortage.least.fits(met) else []
 
+    def choose_own(self, crowd: Crowd) -> list[C]:
+        """Return idle containers of an app that give way to its own next request, which its memory quota keeps out.
+
+        None if not even all of them would make room.
+        """
+        lack_mib = crowd.lack_mib - self.leaving_of(crowd.share).memory_mib
+        chosen: list[C] = []
+        for hot in self._in_order(frozenset({crowd.key})):
+            if lack_mib <= 0:
+                break
+            if hot.share is crowd.share:
+                chosen.append(hot)
+                lack_mib -= hot.returned.to_sync.memory_mib
+        return chosen if lack_mib <= 0 else []
+
+    def leaving_of(self, share: Share) -> Amount:
+        """Return what the containers of an app hold that are on their way out."""
+        return _returned((hot for hot in self._leaving if hot.share is share), to_sync=True)
+
+    def beyond_idle(self, shortage: Shortage) -> Amount:
+        """Return what the first request lacks even if all idle containers gave way to it."""
+        idle = [hot for hot in self.idle if hot.key not in shortage.keys]
+        met = _returned((*self._leaving, *idle), to_sync=shortage.is_sync)
+        least = shortage.least
+        return Amount(max(0, least.memory_mib - met.memory_mib), max(0, least.cpu_milli - met.cpu_milli))
+
     def _in_order(self, keys: frozenset[bytes]) -> Iterator[C]:
-        left = self._idle_of.copy()
+        left = Counter([hot.key for hot in self.idle])
         last_ones = []
-        for hot in self._idle.members:
+        for hot in self.idle:
             if hot.key in keys:
                 continue
             if left[hot.key] > 1:
@@ -118,8 +130,12 @@ class Standby(Generic[C]):
                 last_ones.append(hot)
         yield from last_ones
 
-    def _discard_idle(self, hot: C) -> None:
-        if self._idle.discard(hot):
-            self._idle_of[hot.key] -= 1
-            if not self._idle_of[hot.key]:
-                del self._idle_of[hot.key]
+
+def _returned(containers: Iterable[Evictable], *, to_sync: bool) -> Amount:
+    """Return what the ends of some containers add to the room of others."""
+    memory_mib = cpu_milli = 0
+    for hot in containers:
+        amount = hot.returned.to_sync if to_sync else hot.returned.to_async
+        memory_mib += amount.memory_mib
+        cpu_milli += amount.cpu_milli
+    return Amount(memory_mib, cpu_milli)

@@ -1,22 +1,25 @@
-"""What the containers of a node share."""
+"""The parts that the containers of a node share."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from hearth.access.base import NO_LOGIN_SOURCE, LoginSource
 from hearth.agent.eviction import Standby
 from hearth.agent.function import Function
-from hearth.agent.gate import StartGate
-from hearth.agent.life import Observer
-from hearth.agent.meters import ContainerMeter
+from hearth.agent.probation import Probation
+from hearth.agent.quiet import Lag
 from hearth.agent.resources import Reservation, ResourceTracker
-from hearth.agent.settling import Lag
-from hearth.clock import Clock, pause
+from hearth.agent.scaling.base import ScalingPolicy
+from hearth.agent.scaling.permits import StartPermits
+from hearth.agent.states import ContainerCounts
+from hearth.aio.clock import Clock, pause
 from hearth.drivers.base import Container, ContainerSpec, Driver, DriverError, OutOfTime
 from hearth.telemetry.logs import get_logger
-from hearth.telemetry.tracing import span
+from hearth.telemetry.node import Telemetry
 
 #: A container that cannot be removed is tried again after this long, until it is gone.
 _REMOVE_AGAIN_S: Final = 1.0
@@ -29,46 +32,56 @@ class Host:
     """The driver, the resources and the clock of one node.
 
     Attributes:
-        starts: Bounds the containers that are being made at once.
+        starts: Permits of containers that start at once.
+        scaling: Decides when a function gets another hot container.
         next_id: Makes container ids.
+        cold: The counts of cold containers.
         standby: The containers that may give way.
         are_busy: Whether the processors have no time left.
+        freeze_idle_s: Seconds without a call after which a container is frozen; ``None``: never.
+        logins: The logins of apps at registries.
         lag: How late the driver's stderr comes.
+        probation: Which containers are watched after their answers.
+        telemetry: The metrics and spans of the node.
     """
 
     driver: Driver
     resources: ResourceTracker
     clock: Clock
-    starts: StartGate
+    starts: StartPermits
+    scaling: ScalingPolicy
     next_id: Callable[[], str]
-    observe: Observer
+    cold: ContainerCounts = dataclasses.field(default_factory=ContainerCounts)
     standby: Standby[Any] = dataclasses.field(default_factory=Standby)
     are_busy: Callable[[], bool] = lambda: False
-    lag: Lag = dataclasses.field(default_factory=Lag)
+    freeze_idle_s: float | None = None
+    logins: LoginSource = NO_LOGIN_SOURCE
+    lag: Lag
+    probation: Probation
+    telemetry: Telemetry
 
     async def reserve(self, function: Function) -> Reservation:
         """Wait for the memory and CPU of one container of this function."""
-        route = function.route
-        with span("agent_get_resource_token", route.app_name, route.path):
-            return await self.resources.reserve(
-                route.memory, route.cpu_milli, is_sync=function.is_sync, key=function.key
-            )
-
-    def meter(self, function: Function, observe: Observer | None = None) -> Observer:
-        """Watches a container's life for the metrics, and tells ``observe``, or else the node's counts."""
-        return ContainerMeter(function.route, self.clock, observe or self.observe)
+        spec = function.spec
+        with function.spans.reserve():
+            return await self.resources.reserve(spec.amount, function.share, is_sync=spec.is_sync, key=spec.hot_key)
 
     async def prepare(self, function: Function, environment: Mapping[str, str]) -> Container:
-        """Have the image ready and a container made, not yet started."""
-        route = function.route
+        """Have the image ready and a container created, not yet started."""
+        spec = function.spec
         return await self.driver.prepare(
             ContainerSpec(
                 id=self.next_id(),
-                image=route.image,
+                image=spec.image,
                 env=environment,
-                memory_mib=route.memory,
-                cpu_milli=route.cpu_milli,
-                labels=function.labels,
+                memory_mib=spec.amount.memory_mib,
+                cpu_milli=spec.amount.cpu_milli,
+                app=spec.ref.app,
+                labels=spec.container_labels,
+                secrets=spec.secrets.values,
+                secrets_as_files=spec.secrets_as_files,
+                find_login=functools.partial(self.logins.find, spec.ref.app_name, spec.ref.app_id),
+                listens=function.contract.listens,
             )
         )
 

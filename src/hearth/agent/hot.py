@@ -3,320 +3,412 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Final, Protocol
 
-from hearth.agent.call import ActiveCall
+from hearth.agent.call import ActiveCall, LineLog
+from hearth.agent.frost import Frost
 from hearth.agent.function import Function
 from hearth.agent.host import Host
-from hearth.agent.late import WINDOW_S
-from hearth.agent.life import ContainerState, Observer, container_life
-from hearth.agent.log import LineLog
-from hearth.agent.meters import export_sample
-from hearth.agent.resources import NOTHING, Amount, Reservation
+from hearth.agent.probation import PROBATION_ANSWERS
+from hearth.agent.quiet import QuietWait
+from hearth.agent.resources import Returned
 from hearth.agent.sampling import watch_stats
-from hearth.agent.settling import Settling
-from hearth.agent.slots import Slot, SlotQueue
-from hearth.drivers.base import Container, Exit, StatsSample
-from hearth.protocols.base import is_surplus
+from hearth.agent.slots import Leasable, SlotQueue
+from hearth.agent.states import ContainerCounts, ContainerLife, ContainerState, Stage
+from hearth.agent.stderr import ContainerStderr
+from hearth.contracts.base import Exchange
+from hearth.contracts.stdio.codec import is_surplus
+from hearth.drivers.base import Answers, Container, Exit, NotReady, StatsSample
 from hearth.telemetry.logs import get_logger
-from hearth.telemetry.tracing import Relation, span
+from hearth.telemetry.tracing import Relation
 
-#: For so long a program that has not answered yet may still be getting ready, seconds.
+#: How long a program that has not answered yet may still be getting ready, seconds.
 _READY_S: Final = 0.5
-#: What is kept of the stderr of a container that has not served yet.
-_OPENING_BYTES: Final = 16 * 1024
+#: How a container is retired: at once, or after what it still has to do. In the other states it is leaving already.
+_RETIRES: Final = {
+    Stage.START: Stage.REMOVE,
+    Stage.IDLE: Stage.REMOVE,
+    Stage.BUSY: Stage.LAST,
+    Stage.SETTLE: Stage.LAST,
+}
 
 _log = get_logger(__name__)
 
 
+class HotSlot(Leasable, Protocol):
+    """The right to run one call on a hot container, as the walk of a call uses it."""
+
+    @property
+    def container(self) -> Container:
+        """Return the container."""
+
+    @property
+    def stderr(self) -> ContainerStderr:
+        """Return what it writes to stderr."""
+
+    @property
+    def frost(self) -> Frost | None:
+        """Return what freezes it between calls; ``None`` if nothing does."""
+
+    def attend(self, call: ActiveCall) -> Exchange:
+        """Let the call that holds the slot have what the container writes and uses. Return its exchange."""
+
+
 class Owner(Protocol):
-    """Who is told how a hot container fares: its launcher."""
+    """The launcher of a hot container, which it calls when something happens to it.
+
+    Attributes:
+        attends_idle: It is to be called when the container's slot is free.
+    """
+
+    attends_idle: bool
 
     def container_started(self, hot: HotContainer) -> None:
-        """It takes calls from now on."""
+        """Note that it takes calls from now on."""
 
     def container_idle(self, hot: HotContainer) -> None:
-        """Its slot is free and nobody took it."""
+        """Note that its slot is free and nobody took it."""
+
+    def container_leaving(self, hot: HotContainer) -> None:
+        """Look again: the container takes no further call."""
 
     def start_failed(self, hot: HotContainer, error: Exception) -> None:
-        """It could not be made or started."""
+        """Note that it could not be made or started."""
 
     def container_done(self, hot: HotContainer) -> None:
-        """It is gone and its resources are free."""
+        """Note that it is gone and its resources are free."""
 
 
 class HotContainer:
     """One container that serves calls one after another.
 
-    Its task (:meth:`run`) makes and removes it; the streams belong to whoever holds its slot. Between calls its output
+    Its task (:meth:`run`) makes and removes it; the channel belongs to the holder of its slot. Between calls its output
     is watched: anything but whitespace after the first call means that an answer was not one answer, and retires it.
+
+    Args:
+        owner: Called when something happens to it.
+        counts: The counts of its launcher.
+        hurry_at: Loop time from which on its start waits for no other start.
+
+    Attributes:
+        key: Its slot key.
+        share: The share of its app.
+        is_sync: True if it serves sync calls.
+        returned: What its end adds to the room of others, once it holds memory.
+        served: Exchanges that have ended well on it.
+        container: The container itself, once it has started.
+        stderr: What it writes to stderr, once it has started.
+        frost: Freezes it between calls; ``None`` if nothing does, or it has not started.
     """
 
-    def __init__(self, function: Function, host: Host, queue: SlotQueue, owner: Owner, observe: Observer) -> None:
+    container: Container
+    returned: Returned
+    stderr: ContainerStderr
+    _answers: Answers
+    _quiet: QuietWait
+
+    def __init__(
+        self,
+        function: Function,
+        host: Host,
+        queue: SlotQueue[HotSlot],
+        owner: Owner,
+        counts: ContainerCounts,
+        *,
+        hurry_at: float,
+    ) -> None:
         self.function = function
+        self.key = function.key
+        self.share = function.share
+        self.is_sync = function.spec.is_sync
         self.served = 0
-        self.idle_since = 0.0
+        self._hurry_at = hurry_at
         self._host = host
         self._queue = queue
         self._owner = owner
-        self._life = container_life(host.meter(function, observe))
-        self._reservation: Reservation | None = None
-        self._container: Container | None = None
-        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._doomed: str | None = None
+        self._life = ContainerLife(host.clock, counts, function.containers)
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._stderr: Callable[[bytes], None] = lambda data: None
-        self._between: LineLog | None = None
-        self._opening = b""
-        self._suspect = False
-        self._late_until = 0.0
-        self._settling = Settling(host.clock, host.lag) if host.driver.capabilities.stderr_lags else None
         self._samples: list[StatsSample] | None = None
         self._started_at = 0.0
+        self.frost: Frost | None = None
 
     def __repr__(self) -> str:
-        return f"<HotContainer {self._life.state.value} served={self.served}>"
+        return f"<HotContainer {self._life.stage.value} served={self.served}>"
 
     @property
     def state(self) -> ContainerState:
-        """Where it stands."""
+        """Return how it counts."""
         return self._life.state
 
+    @property
+    def idle_since(self) -> float:
+        """Return the loop time at which it turned idle."""
+        return self._life.since
+
+    @property
+    def is_leaving(self) -> bool:
+        """True if it takes no further call and still holds its memory."""
+        return self._life.stage is Stage.LAST or self._life.stage is Stage.REMOVE
+
     def is_getting_ready(self, now: float) -> bool:
-        """It was started a moment ago and has not answered yet: its program uses a processor to get ready."""
+        """Return whether its program may still be starting: it uses a processor and has not answered yet."""
         is_new = self.served == 0 and now - self._started_at < _READY_S
-        return is_new and self._life.state in (ContainerState.IDLE, ContainerState.BUSY)
-
-    @property
-    def key(self) -> bytes:
-        """Its slot key."""
-        return self.function.key
-
-    def returns(self, *, to_sync: bool) -> Amount:
-        """What its end adds to the room of sync (or async) requests."""
-        return NOTHING if self._reservation is None else self._reservation.returns(to_sync=to_sync)
-
-    @property
-    def container(self) -> Container:
-        """The container itself, once it was made."""
-        if self._container is None:
-            raise RuntimeError("the container is not started")
-        return self._container
+        return is_new and self.state in (ContainerState.IDLE, ContainerState.BUSY)
 
     # -- the task ------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Live: from the wait for memory to its return. Only cancellation leaves it."""
-        route = self.function.route
         try:
-            with span("agent_run_hot", route.app_name, route.path, relation=Relation.FOLLOWS):
-                self._reservation = await self._host.reserve(self.function)
+            span = self._host.telemetry.tracing.span
+            with span("agent_run_hot", *self.function.ref.labels, relation=Relation.FOLLOWS):
+                reservation = await self._host.reserve(self.function)
+                self.returned = reservation.returned
                 try:
                     await self._live()
                 finally:
                     self._host.standby.gone(self)
-                    self._reservation.release()
-        except Exception as exc:  # the one boundary of this task: its waiters must hear of whatever went wrong
+                    reservation.release()
+        except Exception as exc:  # the one boundary of this task: its waiters must get the error
             self._owner.start_failed(self, exc)
         finally:
             self.gone()
 
     def gone(self) -> None:
-        """Its task is over. Idempotent: a task that is cancelled before its first step never comes to its own end."""
-        if self._life.state is not ContainerState.DONE:
-            self._life.enter(ContainerState.DONE)
+        """Note that its task has ended. Idempotent: a task cancelled before its first step never runs its end."""
+        if self._life.stage is not Stage.DONE:
+            self._life.enter(Stage.DONE)
             self._owner.container_done(self)
 
     async def _live(self) -> None:
         container = await self._started()
         try:
-            while self._suspect:
-                self._suspect = False
+            while self._life.stage is Stage.CHECK:
+                self._life.enter(Stage.START)
                 if await self._host.driver.is_stale(container):
                     return
             self._serve(container)
-            async with asyncio.TaskGroup() as group:
-                sampling = group.create_task(watch_stats(container, self._take_sample))
-                reason = await self._over
-                sampling.cancel()
-            _log.debug("container retired", container_id=container.id, reason=reason, **self._fields())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    sampling = group.create_task(watch_stats(container, self._take_sample))
+                    freezing = None if self.frost is None else group.create_task(self.frost.run())
+                    await self._over
+                    sampling.cancel()
+                    if freezing is not None:
+                        freezing.cancel()
+            finally:
+                self._stop_serving()
         finally:
-            self._queue.withdraw(self)
-            if self._idle_timer is not None:
-                self._idle_timer.cancel()
-            if self._settling is not None:
-                self._settling.cancel()
             await self._host.remove(container)
 
     async def _started(self) -> Container:
-        async with self._host.starts.passage():
-            self._life.enter(ContainerState.START)
-            container = await self._host.prepare(self.function, self.function.environment)
+        async with self._host.starts.hold(self._hurry_at):
+            self._life.enter(Stage.START)
+            container = await self._host.prepare(self.function, self._environment())
             try:
                 await container.start()
+                self._read_output(container)
+                await self._ready(container)
             except BaseException:
                 await self._host.remove(container)
                 raise
+        _log.debug("container started", container_id=container.id, **self.function.log_fields)
         return container
 
+    def _environment(self) -> Mapping[str, str]:
+        return self.function.spec.environment
+
+    def _read_output(self, container: Container) -> None:
+        """Read what it writes from its very start: a program that nobody reads does not get ready."""
+        fields = {"between_log": True, "container_id": container.id, **self.function.log_fields}
+        self.container = container
+        self.stderr = self._stderr_of(container, LineLog(lambda: fields))
+
+    def _stderr_of(self, container: Container, between: LineLog) -> ContainerStderr:
+        host = self._host
+        return ContainerStderr(container.stderr, host.clock, between, lags=host.driver.capabilities.stderr_lags)
+
+    async def _ready(self, container: Container) -> None:
+        """Wait until it takes calls."""
+        try:
+            await container.channel.ready(container)
+        except NotReady as exc:
+            await self.stderr.catch_up()
+            exc.opening = self.stderr.opening
+            raise
+
     def _serve(self, container: Container) -> None:
-        self._container = container
-        fields = {"between_log": True, "container_id": container.id, **self._fields()}
-        self._between = LineLog(lambda: fields)
-        self._stderr = self._take_opening
-        container.stderr.watch(self._take_stderr)
+        """Offer it to calls, and watch its answers."""
+        host = self._host
+        self._answers = container.channel.answers
+        self._quiet = QuietWait(host.clock, host.lag, self._answers, self.stderr)
+        self._started_at = host.clock.monotonic()
+        if host.freeze_idle_s is not None:
+            self.frost = Frost(
+                container,
+                host.clock,
+                idle_s=host.freeze_idle_s,
+                idle_since=self._idle_since,
+                frozen=self.function.containers.frozen,
+                fields={"container_id": container.id, **self.function.log_fields},
+            )
         container.on_exit(self._exited)
-        self._started_at = self._host.clock.monotonic()
-        self._become_idle()
+        self._answers.watch(self._take_idle_answer)
+        self._offer()
         self._owner.container_started(self)
+
+    def _stop_serving(self) -> None:
+        self._withdraw()
+        self._quiet.cancel()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _withdraw(self) -> None:
+        """Take back what is offered of it."""
+        self._queue.withdraw(self)
 
     # -- the lease ------------------------------------------------------------------------------
 
-    def lease(self) -> Slot:
-        """Idle becomes busy; the streams belong to the holder."""
-        self._life.enter(ContainerState.BUSY)
-        self._host.standby.busy(self)
-        self.container.stdout.watch(None)
-        return Slot(self)
+    def lease(self) -> None:
+        """Turn busy; the channel belongs to the holder of the slot."""
+        self._life.enter(Stage.BUSY)
+        self._host.standby.idle.pop(self, None)
+        self._answers.watch(None)
 
-    def attend(self, call: ActiveCall) -> None:
-        """What it writes to stderr, and what it uses, belongs to this call now."""
-        self._late_until = 0.0
-        self._stderr = call.log.write
+    def attend(self, call: ActiveCall) -> Exchange:
+        """Let the call that holds the slot have what the container writes and uses. Return its exchange."""
+        self.stderr.log = call.log
         self._samples = call.samples
+        served, function = self.served, self.function
+        is_watched = served <= PROBATION_ANSWERS or function.ref in self._host.probation.suspects
+        return function.contract.exchange(call, self.container, fresh=served == 0, on_probation=is_watched)
 
-    @property
-    def opening(self) -> bytes:
-        """The end of what it wrote to stderr before its first call; empty once it has served one."""
-        return self._opening
-
-    def give_back(self, *, clean: bool) -> None:
-        """The lease ends: idle again, at the latest when its stderr is quiet, or retired."""
+    def give_back(self, *, clean: bool, used: bool) -> None:
+        """End the lease: offer the container again, once nothing more of its last answer is expected, or remove it."""
         self._samples = None
-        if self._settling is not None:
-            self._late_until = self._host.clock.monotonic() + WINDOW_S
-        elif self._between is not None:
-            self._stderr = self._between.write
-        if not clean or self._doomed is not None:
-            self._end(self._doom("exchange was not clean"))
+        stderr, probation = self.stderr, self._host.probation
+        if stderr.lags:
+            stderr.linger()
         else:
+            stderr.log = None
+        if not clean or self._life.stage is Stage.LAST:
+            self.retire("exchange was not clean")
+            self._remove()
+            return
+        if used:
             self.served += 1
-            self._opening = b""
-            if self._settling is None:
-                self._become_idle()
-            else:
-                self._settling.begin(self.container.stderr.unseen, self._settled)
-
-    def _settled(self) -> None:
-        if self._doomed is None:
-            self._become_idle()
+            if stderr.opens:
+                stderr.end_opening()
+        self._answers.watch(self._take_idle_answer)
+        if stderr.lags or self.served <= PROBATION_ANSWERS or self.function.ref in probation.suspects:
+            self._settle()
         else:
-            self._end(self._doomed)
+            self._offer()
+
+    def _settle(self) -> None:
+        """Offer the container again once its output has been quiet for as long as it has to be."""
+        watch_s = self._host.probation.watch_s(self.function.ref, self.served)
+        if not self._quiet.begin(self._offer, stdout_s=watch_s):
+            self._offer()
+        elif self._life.stage is Stage.BUSY:
+            self._life.enter(Stage.SETTLE)
+            self._queue.announce(self)
+
+    def _offer(self) -> None:
+        """Turn idle, unless it was retired meanwhile: the call that waits longest has it, or the next one."""
+        if self._life.stage is Stage.LAST:
+            self._remove()
+            return
+        if self._life.stage is Stage.REMOVE:  # its output ended before it was offered
+            return
+        self._life.enter(Stage.IDLE)
+        if self._idle_timer is None:
+            self._arm(self.idle_since)
+        queue, standby = self._queue, self._host.standby
+        if queue.waiters or queue.announced:
+            queue.offer(self)
+            if self._life.stage is not Stage.IDLE:  # a call has waited for it
+                return
+        else:
+            queue.free.append(self)
+        standby.idle[self] = None
+        if self.frost is not None:
+            self.frost.note_idle(self.idle_since)
+        if self._owner.attends_idle or standby.is_short:
+            self._owner.container_idle(self)
 
     def retire(self, reason: str) -> None:
         """Take no further call; the container's task removes it, after the call that runs. Idempotent."""
-        if self._life.state is ContainerState.DONE:  # its streams may end a moment after itself
+        leaves = _RETIRES.get(self._life.stage)
+        if leaves is None:
             return
-        self._queue.withdraw(self)
-        self._doom(reason)
-        if self._life.state is not ContainerState.BUSY:
-            self._end(reason)
+        self._withdraw()
+        self._host.standby.leaving(self)
+        _log.debug("container retired", container_id=self.container.id, reason=reason, **self.function.log_fields)
+        if leaves is Stage.REMOVE:
+            self._remove()
+        else:
+            self._life.enter(leaves)
+        self._owner.container_leaving(self)
+
+    def _remove(self) -> None:
+        self._life.enter(Stage.REMOVE)
+        self._over.set_result(None)
 
     def suspect(self) -> None:
-        """It is being made, of an image that may just have been built anew: it looks before it serves."""
-        self._suspect = True
-
-    def _doom(self, reason: str) -> str:
-        """It takes no further call; the first reason counts."""
-        self._doomed = self._doomed or reason
-        self._host.standby.leaving(self)
-        return self._doomed
-
-    def _end(self, reason: str) -> None:
-        if not self._over.done():
-            self._over.set_result(reason)
+        """Look before it serves: it is being made of an image that may just have been built again."""
+        if self._life.stage is Stage.START:
+            self._life.enter(Stage.CHECK)
 
     def evict(self) -> bool:
         """Retire it if it is idle; false if it is not."""
-        if self._life.state is not ContainerState.IDLE or self._over.done():
+        if self._life.stage is not Stage.IDLE:
             return False
         self.retire("evicted")
         return True
 
-    @property
-    def is_leaving(self) -> bool:
-        """It will take no further call, and still holds its memory."""
-        return self._doomed is not None and self._life.state is not ContainerState.DONE
-
-    def _become_idle(self) -> None:
-        self._life.enter(ContainerState.IDLE)
-        self.idle_since = self._host.clock.monotonic()
-        self.container.stdout.watch(self._take_idle_stdout)
-        if self._over.done():  # what was watched retired it
-            return
-        if self._idle_timer is None:
-            self._arm(self.idle_since)
-        self._queue.offer(self)
-        if self._life.state is ContainerState.IDLE:  # nobody has waited for it
-            self._host.standby.idle(self)
-            self._owner.container_idle(self)
-
     # -- what happens to it ------------------------------------------------------------------------------
 
     def _arm(self, since: float) -> None:
-        """One timer per container, not per call: it looks how long the container has been idle when it fires."""
-        self._idle_timer = self._host.clock.call_at(since + self.function.route.idle_timeout, self._look_at_idleness)
+        """Start the timer: one per container, not per call. When it fires it looks how long the container was idle."""
+        self._idle_timer = self._host.clock.call_at(since + self.function.spec.idle_timeout_s, self._look_at_idleness)
 
     def _look_at_idleness(self) -> None:
         now = self._host.clock.monotonic()
-        if self._life.state is not ContainerState.IDLE:
+        if self._life.stage is not Stage.IDLE:
             self._arm(now)
-        elif now - self.idle_since >= self.function.route.idle_timeout - 0.001:
+        elif now - self.idle_since >= self.function.spec.idle_timeout_s - 0.001:
             self.retire("idle timeout")
         else:
             self._arm(self.idle_since)
 
+    def _idle_since(self) -> float | None:
+        return self.idle_since if self._life.stage is Stage.IDLE else None
+
     def _exited(self, ended: Exit) -> None:
-        if self._life.state is ContainerState.IDLE and not self._over.done():
+        if self._life.stage is Stage.IDLE:
             _log.info(
                 "container exited while idle",
                 container_id=self.container.id,
                 exit_code=ended.code,
                 oom=ended.oom,
-                **self._fields(),
+                **self.function.log_fields,
             )
             self.retire("exited")
 
     def _take_sample(self, sample: StatsSample) -> None:
-        export_sample(sample, self.function.route)
+        self.function.containers.sample(sample)
         if self._samples is not None:
             self._samples.append(sample)
 
-    def _take_stderr(self, data: bytes) -> None:
-        if not data:
-            return
-        if self._settling is not None:
-            self._settling.heard()
-        if self._late_until and self._host.clock.monotonic() > self._late_until and self._between is not None:
-            self._late_until = 0.0
-            self._stderr = self._between.write
-        self._stderr(data)
-
-    def _take_opening(self, data: bytes) -> None:
-        if self._between is not None:
-            self._between.write(data)
-        self._opening = (self._opening + data)[-_OPENING_BYTES:]
-
-    def _take_idle_stdout(self, data: bytes) -> None:
+    def _take_idle_answer(self, data: bytes) -> None:
         if not data:
             self.retire("output ended")
             return
-        if self._between is not None:
-            self._between.write(data)
+        self.stderr.between.write(data)
         if self.served and is_surplus(data):
+            self._host.probation.suspects.add(self.function.ref)
             self.retire("output between calls")
-
-    def _fields(self) -> dict[str, str]:
-        route = self.function.route
-        return {"app_name": route.app_name, "path": route.path, "image": route.image}

@@ -1,153 +1,118 @@
-"""Decides when one more hot container of a function is worth it, and starts it (agent specification 5)."""
+"""Start and withdraw the hot containers of one function, as the scaling policy decides (agent specification 5)."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import random
+import enum
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from hearth.agent.call import Draining
-from hearth.agent.concurrency import LOOK_S, UsefulConcurrency, WaitingTime
 from hearth.agent.function import Function
 from hearth.agent.host import Host
-from hearth.agent.hot import HotContainer
-from hearth.agent.life import ContainerCounts, ContainerState
-from hearth.agent.slots import Slot, SlotQueue
-from hearth.drivers.base import ImageNotFound, ImageRefused, StartFailed
-from hearth.telemetry.logs import get_logger
-from hearth.telemetry.tracing import Relation, span
+from hearth.agent.hot import HotContainer, HotSlot
+from hearth.agent.scaling.base import Snapshot
+from hearth.agent.scaling.demand import WaitingTime
+from hearth.agent.scaling.patience import hurry_at
+from hearth.agent.scaling.useful_concurrency import UsefulConcurrency
+from hearth.agent.shared import SharedContainer
+from hearth.agent.slots import SlotQueue
+from hearth.agent.start_failures import StartFailures, is_permanent
+from hearth.agent.states import ContainerCounts, ContainerState
+from hearth.telemetry.logs import get_logger, log_levels
+from hearth.telemetry.tracing import Relation
 
-#: While a call waits the launcher looks again at least this often, seconds.
-_LOOK_AGAIN_S: Final = LOOK_S
-_FIRST_BACK_OFF_S: Final = 0.025
-_MAX_BACK_OFF_S: Final = 3.2
-#: For this long after a failure that no retry can mend, new calls hear of it at once instead of waiting.
-_FAIL_FAST_S: Final = 1.0
-#: So many containers of a function may wait for memory or their turn, for each that may be started at once: the others
-#: are asked for when these have come. A burst of calls may be over before, and memory is granted in order of arrival.
-_AHEAD: Final = 4
-#: What was found of a function's containers holds on machines that have time, too, until its calls have waited for so
-#: long: what a burst does to the processors does not show at once.
-_CALM_S: Final = 0.15
-#: A function without any activity for this long is forgotten (or twice its idle timeout, if that is longer).
+#: Seconds without any activity after which a function is forgotten, or twice its idle timeout if that is longer.
 _FORGET_S: Final = 3600.0
 
 _log = get_logger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What the decision looks at.
-
-    Attributes:
-        room: Where processors have no time left: how many more containers are of use, those in the making included;
-            None if as many as wanted.
-    """
-
-    waiting_calls: int
-    idle_containers: int
-    starting_containers: int
-    reserving_containers: int
-    room: int | None = None
-
-    @property
-    def effective_waiters(self) -> int:
-        """Calls that no container there is will take soon, and that one more container is of use for."""
-        waiters = max(0, self.waiting_calls - self.idle_containers)
-        return waiters if self.room is None else min(waiters, self.room)
-
-
-def containers_wanted(now: Snapshot) -> int:
-    """How many more containers should be started: as many as waiting calls that no container is on its way to."""
-    effective_starters = now.starting_containers + now.reserving_containers
-    return max(0, now.effective_waiters - effective_starters)
-
-
-def containers_spare(now: Snapshot) -> int:
-    """How many containers that still wait, for memory or to be started, are wanted by nobody any more."""
-    starters = now.starting_containers + now.reserving_containers
-    return min(now.reserving_containers, max(0, starters - now.effective_waiters))
-
-
-def back_off_s(failures: int) -> float:
-    """Seconds to leave between starts after so many failures in a row, before jitter."""
-    return min(_MAX_BACK_OFF_S, _FIRST_BACK_OFF_S * 2.0 ** (failures - 1)) if failures else 0.0
-
-
-def is_permanent(error: Exception) -> bool:
-    """Whether the image is at fault, so that another start would fail in the same way."""
-    return isinstance(error, ImageNotFound | ImageRefused) or (isinstance(error, StartFailed) and error.image_fault)
-
 
 #: Starts a task that somebody owns.
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 class Relief(Protocol):
-    """Who makes room when memory is short."""
+    """Makes room when memory is short."""
 
     def __call__(self) -> None:
         """Let idle containers give way to requests that wait for memory."""
 
 
+class LauncherState(enum.Enum):
+    """The life of a launcher: OPEN and OBSOLETE alternate, CLOSED is final."""
+
+    OPEN = "open"
+    OBSOLETE = "obsolete"  # the function has changed: containers end when no call waits for them
+    CLOSED = "closed"
+
+
 class HotLauncher:
     """The slots of one function, and the containers behind them.
 
+    Attributes:
+        counts: How many containers are in each state.
+        attends_idle: :meth:`container_idle` is to be called. False while it would do nothing.
+
     Args:
         spawn: Starts a container's task, and owns it.
-        relieve: Called when a container turned idle: somebody else may wait for its memory.
+        relieve: Called when a container is idle: others may wait for its memory.
     """
 
     def __init__(self, function: Function, host: Host, spawn: Spawn, relieve: Relief) -> None:
         self.function = function
-        self.queue = SlotQueue()
+        self.queue: SlotQueue[HotSlot] = SlotQueue()
         self.containers: dict[HotContainer, asyncio.Task[None]] = {}
         self._host = host
+        self._concurrency = function.spec.concurrency
         self._spawn = spawn
         self._relieve = relieve
-        self._counts = ContainerCounts()
+        self._state = LauncherState.OPEN
+        self.counts = ContainerCounts()
+        self.attends_idle = True
+        self.failures = StartFailures()
+        self._waiting = WaitingTime()
+        self._learned = UsefulConcurrency()
+        self._getting_ready: list[HotContainer] = []
         self._timer: asyncio.TimerHandle | None = None
         self._looks_soon = False
-        self._failures = 0
-        self._not_before = 0.0
-        self._last_fault: tuple[float, Exception] | None = None
         self._quiet_since = host.clock.monotonic()
-        self._waiting = WaitingTime()
-        self._useful = UsefulConcurrency()
-        self._new: list[HotContainer] = []
-        self._closed = False
-        self._obsolete = False
-        route = function.route
-        self._span = span("agent_hot_launcher", route.app_name, route.path, relation=Relation.FOLLOWS).begin()
+        self._logged: dict[str, int] = {}
+        span = host.telemetry.tracing.span("agent_hot_launcher", *function.ref.labels, relation=Relation.FOLLOWS)
+        self._span = span.begin()
 
     def __repr__(self) -> str:
-        return f"<HotLauncher {self.function!r} {self.queue!r} {self._counts.snapshot()}>"
+        return f"<HotLauncher {self.function!r} {self.queue!r} {self.counts.snapshot()}>"
 
-    async def acquire(self) -> Slot:
-        """A slot: a free one, or the next that is.
+    async def acquire(self, since: float) -> HotSlot:
+        """Take a free slot, or wait for the next one.
+
+        Args:
+            since: When the call began, loop time.
 
         Raises:
             HearthError: A start failed on behalf of this call, or the function cannot start at all.
         """
-        if (slot := self.queue.acquire_nowait()) is not None:
-            return slot
-        if self._closed:
-            raise Draining  # a call whose container went away before it had it: nobody starts another one
-        self._fail_fast()
+        if (hot := self.queue.acquire_nowait()) is not None:
+            return hot
+        if self._state is LauncherState.CLOSED:
+            raise Draining  # a call whose container went away before it had it: no other one starts
+        self.failures.check(self._host.clock.monotonic(), has_containers=bool(self.containers))
         self._look_soon()
         try:
-            return await self.queue.acquire()
+            return await self.queue.acquire(since)
         finally:
-            if self._counts[ContainerState.WAIT] and self._starters > self.queue.waiting:
-                self._look_soon()  # what was to be made for this call may not be needed any more
+            counts = self.counts
+            reserving = counts[ContainerState.WAIT]
+            starting = (reserving + counts[ContainerState.START]) * self._concurrency
+            if reserving and starting > len(self.queue.waiters):
+                self._look_soon()  # the container for this call may not be needed any more
 
     def close(self, error: Exception) -> None:
         """Take no more: waiting calls fail with ``error``, idle containers end, busy ones end after their call."""
-        if not self._closed:
+        if self._state is not LauncherState.CLOSED:
             self._span.end()
-        self._closed = True
+        self._state = LauncherState.CLOSED
         self.queue.fail_all(error)
         for hot, task in list(self.containers.items()):
             if hot.state is ContainerState.WAIT or hot.state is ContainerState.START:
@@ -158,155 +123,167 @@ class HotLauncher:
             self._timer.cancel()
 
     def drain(self) -> None:
-        """The function has changed, or is no more: idle containers end now, busy ones when nobody waits for them."""
-        self._obsolete = True
+        """Let idle containers end now, busy ones when no call waits for them: the function has changed, or is gone."""
+        if self._state is LauncherState.OPEN:
+            self._state = LauncherState.OBSOLETE
+            self.attends_idle = True
         for hot in list(self.containers):
             if hot.state is ContainerState.IDLE:
                 hot.retire("function changed")
 
-    async def retire_stale(self) -> None:
-        """End containers whose image was built anew under the same name: idle ones now, busy ones after their call.
+    def revive(self) -> None:
+        """Keep idle containers again: the function is the current one."""
+        if self._state is LauncherState.OBSOLETE:
+            self._state = LauncherState.OPEN
 
-        Those that are being made look at it themselves, once they are.
+    async def retire_stale(self) -> None:
+        """End containers whose image was rebuilt under the same name: idle ones now, busy ones after their call.
+
+        Containers that are starting check it themselves afterwards.
         """
         for hot in self.containers:
             if hot.state is ContainerState.START:
                 hot.suspect()
         for hot in [hot for hot in self.containers if hot.state in (ContainerState.IDLE, ContainerState.BUSY)]:
             if await self._host.driver.is_stale(hot.container):
-                hot.retire("image built anew")
-
-    def revive(self) -> None:
-        """The function is the current one again."""
-        self._obsolete = False
+                hot.retire("image rebuilt")
 
     def is_forgettable(self, now: float) -> bool:
-        """Whether nothing has happened here for so long that the function may be forgotten."""
-        if self.containers or self.queue.waiting:
+        """Return True if the function may be forgotten: nothing has happened here for a long time."""
+        if self.containers or self.queue.waiters:
             self._quiet_since = now
             return False
-        return now - self._quiet_since > max(_FORGET_S, 2 * self.function.route.idle_timeout)
+        return now - self._quiet_since > max(_FORGET_S, 2 * self.function.spec.idle_timeout_s)
 
-    # -- what containers tell ------------------------------------------------------------------------------
+    # -- events of containers ------------------------------------------------------------------------------
 
     def container_started(self, hot: HotContainer) -> None:
-        """It takes calls from now on; the program in it may still be getting ready."""
-        self._new.append(hot)
+        """Count it: it takes calls from now on, but its program may still be getting ready."""
+        self._getting_ready.append(hot)
         self._look_soon()
 
     def container_idle(self, hot: HotContainer) -> None:
-        """Its slot is free and nobody took it."""
-        self._failures = 0
-        self._waiting.note(hot.idle_since, waiting=False)
-        if self._obsolete:
+        """Offer its memory: its slot is free and no call took it."""
+        self.failures.in_a_row = 0
+        if self._waiting.since < math.inf:
+            self._waiting.note(hot.idle_since, waiting=False)
+        if self._state is LauncherState.OBSOLETE:
             hot.retire("function changed")
+        # What an idle container of an async function holds is room for async calls.
+        self.attends_idle = self._state is LauncherState.OBSOLETE or not self.function.spec.is_sync
         self._relieve()
 
+    def container_leaving(self, hot: HotContainer) -> None:
+        """Look again: the container takes no further call, and a waiting call may need another one."""
+        if self.queue.waiters:
+            self._look_soon()
+
     def start_failed(self, hot: HotContainer, error: Exception) -> None:
-        """Tell the call it was meant for; all that wait, where no other start can end better."""
-        route = self.function.route
-        _log.warning(
-            "container did not start", app_name=route.app_name, path=route.path, image=route.image, error=str(error)
-        )
-        self._failures += 1
-        now = self._host.clock.monotonic()
-        # Jitter in [0.5, 1): many functions that failed together do not come back together.
-        self._not_before = now + back_off_s(self._failures) * (0.5 + random.random() / 2)
-        if not is_permanent(error):
-            self.queue.fail_one(error)
-            return
-        self._last_fault = (now, error)
-        if not (self._counts[ContainerState.IDLE] or self._counts[ContainerState.BUSY]):
+        """Fail the calls it was meant for, or all that wait if no other start can end better."""
+        _log.warning("container did not start", error=str(error), **self.function.log_fields)
+        self.failures.note(error, self._host.clock.monotonic())
+        self.attends_idle = True
+        serving = self.counts[ContainerState.IDLE] + self.counts[ContainerState.BUSY]
+        if is_permanent(error) and not serving:
             self.queue.fail_all(error)
             self._withdraw(len(self.containers))
         else:
-            self.queue.fail_one(error)
+            for _ in range(self._concurrency):
+                self.queue.fail_one(error)
 
     def container_done(self, hot: HotContainer) -> None:
-        """It is gone."""
+        """Forget it: it is gone."""
         self.containers.pop(hot, None)
         self._quiet_since = self._host.clock.monotonic()
         self._look_soon()
 
-    # -- the decision ------------------------------------------------------------------------------
-
-    @property
-    def _starters(self) -> int:
-        return self._counts[ContainerState.START] + self._counts[ContainerState.WAIT]
+    # -- the decision and its effects ------------------------------------------------------------------------------
 
     def _look_soon(self) -> None:
-        """Decide in the next tick, when the call that asks is counted as waiting: once for all that ask in this one."""
-        if not self._closed and not self._looks_soon:
+        """Decide in the next tick, when the call that asks counts as waiting: once for all that ask in this one."""
+        if self._state is not LauncherState.CLOSED and not self._looks_soon:
             self._looks_soon = True
             asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
         self._looks_soon = False
-        self._evaluate()
+        self.evaluate()
 
     def _look_again(self) -> None:
         self._timer = None
-        self._evaluate()
+        self.evaluate()
 
-    def _evaluate(self) -> None:
-        if self._closed:
+    def evaluate(self) -> None:
+        """Start and withdraw containers as the scaling policy decides from the present state."""
+        if self._state is LauncherState.CLOSED:
             return
         now = self._host.clock.monotonic()
-        self._waiting.note(now, waiting=self.queue.waiting > 0)
-        snapshot = self._snapshot()
-        if now >= self._not_before:
-            most = _AHEAD * self._host.starts.places - snapshot.reserving_containers
-            for _ in range(min(most, containers_wanted(snapshot))):
-                self._start_one()
-        if spare := containers_spare(snapshot):
-            self._withdraw(spare)
-        if self.queue.waiting:
-            self._arm(now)
+        self._waiting.note(now, waiting=bool(self.queue.waiters))
+        if self.queue.waiters:
+            self.attends_idle = True
+        if log_levels.debug:
+            self._log_counts()
+        decision = self._host.scaling.decide(self.snapshot(now))
+        self._learned = decision.learned
+        for _ in range(decision.starts):
+            self._start_one()
+        if decision.withdrawals:
+            self._withdraw(decision.withdrawals)
+        if decision.look_again_at is not None:
+            self._arm(decision.look_again_at)
 
-    def _arm(self, now: float) -> None:
-        """One timer, not one for each call that comes to wait: it fires early at worst, and then looks again."""
-        again = now + _LOOK_AGAIN_S
-        if now < self._not_before < again:
-            again = self._not_before
+    def snapshot(self, now: float) -> Snapshot:
+        """Return what the scaling policy decides from."""
+        counts, queue, host, function = self.counts, self.queue, self._host, self.function
+        if self._getting_ready:
+            self._getting_ready = [hot for hot in self._getting_ready if hot.is_getting_ready(now)]
+        started = counts[ContainerState.IDLE] + counts[ContainerState.BUSY]
+        idle = len(queue.free) if self._concurrency == 1 else counts[ContainerState.IDLE]
+        return Snapshot(
+            now=now,
+            timeout_s=function.spec.timeout_s,
+            max_starts=host.starts.count,
+            concurrency=self._concurrency,
+            waiting=len(queue.waiters),
+            oldest_since=queue.waiting_since,
+            waiting_since=self._waiting.since,
+            waited_s=self._waiting.total_s,
+            turnover=queue.turnover,
+            idle=idle,
+            busy=started - idle,
+            announced=len(queue.announced),
+            getting_ready=len(self._getting_ready),
+            starting=counts[ContainerState.START],
+            reserving=counts[ContainerState.WAIT],
+            fits=host.resources.fits(function.spec.amount, function.share, is_sync=function.spec.is_sync),
+            cpu_busy=host.are_busy(),
+            not_before=self.failures.not_before,
+            learned=self._learned,
+        )
+
+    def _arm(self, again: float) -> None:
+        """Keep one timer, not one for each call that comes to wait: it fires early at worst, and then looks again."""
         if self._timer is not None:
             if self._timer.when() <= again:
                 return
             self._timer.cancel()
         self._timer = self._host.clock.call_at(again, self._look_again)
 
-    def _snapshot(self) -> Snapshot:
-        counts, queue = self._counts, self.queue
-        return Snapshot(
-            waiting_calls=queue.waiting,
-            idle_containers=queue.idle,
-            starting_containers=counts[ContainerState.START],
-            reserving_containers=counts[ContainerState.WAIT],
-            room=self._room(),
-        )
-
-    def _room(self) -> int | None:
-        """How many more containers there is use for; at most as many get ready at once as are ready."""
-        counts, now, busy = self._counts, self._host.clock.monotonic(), self._host.are_busy()
-        if not busy and (self._useful.found is None or self._waiting.lasted_s(now) > _CALM_S):
-            return None
-        self._new = [hot for hot in self._new if hot.is_getting_ready(now)]
-        making = counts[ContainerState.START] + len(self._new)
-        ready = counts[ContainerState.IDLE] + counts[ContainerState.BUSY] - len(self._new)
-        limit = self._useful.found
-        if busy:
-            limit = self._useful.limit(self._waiting.total_s, self.queue.turnover, serving=ready, starting=making)
-        room = max(self._host.starts.places, ready)
-        if limit is not None:
-            room = min(room, max(limit - ready, 0 if ready or making else 1))
-        return max(0, room - len(self._new))
-
     def _start_one(self) -> None:
-        hot = HotContainer(self.function, self._host, self.queue, self, self._observe)
+        kind = HotContainer if self._concurrency == 1 else SharedContainer
+        hot = kind(
+            self.function,
+            self._host,
+            self.queue,
+            self,
+            self.counts,
+            hurry_at=hurry_at(self.queue.waiting_since, self.function.spec.timeout_s),
+        )
         task = self.containers[hot] = self._spawn(hot.run())
         task.add_done_callback(lambda _: hot.gone())
 
     def _withdraw(self, spare: int) -> None:
-        """Give up waits for memory that no call needs any more, newest first."""
+        """Give up starts that no call needs any more and that still wait, newest first."""
         for hot, task in reversed(list(self.containers.items())):
             if spare <= 0:
                 return
@@ -314,15 +291,9 @@ class HotLauncher:
                 task.cancel()
                 spare -= 1
 
-    def _observe(self, left: ContainerState | None, entered: ContainerState) -> None:
-        self._counts.observe(left, entered)
-        self._host.observe(left, entered)
-
-    def _fail_fast(self) -> None:
-        if self._last_fault is None:
-            return
-        when, error = self._last_fault
-        if self.containers or self._host.clock.monotonic() - when > _FAIL_FAST_S:
-            self._last_fault = None
-            return
-        raise error.with_traceback(None)
+    def _log_counts(self) -> None:
+        counts = {"waiting_calls": len(self.queue.waiters), **self.counts.snapshot()}
+        if counts != self._logged:
+            self._logged = counts
+            ref = self.function.ref
+            _log.debug("launcher state", app_name=ref.app_name, path=ref.name, **counts)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
 
-from hearth.agent.life import ContainerState, Observer
-from hearth.clock import Clock
+from hearth.agent.states import ContainerState
 from hearth.drivers.base import StatsSample
-from hearth.models.route import Route
-from hearth.telemetry import metrics
-
-_LEFT: Final[dict[ContainerState, metrics.Histogram]] = {
-    state: metrics.histogram(f"fn_container_{state.value}_duration_seconds")
-    for state in ContainerState
-    if state is not ContainerState.DONE
-}
-_NOW: Final[dict[ContainerState, metrics.Value]] = {
-    state: metrics.gauge(f"fn_container_{state.value}_total") for state in ContainerState
-}
+from hearth.models.function import FunctionRef
+from hearth.telemetry.metrics import Metrics
+from hearth.telemetry.names import RESPONSES
+from hearth.telemetry.series import Series, Spread
 
 
 class Outcome(enum.Enum):
@@ -36,55 +27,43 @@ class Outcome(enum.Enum):
 class CallMeter:
     """The metrics of one function's calls."""
 
-    __slots__ = ("busy", "calls", "completed", "errors", "failed", "queued", "running", "timeouts")
+    __slots__ = ("busy", "calls", "completed", "errors", "failed", "queued", "responses", "running", "timeouts")
 
-    def __init__(self, app: str, path: str) -> None:
-        self.calls = metrics.counter("fn_calls").series(app, path)
-        self.queued = metrics.gauge("fn_queued").series(app, path)
-        self.running = metrics.gauge("fn_running").series(app, path)
-        self.completed = metrics.counter("fn_completed").series(app, path)
-        self.failed = metrics.counter("fn_failed").series(app, path)
-        self.timeouts = metrics.counter("fn_timeouts").series(app, path)
-        self.errors = metrics.counter("fn_errors").series(app, path)
-        self.busy = metrics.counter("fn_server_busy").series(app, path)
+    def __init__(self, metrics: Metrics, ref: FunctionRef) -> None:
+        self.calls = metrics.counter("fn_calls").series(*ref.labels)
+        self.queued = metrics.gauge("fn_queued").series(*ref.labels)
+        self.running = metrics.gauge("fn_running").series(*ref.labels)
+        self.completed = metrics.counter("fn_completed").series(*ref.labels)
+        self.failed = metrics.counter("fn_failed").series(*ref.labels)
+        self.timeouts = metrics.counter("fn_timeouts").series(*ref.labels)
+        self.errors = metrics.counter("fn_errors").series(*ref.labels)
+        self.busy = metrics.counter("fn_server_busy").series(*ref.labels)
+        self.responses = {first: metrics.counter(name).series(*ref.labels) for first, name in RESPONSES.items()}
 
 
-class ContainerMeter:
-    """Watches one container: which state it is in, and for how long it was in the one that it leaves.
+class ContainerSeries(dict[ContainerState, tuple[Series, Spread | None]]):
+    """The metrics of one function's containers by state: how many are in it, and for how long each was.
 
-    Args:
-        observe: Told of every change as well.
+    Those of a state exist from their first use.
     """
 
-    __slots__ = ("_clock", "_labels", "_observe", "_since", "_state", "_states")
+    __slots__ = ("_labels", "_metrics", "frozen")
 
-    def __init__(self, route: Route, clock: Clock, observe: Observer) -> None:
-        self._labels = route.app_name, route.path
-        self._states: dict[ContainerState, tuple[metrics.Series, metrics.Spread | None]] = {}
-        self._state: tuple[metrics.Series, metrics.Spread | None] | None = None
-        self._clock = clock
-        self._observe = observe
-        self._since = clock.monotonic()
+    def __init__(self, metrics: Metrics, ref: FunctionRef) -> None:
+        self._metrics = metrics
+        self._labels = ref.labels
+        self.frozen = metrics.gauge("hearth_containers_frozen").series(*ref.labels)
 
-    def __call__(self, left: ContainerState | None, entered: ContainerState) -> None:
-        """Take one change."""
-        now = self._clock.monotonic()
-        if self._state is not None:
-            present, lasted = self._state
-            present.value -= 1
-            if lasted is not None:
-                lasted.observe(now - self._since)
-        state = self._states.get(entered)
-        if state is None:
-            lasts = _LEFT[entered].series(*self._labels) if entered in _LEFT else None
-            state = self._states[entered] = _NOW[entered].series(*self._labels), lasts
-        state[0].value += 1
-        self._state = state
-        self._since = now
-        self._observe(left, entered)
+    def sample(self, sample: StatsSample) -> None:
+        """Export the resource use of a container, whether or not a call runs in it; unreduced."""
+        for name, value in sample.metrics.items():
+            self._metrics.histogram(f"fn_docker_stats_fn_{name}").observe(value, *self._labels)
 
-
-def export_sample(sample: StatsSample, route: Route) -> None:
-    """What a container uses, whether or not a call runs in it; unreduced."""
-    for name, value in sample.metrics.items():
-        metrics.histogram(f"fn_docker_stats_fn_{name}").observe(value, route.app_name, route.path)
+    def __missing__(self, state: ContainerState) -> tuple[Series, Spread | None]:
+        now = self._metrics.gauge(f"fn_container_{state.value}_total").series(*self._labels)
+        lasted = None
+        if state is not ContainerState.DONE:
+            name = f"fn_container_{state.value}_duration_seconds"
+            lasted = self._metrics.histogram(name).series(*self._labels)
+        self[state] = now, lasted
+        return now, lasted

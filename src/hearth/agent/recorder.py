@@ -1,4 +1,13 @@
-"""Keeps the records and logs of ended calls: many calls, one commit (nodes specification 5).
+"""Stores the records and logs of ended calls: many calls, one commit (nodes specification 5).
+
+The calls that end during one write are written together by the next one::
+
+    IDLE -> DUE -> WRITING -> IDLE        DUE: the write begins in the next turn of the loop
+            DUE -> HELD -> WRITING        HELD: many calls are about to end, so the write waits for some of them
+                   WRITING -> HELD, WRITING
+
+A write costs several times as much as one more record in it. A batch is handed over to the store, which calls back: no
+task waits for it. Only what fails, or what the store cannot take in this way, becomes a task.
 
 A store that is gone for a while costs memory, which is bounded, and no call its answer: until the store is back, calls
 are answered before their records are stored. What is lost in the end is counted, and logged.
@@ -7,151 +16,267 @@ are answered before their records are stored. What is lost in the end is counted
 from __future__ import annotations
 
 import asyncio
+import enum
+import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from hearth.access.base import DataAccess, EndedCall
-from hearth.batch import GroupCommit, write_apart
-from hearth.clock import Clock, SystemClock, pause
-from hearth.expiry import Expiries
+from hearth.access.base import CallRecords, EndedCall, EndRefused
+from hearth.aio.background import Background
+from hearth.aio.clock import Clock, SystemClock, pause
+from hearth.aio.group_commit import write_apart
 from hearth.models.errors import StoreUnavailable
-from hearth.telemetry import metrics
-from hearth.telemetry.logs import get_logger, is_debug
+from hearth.telemetry.logs import get_logger, log_levels
+from hearth.telemetry.metrics import Metrics
 
 #: What may wait for the database, in calls and in bytes of their logs; beyond that, records are dropped and counted
 #: rather than memory filled.
-_MAX_WAITING: Final = 10_000
-_MAX_WAITING_BYTES: Final = 256 * 1024 * 1024
+MAX_WAITING: Final = 10_000
+MAX_WAITING_BYTES: Final = 256 * 1024 * 1024
+_MAX_BATCH: Final = 500
+#: Seconds after the beginning of a write for which the next one may be held.
+_HOLD_S: Final = 0.001
+#: A write is held only while fewer than this part of the calls that have no answer yet wait for it.
+_ENOUGH: Final = 4
 _FIRST_RETRY_S: Final = 0.1
 _MAX_RETRY_S: Final = 2.0
 _ANSWERED: Final = "call answered before its record was stored"
 _FAILED: Final = "error finalizing call on datastore/mq"
 
 _log = get_logger(__name__)
-_waiting = metrics.gauge("hearth_records_waiting")
-_lost = metrics.counter("hearth_records_lost")
+
+
+class _State(enum.Enum):
+    IDLE = "idle"
+    DUE = "due"
+    HELD = "held"
+    WRITING = "writing"
+
+
+class _Waiting(NamedTuple):
+    """An ended call, and who waits for its record.
+
+    Attributes:
+        stored: The result of :meth:`Recorder.record`.
+        since: The time from which an answer waits for it; infinite if none does.
+    """
+
+    ended: EndedCall
+    stored: asyncio.Future[bool]
+    since: float
 
 
 class Recorder:
     """Group commit of ended calls.
 
     Args:
-        access: Where they go.
+        records: Stores them.
+        metrics: Count the records that wait and those that are lost.
         limit_s: How long a call waits for its record to be stored before it is answered all the same.
-        retry_s: How long a batch is tried again whose store is gone. A repeated one replaces itself: storing twice is
-            storing once.
-        clock: What waits.
-        running: How many calls have not been answered yet: a batch may wait a moment for theirs.
+        retry_s: Seconds for which a batch is tried again while the store is away. Storing a batch twice is the same as
+            storing it once.
+        clock: Times the waits.
+        running: Returns the number of calls without an answer; a batch may wait a moment for theirs.
     """
 
     def __init__(
         self,
-        access: DataAccess,
+        records: CallRecords,
+        metrics: Metrics,
         *,
         limit_s: float = 10.0,
         retry_s: float = 60.0,
         clock: Clock | None = None,
         running: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._access = access
+        self._records = records
+        self._submit = records.submit
+        self._gauge = metrics.gauge("hearth_records_waiting").series()
+        self._lost = metrics.counter("hearth_records_lost")
+        self._limit_s = limit_s
         self._retry_s = retry_s
         self._clock = clock or SystemClock()
-        self._commits = GroupCommit(self._write, under_way=running)
+        self._running = running
+        self._state = _State.IDLE
+        self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
-        self._waiters: dict[asyncio.Future[bool], str] = {}
-        self._limits = Expiries(self._clock, limit_s)
+        self._batch: list[_Waiting] = []
+        self._enough = 0.0
+        self._hold_until = -math.inf
+        self._hold: asyncio.TimerHandle | None = None
+        self._limit: asyncio.TimerHandle | None = None
         self._failing = False
-        self._closing = False
+        self._background = Background()
+        self._closed: asyncio.Future[None] | None = None
         self.dropped = 0
 
     def __repr__(self) -> str:
-        return f"<Recorder waiting={self._commits.waiting} dropped={self.dropped}>"
+        waiting = f"waiting={len(self._waiting)} bytes={self._waiting_bytes}"
+        return f"<Recorder {self._state.value} {waiting} dropped={self.dropped}>"
 
-    def add(self, ended: EndedCall) -> asyncio.Future[bool] | None:
-        """Have it stored, some time soon: whether it was. ``None`` if too many wait already."""
-        if self._commits.waiting >= _MAX_WAITING or self._waiting_bytes >= _MAX_WAITING_BYTES:
-            self._lose([ended], "too many calls wait")
-            return None
-        self._waiting_bytes += len(ended.log)
-        _waiting.add(1)
-        return self._commits.put(ended)
+    def record(self, ended: EndedCall, *, is_awaited: bool = True) -> asyncio.Future[bool]:
+        """Store an ended call soon; the result is whether it was stored: the response ends after the commit.
 
-    async def record(self, ended: EndedCall) -> bool:
-        """Have it stored, and wait until it is: stored first, then the response ends. Whether it was stored.
+        A wait that is given up does not keep it from being stored.
 
-        While the store is known to be gone, nobody waits for it.
+        Args:
+            ended: The call.
+            is_awaited: An answer waits for the result: it is false after a limit, or at once while the store is known
+                to be gone, although the record may still be stored.
         """
-        stored = self.add(ended)
-        if stored is None:
-            return False
-        call_id = ended.call.id
-        if self._failing:
-            _log.error(_ANSWERED, call_id=call_id)
-            return False
-        self._waiters[stored] = call_id
-        limit = self._limits.add(lambda: self._give_up(stored, call_id))
-        try:
-            return await stored
-        finally:
-            self._limits.discard(limit)
-            del self._waiters[stored]
+        loop = asyncio.get_running_loop()
+        stored: asyncio.Future[bool] = loop.create_future()
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
+            self._lose([ended], "too many calls wait")
+            stored.set_result(False)
+            return stored
+        self._waiting_bytes += len(ended.log)
+        self._gauge.value += 1
+        since = math.inf
+        if is_awaited:
+            since = self._clock.monotonic()
+            if self._limit is None:
+                self._limit = self._clock.call_at(since + self._limit_s, self._end_waits)
+        waiting = _Waiting(ended, stored, since)
+        self._waiting.append(waiting)
+        if self._failing and is_awaited:
+            _answer(waiting)
+        if self._state is _State.IDLE:
+            self._state = _State.DUE
+            loop.call_soon(self._write)
+        elif self._state is _State.HELD and len(self._waiting) >= self._enough:
+            self._write()
+        return stored
 
     async def close(self) -> None:
-        """Wait until all is stored; what the store does not take now is lost."""
-        self._closing = True
-        await self._commits.close()
-        self._limits.close()
+        """Wait until all is stored; what the store does not accept now is lost."""
+        if self._closed is None:
+            self._closed = asyncio.get_running_loop().create_future()
+        if self._state is _State.HELD:
+            self._write()
+        if self._state is not _State.IDLE:
+            await self._closed
+        await self._background.join()
+        if self._limit is not None:
+            self._limit.cancel()
 
-    async def _write(self, ended: list[EndedCall]) -> Sequence[bool]:
+    def _write(self) -> None:
+        """Write what waits, or hold it once for the calls that are about to end."""
+        now = self._clock.monotonic()
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+        elif now < self._hold_until and self._closed is None:
+            self._enough = min(self._running() / _ENOUGH, _MAX_BATCH)
+            if len(self._waiting) < self._enough:
+                self._state = _State.HELD
+                self._hold = self._clock.call_at(self._hold_until, self._write)
+                return
+        self._state = _State.WRITING
+        self._hold_until = now + _HOLD_S
+        self._batch = self._waiting[:_MAX_BATCH]
+        del self._waiting[:_MAX_BATCH]
         try:
-            return await write_apart(self._store, ended, refused=self._refused, is_refusal=lambda _: True)
-        finally:
-            self._waiting_bytes -= sum([len(one.log) for one in ended])
-            _waiting.add(-len(ended))
+            is_handed_over = self._submit is not None and self._submit([one[0] for one in self._batch], self._written)
+        except Exception:  # storing them one by one shows whose record it is
+            is_handed_over = False
+        if not is_handed_over:
+            self._background.start(self._write_apart())
 
-    async def _store(self, ended: list[EndedCall]) -> Sequence[bool]:
-        try:
-            await self._finish(ended)
-        except StoreUnavailable as exc:
-            self._lose(ended, str(exc), exc)
-            return [False] * len(ended)
-        return [True] * len(ended)
+    def _written(self, error: Exception | None) -> None:
+        """Let the calls of a batch end, and write the next one; if it failed, find out what can be stored."""
+        batch = self._batch
+        if error is not None:
+            if isinstance(error, StoreUnavailable):
+                self._away()
+            self._background.start(self._write_apart())
+            return
+        for ended, stored, _ in batch:
+            self._waiting_bytes -= len(ended.log)
+            if not stored.done():
+                stored.set_result(True)
+        self._gauge.value -= len(batch)
+        if batch:
+            self._failing = False
+        if log_levels.debug:
+            for one in batch:
+                _log.debug("call recorded", call_id=one.ended.call.id, status=one.ended.call.status)
+        self._batch = []
+        if self._waiting:
+            self._write()
+            return
+        self._state = _State.IDLE
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
 
-    def _refused(self, ended: EndedCall, exc: Exception) -> bool:
-        """Whatever it is, the calls of other batches are still to be stored."""
-        self._lose([ended], str(exc), exc)
-        return False
+    # -- what fails, and what the store takes no other way ----------------------------------------------------------
 
-    async def _finish(self, ended: list[EndedCall]) -> None:
-        """Store a batch, trying again while the store is gone."""
+    async def _write_apart(self) -> None:
+        """Store the batch; if the store refuses that, in smaller and smaller parts, so that only bad calls are lost."""
+        await write_apart(self._store, list(self._batch), refused=self._refused, is_refusal=lambda _: True)
+        self._written(None)
+
+    async def _store(self, some: list[_Waiting]) -> Sequence[None]:
+        """Store some calls; try again while the store is away, up to a limit."""
         give_up, delay_s = self._clock.monotonic() + self._retry_s, _FIRST_RETRY_S
         while True:
             try:
-                await self._access.finish_many(ended)
+                await self._records.finish_many([one.ended for one in some])
             except StoreUnavailable as exc:
-                self._failing = True
-                for stored, call_id in self._waiters.items():
-                    self._give_up(stored, call_id)
-                if self._closing or self._clock.monotonic() + delay_s > give_up:
-                    raise
-                _log.warning("records not stored yet, trying again", calls=len(ended), error=str(exc))
+                self._away()
+                if self._closed is not None or self._clock.monotonic() + delay_s > give_up:
+                    self._give_up(some, exc)
+                    break
+                _log.warning("records not stored yet, trying again", calls=len(some), error=str(exc))
             else:
-                self._failing = False
-                if is_debug():
-                    for one in ended:
-                        _log.debug("call recorded", call_id=one.call.id, status=one.call.status)
-                return
+                break
             await pause(self._clock, delay_s)
             delay_s = min(2 * delay_s, _MAX_RETRY_S)
+        return [None] * len(some)
+
+    def _refused(self, one: _Waiting, exc: Exception) -> None:
+        """Lose one call, whatever the error is: the others are still stored."""
+        self._give_up([one], exc)
+
+    def _give_up(self, some: list[_Waiting], cause: Exception) -> None:
+        """Lose some calls of the batch."""
+        for one in some:
+            self._batch.remove(one)
+            self._waiting_bytes -= len(one.ended.log)
+            if not one.stored.done():
+                one.stored.set_result(False)
+        self._gauge.value -= len(some)
+        self._lose([one.ended for one in some], str(cause), cause)
 
     def _lose(self, ended: Sequence[EndedCall], reason: str, cause: Exception | None = None) -> None:
         self.dropped += len(ended)
-        _lost.add(len(ended))
+        if not isinstance(cause, EndRefused):
+            self._lost.add(len(ended))
         _log.error(_FAILED, calls=len(ended), call_id=ended[0].call.id, error=reason, exc_info=cause)
 
-    @staticmethod
-    def _give_up(stored: asyncio.Future[bool], call_id: str) -> None:
-        """Let a call be answered; its record is stored all the same, if it can be."""
-        if not stored.done():
-            _log.error(_ANSWERED, call_id=call_id)
-            stored.set_result(False)
+    # -- answers that do not wait any longer ------------------------------------------------------------------------
+
+    def _away(self) -> None:
+        """Let all calls be answered: the store is gone."""
+        self._failing = True
+        for one in (*self._batch, *self._waiting):
+            if one.since < math.inf:
+                _answer(one)
+
+    def _end_waits(self) -> None:
+        """Let the calls be answered that have waited for as long as they may."""
+        self._limit = None
+        limit = self._clock.monotonic() - self._limit_s
+        for one in (*self._batch, *self._waiting):
+            if one.since > limit and one.since < math.inf and not one.stored.done():
+                self._limit = self._clock.call_at(one.since + self._limit_s, self._end_waits)
+                return
+            if one.since <= limit:
+                _answer(one)
+
+
+def _answer(one: _Waiting) -> None:
+    """Let a call be answered; its record is still stored if that is possible."""
+    if not one.stored.done():
+        _log.error(_ANSWERED, call_id=one.ended.call.id)
+        one.stored.set_result(False)

@@ -1,156 +1,135 @@
 """Idle containers and waiting calls of one function.
 
-A :class:`Slot` is a lease: the sole right to run one exchange on one hot container. Free slots are taken newest first
-(LIFO, so that surplus containers age out), waiting calls are served in order of arrival (FIFO).
+A slot is the sole right to run one exchange on one hot container. Free slots are taken newest first (LIFO, so that
+surplus containers age out), waiting calls are served in order of arrival (FIFO).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
-from typing import Protocol
+from collections.abc import Collection
+from typing import Generic, Protocol, TypeVar
 
-from hearth.agent.call import ActiveCall
-from hearth.drivers.base import Container
+from hearth.models.errors import fresh
 
 
 class Leasable(Protocol):
     """A hot container, as its queue sees it."""
 
     @property
-    def container(self) -> Container:
-        """The container itself: its streams belong to the holder of the lease."""
-
-    @property
     def served(self) -> int:
-        """Exchanges that have begun on it."""
+        """Return how many exchanges have ended well on it."""
 
-    @property
-    def opening(self) -> bytes:
-        """The end of what it wrote to stderr before its first call; empty once it has served one."""
+    def lease(self) -> None:
+        """Turn busy: its channel belongs to the holder of the slot."""
 
-    def lease(self) -> Slot:
-        """Idle becomes busy."""
-
-    def give_back(self, *, clean: bool) -> None:
-        """Busy becomes idle, or the container is retired."""
-
-    def attend(self, call: ActiveCall) -> None:
-        """Its stderr and its samples belong to this call now."""
+    def give_back(self, *, clean: bool, used: bool) -> None:
+        """End the lease: turn idle, or retire."""
 
 
-class Slot:
-    """The right to run one exchange. Released exactly once."""
-
-    __slots__ = ("_hot", "_released")
-
-    def __init__(self, hot: Leasable) -> None:
-        self._hot = hot
-        self._released = False
-
-    def __repr__(self) -> str:
-        return f"<Slot {self._hot!r}{' released' if self._released else ''}>"
-
-    @property
-    def container(self) -> Container:
-        """Whose streams the holder owns until the release."""
-        return self._hot.container
-
-    @property
-    def fresh(self) -> bool:
-        """No exchange has begun on this container before."""
-        return self._hot.served == 0
-
-    @property
-    def opening(self) -> bytes:
-        """The end of what the container wrote to stderr before its first call; empty once it has served one."""
-        return self._hot.opening
-
-    def begin(self, call: ActiveCall) -> None:
-        """An exchange begins: what the container writes to stderr, and uses, from here on is the call's."""
-        self._hot.attend(call)
-
-    def release(self, *, clean: bool) -> None:
-        """End the lease. Not clean: the container's own task retires it; nobody waits for that."""
-        if self._released:
-            raise RuntimeError("a slot is released once")
-        self._released = True
-        self._hot.give_back(clean=clean)
+H = TypeVar("H", bound=Leasable)
 
 
-class SlotQueue:
-    """The idle slots and waiting calls of one slot key. A waiter and an idle slot never coexist."""
+class SlotQueue(Generic[H]):
+    """The idle slots and waiting calls of one slot key. A waiter and an idle slot never coexist.
+
+    Attributes:
+        free: The containers whose slot is offered, newest last. Take the last one, and lease it.
+        waiters: The calls that wait, in order of arrival, with the loop time at which each began.
+        announced: Those whose slot will be offered within moments.
+        turnover: Times that a container which had ended a call went on with one that waited; only grows.
+    """
 
     def __init__(self) -> None:
-        self._idle: OrderedDict[Leasable, None] = OrderedDict()
-        self._waiters: OrderedDict[asyncio.Future[Slot], None] = OrderedDict()
-        #: Times that a container which had ended a call went on with one that waited; only grows.
+        self.free: list[H] = []
+        self.waiters: OrderedDict[asyncio.Future[H], float] = OrderedDict()
+        self.announced: set[H] = set()
         self.turnover = 0
 
     def __repr__(self) -> str:
-        return f"<SlotQueue idle={len(self._idle)} waiting={len(self._waiters)}>"
+        return f"<SlotQueue free={len(self.free)} waiting={len(self.waiters)}>"
 
     @property
-    def idle(self) -> int:
-        """Containers whose slot is offered."""
-        return len(self._idle)
+    def waiting_since(self) -> float:
+        """Since when the call waits that is next; infinity if none does."""
+        return next(iter(self.waiters.values()), math.inf)
 
-    @property
-    def waiting(self) -> int:
-        """Calls that wait."""
-        return len(self._waiters)
-
-    def acquire_nowait(self) -> Slot | None:
-        """Take the newest free slot, if there is one."""
-        if not self._idle:
+    def acquire_nowait(self) -> H | None:
+        """Take the newest free slot, if there is one. Return its container."""
+        if not self.free:
             return None
-        return self._idle.popitem(last=True)[0].lease()
+        hot = self.free.pop()
+        hot.lease()
+        return hot
 
-    async def acquire(self) -> Slot:
-        """Wait for a slot; a cancelled wait never loses one.
+    async def acquire(self, since: float = math.inf) -> H:
+        """Wait for a slot, and return its container; a cancelled wait never loses one.
+
+        Args:
+            since: When the call began, loop time.
 
         Raises:
             HearthError: Why no slot will come: a start failed, the node shuts down.
         """
-        if (slot := self.acquire_nowait()) is not None:
-            return slot
-        waiter: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
+        if (hot := self.acquire_nowait()) is not None:
+            return hot
+        waiter: asyncio.Future[H] = asyncio.get_running_loop().create_future()
+        self.waiters[waiter] = since
         try:
             return await waiter
         except asyncio.CancelledError:
-            self._waiters.pop(waiter, None)
+            self.waiters.pop(waiter, None)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 # Handed over in the very tick in which the call gave up; untouched, so the next one may have it.
-                waiter.result().release(clean=True)
+                waiter.result().give_back(clean=True, used=False)
             raise
+        finally:
+            del waiter  # it may hold an error, which holds this frame
 
-    def offer(self, hot: Leasable) -> None:
-        """A container is idle: the first waiting call gets its slot, else it waits to be taken."""
-        while self._waiters:
-            waiter, _ = self._waiters.popitem(last=False)
+    def announce(self, hot: H) -> None:
+        """Note that the container's slot is offered within moments: :meth:`offer` or :meth:`withdraw` follows."""
+        self.announced.add(hot)
+
+    def offer(self, hot: H) -> None:
+        """Give the slot of an idle container to the first waiting call, or keep it until a call takes it."""
+        self.announced.discard(hot)
+        while self.waiters:
+            waiter, _ = self.waiters.popitem(last=False)
             if not waiter.done():
                 self.turnover += hot.served > 0
-                waiter.set_result(hot.lease())
+                hot.lease()
+                waiter.set_result(hot)
                 return
-        self._idle[hot] = None
+        self.free.append(hot)
 
-    def withdraw(self, hot: Leasable) -> bool:
-        """Take an offer back; false if it was taken already. Withdrawing and taking exclude each other."""
-        if hot not in self._idle:
+    def withdraw(self, hot: H) -> bool:
+        """Take an offer back; false if there is none any more. Withdrawing and taking exclude each other."""
+        self.announced.discard(hot)
+        if hot not in self.free:
             return False
-        del self._idle[hot]
+        self.free.remove(hot)
         return True
+
+    def withdraw_all(self, slots: Collection[H]) -> None:
+        """Take the offers of these slots back, as far as nobody has taken them."""
+        self.free[:] = [slot for slot in self.free if slot not in slots]
+
+    def prefer(self, slots: Collection[H]) -> None:
+        """Let these slots, as far as they are free, be taken next."""
+        if self.free and self.free[-1] not in slots:
+            self.free.sort(key=slots.__contains__)
 
     def fail_one(self, error: Exception) -> None:
         """End the wait of the call that waits longest."""
-        while self._waiters:
-            waiter, _ = self._waiters.popitem(last=False)
+        while self.waiters:
+            waiter, _ = self.waiters.popitem(last=False)
             if not waiter.done():
-                waiter.set_exception(error)
+                waiter.set_exception(fresh(error))
                 return
 
     def fail_all(self, error: Exception) -> None:
         """End the wait of every call that waits now."""
-        for _ in range(len(self._waiters)):
+        for _ in range(len(self.waiters)):
             self.fail_one(error)

@@ -1,5 +1,5 @@
 """The ``hearth`` command."""
 
-from hearth.cli.main import main
+from hearth.cli.entry import main
 
 __all__ = ["main"]

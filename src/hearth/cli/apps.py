@@ -6,25 +6,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hearth.cli.fields import App, Config, Limit, pairs
+from hearth.cli.fields import App, Config, Limit, Quota, entry, pairs, quota_changes
 from hearth.cli.output import CommandError, Format, Output, Yes, confirmed, say, show_json, show_property, show_table
 from hearth.cli.session import session
 
 if TYPE_CHECKING:
     from hearth.cli.client import Record
 
-apps = typer.Typer(no_args_is_help=True, help="Make, list, change and delete apps.")
-config = typer.Typer(no_args_is_help=True, help="The configuration that an app gives to all of its functions.")
+apps = typer.Typer(no_args_is_help=True, help="Create, list, update and delete apps.")
+config = typer.Typer(no_args_is_help=True, help="Manage the configuration that an app gives to its functions.")
 apps.add_typer(config, name="config")
 
 Key = Annotated[str, typer.Argument(metavar="KEY")]
-Property = Annotated[str, typer.Argument(metavar="PROPERTY", help="Only this one, as config.KEY.")]
+Property = Annotated[str, typer.Argument(metavar="PROPERTY", help="Print only this property, such as config.KEY.")]
+
+
+Auth = Annotated[
+    str,
+    typer.Option("--auth", help="What callers of its routes show: open, token, or default.", show_default=False),
+]
 
 
 @apps.command()
-def create(ctx: typer.Context, app: App, config: Config = None) -> None:
-    """Make an app."""
-    made = session(ctx).client().create_app({"name": app, "config": pairs(config)})
+def create(ctx: typer.Context, app: App, config: Config = None, auth: Auth = "", quota: Quota = None) -> None:
+    """Create an app."""
+    made = session(ctx).client().create_app({"name": app, **_fields(config, auth, quota)})
     say(f"Successfully created app: {made['name']}")
 
 
@@ -48,9 +54,9 @@ def inspect_app(ctx: typer.Context, app: App, property: Property = "") -> None:
 
 
 @apps.command()
-def update(ctx: typer.Context, app: App, config: Config = None) -> None:
-    """Change an app's configuration; K= with nothing after it deletes a key."""
-    session(ctx).client().update_app(app, {"config": pairs(config)})
+def update(ctx: typer.Context, app: App, config: Config = None, auth: Auth = "", quota: Quota = None) -> None:
+    """Update an app; K= without a value deletes a key of its configuration, or a quota."""
+    session(ctx).client().update_app(app, _fields(config, auth, quota))
     say(f"app {app} updated")
 
 
@@ -64,33 +70,37 @@ def delete(ctx: typer.Context, app: App, force: Yes = False) -> None:
 
 @config.command("set")
 def set_value(ctx: typer.Context, app: App, key: Key, value: Annotated[str, typer.Argument()]) -> None:
-    """Set a value."""
-    session(ctx).client().update_app(app, {"config": {key: value}})
+    """Set a configuration value."""
+    session(ctx).client().update_app(app, {"config": entry(key, value)})
     say(f"{app} {key} updated")
 
 
 @config.command("unset")
 @config.command("delete", hidden=True)
 def unset_value(ctx: typer.Context, app: App, key: Key) -> None:
-    """Take a value away."""
+    """Delete a configuration value."""
     session(ctx).client().update_app(app, {"config": {key: ""}})
     say(f"{app} {key} removed")
 
 
 @config.command("get")
 def get_value(ctx: typer.Context, app: App, key: Key) -> None:
-    """Print a value."""
+    """Print a configuration value."""
     say(value_of(session(ctx).client().app(app), key))
 
 
 @config.command("list")
 def list_values(ctx: typer.Context, app: App, output: Output = Format.TABLE) -> None:
-    """List the values."""
+    """List the configuration."""
     show_config(session(ctx).client().app(app).get("config", {}), output)
 
 
+def _fields(config: list[str] | None, auth: str, quota: list[str] | None) -> Record:
+    return {"config": pairs(config), **({"auth": auth} if auth else {}), **quota_changes(quota)}
+
+
 def show_config(values: dict[str, str], output: Format) -> None:
-    """A configuration, sorted by key."""
+    """Print a configuration, sorted by key."""
     if output is Format.JSON:
         show_json(values)
     else:
@@ -98,10 +108,10 @@ def show_config(values: dict[str, str], output: Format) -> None:
 
 
 def value_of(record: Record, key: str) -> str:
-    """A value of an app's or a route's configuration.
+    """Return a value of the configuration of an app or route.
 
     Raises:
-        CommandError: There is none of this key.
+        CommandError: The key is not set.
     """
     values: dict[str, str] = record.get("config", {})
     if key not in values:

@@ -11,6 +11,6 @@ from hearth import projects
 from hearth.cli.output import say
 
 
-def bump(folder: Annotated[Path, typer.Argument(help="A folder with a func.yaml.")] = Path()) -> None:
+def bump(folder: Annotated[Path, typer.Argument(help="Folder with a func.yaml.")] = Path()) -> None:
     """Raise the last number of a function's version; all else in its file stays."""
     say(f"Bumped to version {projects.bump(folder)}")

@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from hearth.cli.fields import App, unix_seconds
+from hearth.cli.fields import App, CallId, unix_seconds
 from hearth.cli.output import Format, Output, show_json, show_property, show_table
 from hearth.cli.session import session
 
-calls = typer.Typer(no_args_is_help=True, help="Look at the records of calls.")
+calls = typer.Typer(no_args_is_help=True, help="Show the records of calls.")
 
-CallId = Annotated[str, typer.Argument(metavar="ID", help="The call's id.")]
 _COLUMNS = {
     "ID": "id",
     "APP": "app_name",
@@ -21,6 +20,7 @@ _COLUMNS = {
     "STARTED": "started_at",
     "COMPLETED": "completed_at",
     "STATUS": "status",
+    "ANSWER": "response_status",
     "ERROR": "error",
 }
 
@@ -30,16 +30,25 @@ _COLUMNS = {
 def list_calls(
     ctx: typer.Context,
     app: App,
-    path: Annotated[str, typer.Option("--path", help="Only those of this route.", show_default=False)] = "",
-    cursor: Annotated[str, typer.Option(help="Only those older than this call.", show_default=False)] = "",
-    from_time: Annotated[str, typer.Option(help="Only later ones, RFC 3339.", show_default=False)] = "",
-    to_time: Annotated[str, typer.Option(help="Only earlier ones, RFC 3339.", show_default=False)] = "",
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="At most this many.")] = 100,
+    path: Annotated[str, typer.Option("--path", help="Only calls of this route.", show_default=False)] = "",
+    status: Annotated[
+        str,
+        typer.Option(
+            "--status",
+            help="Only calls with this status: queued, running, success, error, timeout or expired.",
+            show_default=False,
+        ),
+    ] = "",
+    cursor: Annotated[str, typer.Option(help="Only calls older than the one with this ID.", show_default=False)] = "",
+    from_time: Annotated[str, typer.Option(help="Only calls after this time (RFC 3339).", show_default=False)] = "",
+    to_time: Annotated[str, typer.Option(help="Only calls before this time (RFC 3339).", show_default=False)] = "",
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Maximum number of items.")] = 100,
     output: Output = Format.TABLE,
 ) -> None:
     """List the calls of an app, newest first."""
     filters = {
         "path": path,
+        "status": status,
         "cursor": cursor,
         "from_time": unix_seconds(from_time, "--from-time"),
         "to_time": unix_seconds(to_time, "--to-time"),
@@ -57,7 +66,7 @@ def get_call(
     ctx: typer.Context,
     app: App,
     call_id: CallId,
-    property: Annotated[str, typer.Argument(metavar="PROPERTY", help="Only this one, as status.")] = "",
+    property: Annotated[str, typer.Argument(metavar="PROPERTY", help="Print only this property, such as status.")] = "",
 ) -> None:
     """Show the record of a call as JSON."""
     show_property(session(ctx).client().call(app, call_id), property)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,78 +13,100 @@ import httpx
 import typer
 
 from hearth.cli import local
-from hearth.cli.build import load
-from hearth.cli.output import CommandError
+from hearth.cli.build import FollowOutside, load
+from hearth.cli.client import Client
+from hearth.cli.local_secrets import SecretsFile, find_values
+from hearth.cli.output import CommandError, note, say, show_json
 from hearth.cli.session import session
 from hearth.models.route import clean_path
 from hearth.projects import FuncFile
 from hearth.projects.cases import Case, load_cases
+from hearth.settings import DriverName
 from hearth.telemetry import logs
 
 
 def check(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="A folder with a func.yaml and a test.yaml.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder with a func.yaml and a test.yaml.")] = Path(),
     driver: Annotated[
-        local.DriverName | None, typer.Option("--driver", help="As a process or as an image.", show_default=False)
+        DriverName | None, typer.Option("--driver", help="Run as a process or as an image.", show_default=False)
     ] = None,
     remote: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            "--remote", metavar="APP /PATH", help="What is deployed there, not the folder.", show_default=False
+            "--remote",
+            metavar="APP /PATH",
+            help="Test the deployed function instead of the folder.",
+            show_default=False,
         ),
     ] = None,
     api_url: Annotated[
-        str, typer.Option("--api-url", help="Of the server of --remote, instead of the context's.", show_default=False)
+        str,
+        typer.Option(
+            "--api-url", help="URL of the server of --remote (default: from the context).", show_default=False
+        ),
     ] = "",
-    output: Annotated[Literal["text", "json"], typer.Option("--output", help="How the results are told.")] = "text",
+    output: Annotated[Literal["text", "json"], typer.Option("--output", help="Output format.")] = "text",
+    secrets: SecretsFile = None,
+    follow_outside: FollowOutside = False,
 ) -> None:
     """Call a function as the cases in test.yaml (or Fn's test.json) say. Exit status 1: a case failed."""
     func = load(folder)
     cases, warnings = load_cases(folder)
     for warning in warnings:
-        typer.echo(f"hearth: {warning}", err=True)
+        note(f"hearth: {warning}")
     logs.configure("error")
-    results = asyncio.run(_test(func, cases, driver, remote, api_url or session(ctx).url()))
+    if remote is not None:
+        results = asyncio.run(_test_remote(func, cases, remote, session(ctx).client(api_url)))
+    else:
+        results = asyncio.run(_test(func, cases, driver, find_values(func, secrets), follow_outside))
     _tell(results, output)
     if any(result["wrong"] for result in results):
         raise typer.Exit(1)
 
 
-async def _test(
-    func: FuncFile, cases: list[Case], driver: local.DriverName | None, remote: tuple[str, str] | None, api_url: str
+async def _test_remote(
+    func: FuncFile, cases: list[Case], remote: tuple[str, str], server: Client
 ) -> list[dict[str, Any]]:
-    if remote is not None:
-        path = clean_path(remote[1])
-        try:
-            client = local.remote_client(api_url, remote[0])
-            async with client.http:
-                return [_skipped(case) if case.config else await _judge(client, path, case, func) for case in cases]
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise CommandError(f"{api_url}: {exc or type(exc).__name__}") from exc
-    async with _served(func, local.driver_for(func, driver)) as client:
+    await asyncio.to_thread(server.log_in)
+    path = clean_path(remote[1])
+    try:
+        # New connections: one that was open before the credentials were found may lead to another server.
+        client = local.remote_client(server.url, remote[0], server.credentials, server.tls)
+        async with client.http:
+            return [_skipped(case) if case.config else await _judge(client, path, case, func) for case in cases]
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        raise CommandError(f"{server.url}: {exc or type(exc).__name__}") from exc
+
+
+async def _test(
+    func: FuncFile, cases: list[Case], driver: DriverName | None, secrets: dict[str, str], follow_outside: bool
+) -> list[dict[str, Any]]:
+    async with _served(func, local.driver_for(func, driver), follow_outside) as (client, image):
+        await client.set_secrets(secrets)
         results = []
         for case in cases:
-            await client.deploy(func, case.config)
+            await client.deploy(local.answering(func), image, case.config)
             results.append(await _judge(client, func.route_path, case, func))
         return results
 
 
 @contextlib.asynccontextmanager
-async def _served(func: FuncFile, driver: local.DriverName) -> AsyncIterator[local.Client]:
+async def _served(func: FuncFile, driver: DriverName, follow_outside: bool) -> AsyncIterator[tuple[local.Client, str]]:
     with local.temporary_settings(driver) as wanted:
-        await asyncio.to_thread(local.build, func, wanted, driver)
+        image = await asyncio.to_thread(local.build, func, wanted, driver, follow_outside=follow_outside)
         async with local.local_node(wanted) as client:
-            yield client
+            yield client, image
 
 
 async def _judge(client: local.Client, path: str, case: Case, func: FuncFile) -> dict[str, Any]:
     headers = {"Content-Type": func.content_type or "application/json", **case.headers}
     begun = time.monotonic()
-    called = await client.call(path, case.method, case.body, headers)
+    called = await client.call(path, case.method, case.body, headers.items())
     took = time.monotonic() - begun
-    wrong = case.judge(called.status, called.headers, called.body, called.log)
-    return {"name": case.name, "seconds": round(took, 3), "wrong": wrong, "log": called.log, "skipped": ""}
+    log = called.log.decode("utf-8", "replace")
+    wrong = case.judge(called.status, called.headers, called.body, log)
+    return {"name": case.name, "seconds": round(took, 3), "wrong": wrong, "log": log, "skipped": ""}
 
 
 def _skipped(case: Case) -> dict[str, Any]:
@@ -95,14 +116,15 @@ def _skipped(case: Case) -> dict[str, Any]:
 
 def _tell(results: list[dict[str, Any]], output: str) -> None:
     if output == "json":
-        typer.echo(json.dumps({"tests": results}, indent=2))
+        show_json({"tests": results})
         return
     for result in results:
         word = "SKIP" if result["skipped"] else "FAIL" if result["wrong"] else "ok"
-        typer.echo(f"{word:<5} {result['name']} ({result['seconds']:.3f} s) {result['skipped']}".rstrip())
+        say(f"{word:<5} {result['name']} ({result['seconds']:.3f} s) {result['skipped']}".rstrip())
         for line in result["wrong"]:
-            typer.echo(f"      {line}")
+            say(f"      {line}")
         if result["wrong"]:
-            typer.echo("".join(f"      | {line}\n" for line in result["log"].splitlines()), nl=False)
+            for line in result["log"].splitlines():
+                say(f"      | {line}")
     failed, skipped = (sum(bool(result[word]) for result in results) for word in ("wrong", "skipped"))
-    typer.echo(f"{len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped")
+    say(f"{len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
 
+from hearth.cli.connecting import TlsOptions, base_url, connection_options, tls_failure
 from hearth.cli.fields import encoded
-from hearth.cli.output import CommandError
+from hearth.cli.local_server import LocalServer, find, is_local
+from hearth.cli.output import CommandError, note
 
 #: An app, a route or a call, as the API writes it.
 Record = dict[str, Any]
@@ -23,6 +26,8 @@ _API_S: Final = 60.0
 #: A function ends when the server says so: the client's limit would only hide that.
 _CALL: Final = httpx.Timeout(None, connect=_CONNECT_S)
 _FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL)
+#: Header of a result: the status of its call. Other answers are the server's own.
+CALL_STATUS: Final = "fn-call-status"
 
 
 class ServerError(CommandError):
@@ -33,20 +38,42 @@ class ServerError(CommandError):
         self.status = status
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Credentials:
+    """A token, and the only server that may get it, if it is a node's of this machine."""
+
+    token: str = ""
+    server: LocalServer | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that shows the token."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def extensions(self, *, asynchronous: bool = False) -> dict[str, Any]:
+        """Return the extensions of a request with a token, which make sure that nobody else gets it."""
+        if self.server is None or not self.token:
+            return {}
+        return {"trace": self.server.check_async if asynchronous else self.server.check}
+
+
 class Client:
     """Speaks to one server; to be closed by its user.
 
     Args:
-        url: Of the server; a path in it goes before those of the API.
-        token: Sent to the API as ``Authorization: Bearer`` unless empty; to functions only if asked for.
+        url: Of the server; a path in it goes before those of the API. ``unix:/path`` for a Unix socket.
+        token: Sent to the API as ``Authorization: Bearer`` unless empty; to functions only if asked for. Without one, a
+            node of this machine that asks for a token gets the one that lies in its data folder.
+        tls: For a server with TLS.
     """
 
-    def __init__(self, url: str, token: str = "") -> None:
+    def __init__(self, url: str, token: str = "", tls: TlsOptions | None = None) -> None:
         self.url = url
-        self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(
-            headers={"Accept": "application/json"}, timeout=httpx.Timeout(_API_S, connect=_CONNECT_S)
-        )
+        self.tls = tls
+        self.credentials = Credentials(token)
+        self._warned = False
+        self._base = base_url(url)
+        self._http = self._opened()
 
     def close(self) -> None:
         """Close its connections."""
@@ -74,10 +101,73 @@ class Client:
         """Remove an app with its routes, calls and logs."""
         self._json("DELETE", _app(name))
 
+    # --- tokens ---------------------------------------------------------------------------------------------------
+
+    def tokens(self, limit: int) -> Iterator[Record]:
+        """Yield tokens without their values, oldest first, page by page."""
+        return self._pages("/v1/tokens", "tokens", limit)
+
+    def create_token(self, token: Record) -> Record:
+        """Create a token; only this answer has its value."""
+        return self._record("POST", "/v1/tokens", "token", {"token": token})
+
+    def delete_token(self, token_id: str) -> None:
+        """Revoke a token."""
+        self._json("DELETE", f"/v1/tokens/{quote(token_id, safe='')}")
+
+    def check_token(self) -> None:
+        """Ask for something that needs a valid token, of whichever role.
+
+        Raises:
+            ServerError: The server does not know the token.
+        """
+        try:
+            self._json("GET", "/v1/apps", params={"per_page": "1"})
+        except ServerError as exc:
+            if exc.status != httpx.codes.FORBIDDEN:
+                raise
+
+    # --- versions -------------------------------------------------------------------------------------------------
+
+    def versions(self, app: str, path: str) -> list[Record]:
+        """Return the versions of a route, newest first."""
+        answer = self._json("GET", f"{_app(app)}/versions", params={"function": _slashed(path)})
+        found: list[Record] = self._member(answer, "versions", list)
+        return found
+
+    # --- secrets --------------------------------------------------------------------------------------------------
+
+    def secrets(self, app: str) -> list[Record]:
+        """Return names, versions and times of an app's secrets."""
+        found: list[Record] = self._member(self._json("GET", f"{_app(app)}/secrets"), "secrets", list)
+        return found
+
+    def put_secret(self, app: str, name: str, value: str) -> Record:
+        """Store a secret; return its name, version and time."""
+        return self._record("PUT", f"{_app(app)}/secrets/{quote(name, safe='')}", "secret", {"value": value})
+
+    def logins(self, app: str) -> list[Record]:
+        """Return registries, versions and times of an app's logins."""
+        found: list[Record] = self._member(self._json("GET", f"{_app(app)}/registries"), "registries", list)
+        return found
+
+    def put_login(self, app: str, registry: str, username: str, password: str) -> Record:
+        """Store a login at a registry; return its registry, version and time."""
+        path = f"{_app(app)}/registries/{quote(registry, safe='')}"
+        return self._record("PUT", path, "registry", {"username": username, "password": password})
+
+    def delete_login(self, app: str, registry: str) -> None:
+        """Delete a login at a registry."""
+        self._json("DELETE", f"{_app(app)}/registries/{quote(registry, safe='')}")
+
+    def delete_secret(self, app: str, name: str) -> None:
+        """Delete a secret."""
+        self._json("DELETE", f"{_app(app)}/secrets/{quote(name, safe='')}")
+
     # --- routes ---------------------------------------------------------------------------------------------------
 
     def routes(self, app: str, limit: int, image: str = "") -> Iterator[Record]:
-        """The routes of an app by path, page by page."""
+        """Yield the routes of an app by path, page by page."""
         return self._pages(f"{_app(app)}/routes", "routes", limit, image=image)
 
     def route(self, app: str, path: str) -> Record:
@@ -103,22 +193,71 @@ class Client:
     # --- calls ----------------------------------------------------------------------------------------------------
 
     def calls(self, app: str, limit: int, **filters: str) -> Iterator[Record]:
-        """Calls, newest first. Filters: ``path``, ``cursor``, ``from_time``, ``to_time`` (Unix seconds)."""
+        """Yield calls, newest first. Filters: ``path``, ``cursor``, ``from_time``, ``to_time`` (Unix seconds)."""
         return self._pages(f"{_app(app)}/calls", "calls", limit, **filters)
 
     def call(self, app: str, call_id: str) -> Record:
-        """The record of one call."""
+        """Return the record of one call."""
         return self._record("GET", f"{_app(app)}/calls/{quote(call_id, safe='')}", "call")
 
-    def log(self, app: str, call_id: str) -> str:
-        """The log of one call."""
-        return str(self._record("GET", f"{_app(app)}/calls/{quote(call_id, safe='')}/log", "log")["log"])
+    def result(self, app: str, call_id: str, wait_s: float) -> httpx.Response:
+        """Return the answer of an async call, or 202 if it has not ended within some seconds."""
+        path = f"{_app(app)}/calls/{quote(call_id, safe='')}/result"
+        timeout = httpx.Timeout(_API_S + wait_s, connect=_CONNECT_S)
+        answer = self._send("GET", path, params={"wait": f"{wait_s:g}"}, timeout=timeout, headers={"Accept": "*/*"})
+        if CALL_STATUS in answer.headers:
+            return answer
+        return self._checked(answer)
+
+    def log(self, app: str, call_id: str) -> bytes:
+        """Return the log of one call, byte for byte."""
+        path = f"{_app(app)}/calls/{quote(call_id, safe='')}/log"
+        return self._checked(self._send("GET", path, headers={"Accept": "text/plain"})).content
+
+    def log_if_any(self, app: str, call_id: str) -> bytes:
+        """Return the log of one call; empty if it wrote nothing."""
+        try:
+            return self.log(app, call_id)
+        except ServerError as exc:
+            if exc.status != httpx.codes.NOT_FOUND:
+                raise
+            return b""
 
     # --- the rest -------------------------------------------------------------------------------------------------
 
     def version(self) -> httpx.Response:
-        """The answer of ``/version``."""
+        """Return the answer of ``/version``."""
         return self._send("GET", "/version")
+
+    def warnings(self) -> list[str]:
+        """Return what the server says its operator should know; nothing if it does not say."""
+        try:
+            found = self._send("GET", "/readyz").json().get("warnings", [])
+        except (CommandError, ValueError, AttributeError):
+            return []
+        return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+    def registry(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """Return the answer of the server's registry, which may be an error."""
+        return self._send(method, path, params=params, content=content, headers=headers)
+
+    def log_in(self) -> None:
+        """Have the server ask for a token, if it needs one.
+
+        Raises:
+            ServerError: It needs one, and there is none that it accepts.
+        """
+        answer = self._send("GET", "/v1/apps", params={"per_page": "1"})
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            self._checked(answer)
 
     @contextmanager
     def invoke(
@@ -126,16 +265,18 @@ class Client:
         app: str,
         path: str,
         method: str,
-        headers: dict[str, str],
+        headers: Iterable[tuple[str, str]],
         body: bytes | Iterator[bytes] | None,
         *,
         auth: bool = False,
     ) -> Iterator[httpx.Response]:
         """Call a function; its answer may be read piece by piece. With ``auth`` its code can read the token."""
-        headers = {**(self._authorization if auth else {}), **headers}
-        url = f"{self.url}/r/{quote(app, safe='')}{quote(_slashed(path))}"
+        credentials = self._used() if auth else Credentials()
+        sent = [*credentials.headers.items(), *headers]
+        url = f"{self._base}/r/{quote(app, safe='')}{quote(_slashed(path))}"
+        options: dict[str, Any] = {"content": body, "timeout": _CALL, "extensions": credentials.extensions()}
         try:
-            with self._http.stream(method, url, headers=encoded(headers), content=body, timeout=_CALL) as answer:
+            with self._http.stream(method, url, headers=encoded(sent), **options) as answer:
                 yield answer
         except _FAILURES as exc:
             raise self._unreachable(exc) from exc
@@ -144,34 +285,93 @@ class Client:
         while limit > 0:
             asked = {"per_page": str(min(limit, _PAGE)), "cursor": cursor, **query}
             page = self._json("GET", path, params={name: value for name, value in asked.items() if value})
-            yield from page[key][:limit]
-            limit -= len(page[key])
+            records = self._member(page, key, list)
+            yield from records[:limit]
+            limit -= len(records)
             if not (cursor := page.get("next_cursor", "")):
                 return
 
     def _record(self, method: str, path: str, key: str, body: Record | None = None) -> Record:
-        found: Record = self._json(method, path, body=body)[key]
+        found: Record = self._member(self._json(method, path, body=body), key, dict)
         return found
+
+    def _member(self, answer: Record, key: str, kind: type) -> Any:
+        if not isinstance(answer, dict) or not isinstance(answer.get(key), kind):
+            raise CommandError(f"{self.url}: answered without {key!r}; is this a Hearth server?")
+        return answer[key]
 
     def _json(
         self, method: str, path: str, *, params: dict[str, str] | None = None, body: Record | None = None
     ) -> Record:
-        answer = self._send(method, path, params=params, json=body)
-        if answer.status_code >= 400:
-            raise ServerError(answer.status_code, error_message(answer.content) or f"status {answer.status_code}")
+        answer = self._checked(self._send(method, path, params=params, json=body))
         try:
             decoded: Record = answer.json()
         except ValueError as exc:
-            raise CommandError(f"{answer.url}: answered {answer.status_code} without JSON; is this a server?") from exc
+            raise CommandError(
+                f"{answer.url}: answered {answer.status_code} without JSON; is this a Hearth server?"
+            ) from exc
         return decoded
 
+    def _checked(self, answer: httpx.Response) -> httpx.Response:
+        """Return the answer.
+
+        Raises:
+            ServerError: It is an error.
+        """
+        if answer.status_code >= 400:
+            message = error_message(answer.content) or f"status {answer.status_code}"
+            hint = (
+                "; set FN_TOKEN to a token of this server, or use hearth login"
+                if answer.status_code == httpx.codes.UNAUTHORIZED
+                else ""
+            )
+            raise ServerError(answer.status_code, f"{message}{hint}")
+        return answer
+
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        answer = self._send_once(method, path, **options)
+        if answer.status_code == httpx.codes.UNAUTHORIZED and self._find_credentials():
+            answer = self._send_once(method, path, **options)
+        return answer
+
+    def _send_once(
+        self, method: str, path: str, headers: dict[str, str] | None = None, **options: Any
+    ) -> httpx.Response:
+        credentials = self._used()
+        sent = {**credentials.headers, **(headers or {})}
         try:
-            return self._http.request(method, self.url + path, headers=self._authorization, **options)
+            return self._http.request(
+                method, self._base + path, headers=sent, extensions=credentials.extensions(), **options
+            )
         except _FAILURES as exc:
             raise self._unreachable(exc) from exc
 
+    def _find_credentials(self) -> bool:
+        """Look for the token that a node of this machine keeps; return whether it is to be tried."""
+        if self.credentials.token:
+            return False
+        server = find(self.url)
+        self.credentials = Credentials(server.token() if server else "", server)
+        # Open connections were made before the server was known.
+        self._http.close()
+        self._http = self._opened()
+        return bool(self.credentials.token)
+
+    def _opened(self) -> httpx.Client:
+        timeout = httpx.Timeout(_API_S, connect=_CONNECT_S)
+        options = connection_options(self.url, self.tls)
+        return httpx.Client(headers={"Accept": "application/json"}, timeout=timeout, **options)
+
+    def _used(self) -> Credentials:
+        """Return the credentials for a request; warn, once, if others can read them on their way."""
+        if self.credentials.token and not self._warned and self.url.startswith("http://") and not is_local(self.url):
+            self._warned = True
+            note(f"hearth: warning: the token is sent to {self.url} unencrypted; use https://")
+        return self.credentials
+
     def _unreachable(self, exc: Exception) -> CommandError:
+        if failure := tls_failure(exc):
+            return CommandError(f"{self.url}: {failure}")
         if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
             return CommandError(
                 f"no server answers at {self.url}; start one with hearth start, or name another with --api-url, "
@@ -181,14 +381,17 @@ class Client:
 
 
 def error_message(body: bytes) -> str:
-    """The text of an error's body, in the form of API v1 or v2; empty if it is in neither."""
+    """Return the text of an error's body on one line, in the form of API v1, v2 or a registry; empty if in none."""
     try:
         decoded = json.loads(body)
     except ValueError:
         return ""
-    for level in (decoded.get("error"), decoded) if isinstance(decoded, dict) else ():
+    if not isinstance(decoded, dict):
+        return ""
+    listed = decoded.get("errors")
+    for level in (decoded.get("error"), *(listed if isinstance(listed, list) else ()), decoded):
         if isinstance(level, dict) and isinstance(level.get("message"), str):
-            return str(level["message"])
+            return " ".join(level["message"].split())
     return ""
 
 

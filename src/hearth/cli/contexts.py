@@ -1,4 +1,4 @@
-"""hearth contexts: which server and registry the command means."""
+"""hearth contexts: choose the server and the registry of commands."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from hearth.cli.fn_home import FnHome
 from hearth.cli.output import CommandError, Format, Output, say, show_json, show_property, show_table
 from hearth.cli.session import session
 
-contexts = typer.Typer(no_args_is_help=True, help="Servers and registries by name, kept in ~/.fn as the fn CLI does.")
+contexts = typer.Typer(
+    no_args_is_help=True, help="Manage named servers and registries; they are stored in ~/.fn, as by the fn CLI."
+)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The context's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Context name.")]
 
 
 @contexts.command()
 def create(
     name: Name,
-    api_url: Annotated[str, typer.Option("--api-url", help="The server's URL.")] = fn_home.DEFAULT_API_URL,
-    registry: Annotated[str, typer.Option("--registry", help="What goes before the names of images.")] = "",
-    provider: Annotated[str, typer.Option("--provider", help="Of the fn CLI; only default is of use.")] = "default",
+    api_url: Annotated[str, typer.Option("--api-url", help="Server URL.")] = fn_home.DEFAULT_API_URL,
+    registry: Annotated[str, typer.Option("--registry", help="Registry, the prefix of image names.")] = "",
+    provider: Annotated[
+        str, typer.Option("--provider", help="Provider of the fn CLI; only default works here.")
+    ] = "default",
 ) -> None:
-    """Make a context."""
+    """Create a context."""
     values = {fn_home.API_URL: api_url, fn_home.PROVIDER: provider, fn_home.REGISTRY: registry}
     FnHome().create(name, values)
     say(f"Successfully created context: {name}")
@@ -32,7 +36,7 @@ def create(
 @contexts.command("list")
 @contexts.command("ls", hidden=True)
 def list_contexts(ctx: typer.Context, output: Output = Format.TABLE) -> None:
-    """List the contexts; * marks the one in use."""
+    """List the contexts; * marks the current one."""
     home = FnHome()
     current = session(ctx).context or home.current()
     found = [{"name": name, "current": name == current, **home.get(name)} for name in home.names()]
@@ -48,14 +52,14 @@ def list_contexts(ctx: typer.Context, output: Output = Format.TABLE) -> None:
 
 @contexts.command()
 def use(name: Name) -> None:
-    """Make a context the one in use."""
+    """Make a context the current one."""
     FnHome().use(name)
     say(f"Now using context: {name}")
 
 
 @contexts.command()
 def unset() -> None:
-    """Use no context: the server is http://localhost:8080 unless named."""
+    """Use no context: the server is http://localhost:8080 unless given."""
     FnHome().use("")
     say("No context is in use")
 
@@ -65,9 +69,9 @@ def update(
     ctx: typer.Context,
     key: Annotated[str, typer.Argument(metavar="KEY", help="api-url, registry or provider.")],
     value: Annotated[str, typer.Argument(metavar="VALUE")] = "",
-    delete: Annotated[bool, typer.Option("--delete", help="Take the value away.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the value.")] = False,
 ) -> None:
-    """Change a value of the context in use."""
+    """Set or delete a value of the current context."""
     if not value and not delete:
         raise typer.BadParameter("give a value, or --delete", param_hint="VALUE")
     name = _in_use(ctx)
@@ -77,7 +81,7 @@ def update(
 
 @contexts.command()
 def delete(name: Name) -> None:
-    """Delete a context that is not in use."""
+    """Delete a context other than the current one."""
     FnHome().delete(name)
     say(f"Successfully deleted context {name}")
 
@@ -86,8 +90,10 @@ def delete(name: Name) -> None:
 @contexts.command("get", hidden=True)
 def inspect(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The one in use, unless given.")] = "",
-    property: Annotated[str, typer.Argument(metavar="PROPERTY", help="Only this one, as api-url.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Context name (default: the current one).")] = "",
+    property: Annotated[
+        str, typer.Argument(metavar="PROPERTY", help="Print only this property, such as api-url.")
+    ] = "",
 ) -> None:
     """Show a context as JSON."""
     show_property(FnHome().get(name or _in_use(ctx)), property)

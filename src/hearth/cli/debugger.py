@@ -10,6 +10,7 @@ from typing import Final
 from hearth.cli import local
 from hearth.models.route import MAX_IDLE_TIMEOUT_S, RouteLimits
 from hearth.projects import FuncFile, staging
+from hearth.settings import DriverName
 
 _PACKAGE: Final = "debugpy"
 #: A call may be held at a breakpoint for a day.
@@ -35,8 +36,8 @@ class Debugger:
         self.packages = [Path(found.submodule_search_locations[0])]
         self._port = port
 
-    def wrap(self, func: FuncFile, driver: local.DriverName) -> FuncFile:
-        """The function with the debugger around it, and with the time that a person needs.
+    def wrap(self, func: FuncFile, driver: DriverName) -> FuncFile:
+        """Return the function under the debugger, with a timeout that leaves time for a person.
 
         Raises:
             LocalError: It is no Python function that runs as a process.

@@ -3,93 +3,178 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from hearth import projects
-from hearth.cli.build import Driver, load
-from hearth.cli.client import Client, ServerError
+from hearth.aio.clock import SystemClock
+from hearth.cli.build import Driver, FollowOutside, list_left_out, warn
+from hearth.cli.client import Client, Record, ServerError
+from hearth.cli.deploy_target import Target, choose_target
 from hearth.cli.output import CommandError, note, say
+from hearth.cli.route_change import as_change, foreign_config, resets
 from hearth.cli.session import session
-from hearth.drivers.docker.build import build_image, push_image
-from hearth.drivers.process.build import build_bundle
-from hearth.projects import AppFile, FuncFile, ProjectError
-from hearth.server.about import BUNDLES, DRIVER
+from hearth.cli.upload import upload
+from hearth.drivers.docker.build import Image, build_image, push_image, pushed_reference
+from hearth.drivers.local import bundle
+from hearth.drivers.local.build import build_bundle
+from hearth.drivers.local.stored import digests, image_store
+from hearth.images.collect import collect
+from hearth.images.errors import ImageStoreError
+from hearth.projects import AppFile, FuncFile, ProjectError, check, sources
+
+#: Below the home folder: the images that this user has deployed.
+_CACHE: Final = ".cache/hearth"
+_KEPT_S: Final = 30 * 86400.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Deployment:
-    """What holds for all functions of one deploy."""
+    """The options of all functions of one deploy."""
 
     client: Client
     app: str
     app_config: dict[str, str]
-    driver: str
-    bundles: Path
+    target: Target
     registry: str
-    push: bool
     bump: bool
     no_cache: bool
     build_args: tuple[str, ...]
+    follow_outside: bool
     verbose: bool
 
-    def deploy(self, folder: Path, path: str | None) -> None:
-        """One function: check, raise the version, build, push, route."""
-        func = load(folder)
+    def check_config(self, func: FuncFile) -> None:
+        """Make sure that the function's required configuration is set.
+
+        Raises:
+            CommandError: Some of it is not.
+        """
         if missing := func.missing_config(self.app_config):
             raise CommandError(
                 f"{func.file}: expects: {', '.join(missing)} is set neither here nor in app {self.app}; "
                 f"hearth config app {self.app} {missing[0]} VALUE sets it"
             )
+
+    def deploy(self, func: FuncFile, path: str) -> None:
+        """Deploy one function: build, raise the version, push, route."""
+        warn(func)
+        if self.verbose:
+            list_left_out(func, self.follow_outside)
         if self.bump:
-            projects.bump(folder)
-            func = projects.load(folder)
+            func = dataclasses.replace(func, version=projects.next_version(func))
         image = self._build(func)
-        path = path or func.route_path
         try:
-            self.client.put_route(self.app, path, {**func.route(), "image": image})
+            self._route(func, path, {**func.route(), "image": image})
         except ServerError as exc:
             raise CommandError(f"{func.file}: {exc}") from exc
-        say(f"Deployed {image} at {self.client.url}/r/{self.app}{path}")
+        if self.verbose:
+            note(f"{path} is pinned to {image}")
+        say(f"Deployed {image.partition('@')[0]} at {self.client.url}/r/{self.app}{path}")
+
+    def _route(self, func: FuncFile, path: str, route: Record) -> None:
+        """Make the route equal to the function's file; report what is kept, and what goes back to its default."""
+        try:
+            stored = self.client.route(self.app, path)
+        except ServerError as exc:
+            if exc.status != 404:
+                raise
+            self.client.put_route(self.app, path, route)
+            return
+        self.client.put_route(self.app, path, as_change(stored, route))
+        for reset in resets(stored, route):
+            note(f"hearth: {path}: {reset}, as {func.file} does not set it")
+        if stored.get("cpus") and "cpus" not in route:
+            note(
+                f"hearth: {path}: kept cpus {stored['cpus']}, which {func.file} does not set; to remove this limit, "
+                "delete the route and deploy again"
+            )
+        if stored.get("auth") and "auth" not in route:  # never opened because a file says nothing
+            note(
+                f"hearth: {path}: kept auth {stored['auth']}, which {func.file} does not set; "
+                f"hearth routes update {self.app} {path} --auth default removes it"
+            )
+        for name in foreign_config(stored, route):
+            note(
+                f"hearth: {path}: kept config {name}, which {func.file} does not set; "
+                f"hearth routes config unset {self.app} {path} {name} removes it"
+            )
 
     def _build(self, func: FuncFile) -> str:
-        if self.driver == "process":
-            build_bundle(func, self.bundles)
-            return func.image()
-        image = build_image(func, func.image(self.registry), no_cache=self.no_cache, build_args=self.build_args)
-        if self.push:
-            self._push(image)
-        return image
+        """Build what the driver runs, then raise the version; return a reference that no later build changes."""
+        if self.target.driver == "process":
+            return self._upload(func)
+        built = build_image(
+            func,
+            func.image(self.registry),
+            no_cache=self.no_cache,
+            build_args=self.build_args,
+            follow_outside=self.follow_outside,
+        )
+        self._raise_version(func)
+        if self.target.push:
+            return self._push(built)
+        built.keep()
+        return built.pinned
 
-    def _push(self, image: str) -> None:
-        if self.verbose:
-            note(f"docker push {image}")
+    def _upload(self, func: FuncFile) -> str:
+        """Build the image of a folder, and upload what the server lacks of it."""
+        bundles = Path.home() / _CACHE / "bundles"
+        made = build_bundle(func, bundles, follow_outside=self.follow_outside, upgrade=self.no_cache)
+        name, _, tag = func.image().partition(":")
+        store = image_store(bundles)
         try:
-            push_image(image, verbose=self.verbose)
+            done = upload(self.client, store, made.manifest.content, f"{self.app}/{name}", tag or "latest")
+            self._raise_version(func)
+            _forget_old(bundles)
+        except ImageStoreError as exc:
+            raise CommandError(f"{func.file}: {exc}") from exc
+        if self.verbose:
+            note(f"uploaded {done.sent} of {done.total} bytes")
+        return made.pin(func.image())
+
+    def _raise_version(self, func: FuncFile) -> None:
+        if self.bump and func.version is not None:
+            projects.write_version(func.file, func.version)
+
+    def _push(self, image: Image) -> str:
+        if self.verbose:
+            note(f"docker push {image.reference}")
+        try:
+            push_image(image.reference, verbose=self.verbose)
         except ProjectError as exc:
             raise CommandError(f"{exc}; --local deploys without a push") from exc
+        return pushed_reference(image)
 
 
 def deploy(
     ctx: typer.Context,
-    app: Annotated[str, typer.Option("--app", help="The app; app.yaml's, unless given.", show_default=False)] = "",
-    create_app: Annotated[bool, typer.Option(help="Make the app if it is missing.")] = True,
-    all_: Annotated[bool, typer.Option("--all", help="Every function in and below the folder.")] = False,
+    app: Annotated[str, typer.Option("--app", help="App name (default: from app.yaml).", show_default=False)] = "",
+    create_app: Annotated[bool, typer.Option(help="Create the app if missing.")] = True,
+    all_: Annotated[bool, typer.Option("--all", help="Deploy every function in and below the folder.")] = False,
     local: Annotated[bool, typer.Option("--local", "--skip-push", help="Do not push images.")] = False,
-    no_bump: Annotated[bool, typer.Option("--no-bump", help="Leave the version as it is.")] = False,
-    registry: Annotated[str, typer.Option(help="What goes before an image's name.", show_default=False)] = "",
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="An image: run every step again.")] = False,
-    build_arg: Annotated[list[str] | None, typer.Option("--build-arg", help="NAME=VALUE for a Dockerfile.")] = None,
+    no_bump: Annotated[bool, typer.Option("--no-bump", help="Keep the version.")] = False,
+    registry: Annotated[
+        str, typer.Option(help="Registry for images (default: from the context).", show_default=False)
+    ] = "",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Build images without cache.")] = False,
+    build_arg: Annotated[
+        list[str] | None, typer.Option("--build-arg", help="Build argument NAME=VALUE for a Dockerfile.")
+    ] = None,
     driver: Driver = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
-    working_dir: Annotated[Path, typer.Option("--working-dir", "-w", help="The folder, instead of this one.")] = Path(),
+    follow_outside: FollowOutside = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="List files left out of a build, and show Docker's output.")
+    ] = False,
+    working_dir: Annotated[
+        Path, typer.Option("--working-dir", "-w", help="Folder (default: the current one).")
+    ] = Path(),
 ) -> None:
-    """Raise a function's version, build it, and give it a route; its app is made on demand.
+    """Build a function, increment its version and create its route; the app is created if it is missing.
 
-    A server that runs functions as processes gets bundles, which needs the same machine; others get images.
+    A server that runs functions as processes gets images of folders, of which it stores what it lacks. Others get
+    images that Docker builds.
     """
     here = session(ctx)
     if not working_dir.is_dir():
@@ -98,56 +183,94 @@ def deploy(
     name = app or (file.name if file is not None else None) or ""
     if not name:
         raise CommandError(f"{working_dir}: no app; give --app NAME, or write name: into app.yaml")
-    folders = list(projects.find_all(working_dir)) if all_ else [working_dir]
-    if not folders:
-        raise CommandError(f"{working_dir}: no func.yaml in or below this folder; hearth init makes one")
-    for folder in folders:
-        projects.load(folder)  # nothing is built or changed if one of the files is wrong
+    functions = _functions(working_dir, all_, file is not None)
     prefix = registry.rstrip("/") or here.image_registry()
-    chosen, bundles = _target(here.client(), driver)
+    target = choose_target(here.client(), driver, functions.values(), prefix, local=local)
+    for func in functions.values():
+        _check(func, target.driver, bump=not no_bump, follow_outside=follow_outside)
     deployment = _Deployment(
         client=here.client(),
         app=name,
         app_config=_app_config(here.client(), name, file, create_app),
-        driver=chosen,
-        bundles=bundles,
+        target=target,
         registry=prefix,
-        push=bool(prefix) and not local,
         bump=not no_bump,
         no_cache=no_cache,
         build_args=tuple(build_arg or ()),
+        follow_outside=follow_outside,
         verbose=verbose or here.verbose,
     )
-    for folder in folders:
-        at_root = folder == working_dir and file is not None and projects.load(folder).path is None
-        deployment.deploy(folder, "/" if at_root else None)
+    for func in functions.values():
+        deployment.check_config(func)
+    for path, func in functions.items():
+        deployment.deploy(func, path)
+    for warning in here.client().warnings():
+        if "network" in warning.lower():  # else the author learns of it from calls that fail
+            note(f"hearth: this server says: {warning}")
+
+
+def _forget_old(bundles: Path) -> None:
+    """Remove builds of this user that were not deployed for a month: the server has its own."""
+    before = SystemClock().now().timestamp() - _KEPT_S
+    bundle.prune(bundles, (), before=before)
+    store = image_store(bundles)
+    collect(store, digests(bundles, ()), before=before, layers=bundles / bundle.LAYERS)
+
+
+def _functions(folder: Path, all_: bool, has_app_file: bool) -> dict[str, FuncFile]:
+    """Return what is deployed, by path.
+
+    Raises:
+        ProjectError: A function's file is wrong.
+        CommandError: There is none, or two have one name or one path.
+    """
+    folders = list(projects.find_all(folder)) if all_ else [folder]
+    if not folders:
+        raise CommandError(f"{folder}: no func.yaml in or below this folder; hearth init makes one")
+    by_path: dict[str, FuncFile] = {}
+    by_name: dict[str, FuncFile] = {}
+    for place in folders:
+        func = projects.load(place, folder if all_ else None)
+        path = "/" if place == folder and has_app_file and func.path is None else func.route_path
+        if (other := by_name.setdefault(func.name, func)) is not func:
+            raise CommandError(f"{func.file}: name {func.name} is that of {other.file} as well; change one of them")
+        if (other := by_path.setdefault(path, func)) is not func:
+            raise CommandError(
+                f"{func.file}: path {path} is that of {other.file} as well; write path: into one of them"
+            )
+    return by_path
+
+
+def _check(func: FuncFile, driver: str, *, bump: bool, follow_outside: bool) -> None:
+    """Find what would keep a function from being built.
+
+    Raises:
+        ProjectError: What it is.
+    """
+    if bump:
+        projects.next_version(func)
+    if func.kind != "docker":
+        sources.scan(func.folder, follow_outside=follow_outside)
+    if not func.build:  # its commands may write its program
+        check.check(func, as_image=driver != "process")
 
 
 def _app_config(client: Client, name: str, file: AppFile | None, create: bool) -> dict[str, str]:
-    """The app's configuration, once the app is there and has what its file says."""
+    """Create or update the app from its file; return the variables that it gives, secrets without their values."""
     config = dict(file.config or {}) if file is not None else {}
+    changes: Record = {"config": config} if config else {}
+    if file is not None and file.secrets is not None:
+        changes["secrets"] = list(file.secrets)
+    if file is not None and file.auth is not None:
+        changes["auth"] = file.auth
     try:
-        found = client.update_app(name, {"config": config}) if config else client.app(name)
+        found = client.update_app(name, changes) if changes else client.app(name)
     except ServerError as exc:
         if exc.status != 404:
             raise
         if not create:
             raise CommandError(f"app {name} does not exist; hearth create app {name} makes it") from exc
-        found = client.create_app({"name": name, "config": config})
-    return dict(found.get("config", {}))
-
-
-def _target(client: Client, driver: str | None) -> tuple[str, Path]:
-    """What to build, and where bundles go."""
-    told = client.version().headers
-    chosen = driver or told.get(DRIVER, "docker")
-    if chosen != "process":
-        return chosen, Path()
-    bundles = Path(told.get(BUNDLES, ""))
-    if not told.get(BUNDLES):
-        raise CommandError(
-            f"{client.url} runs bundles, which are built on its own machine: deploy there, or use a server with Docker"
-        )
-    if not bundles.parent.is_dir() or not os.access(bundles.parent, os.W_OK):
-        raise CommandError(f"{bundles}: the server's folder of bundles cannot be written to from here")
-    return chosen, bundles
+        found = client.create_app({"name": name, **{key: value for key, value in changes.items() if key != "secrets"}})
+        if changes.get("secrets"):  # a new app has none: the error says what to store
+            client.update_app(name, changes)
+    return {**found.get("config", {}), **dict.fromkeys(found.get("secrets", []), "")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,48 +14,70 @@ import watchfiles
 
 from hearth import nodes, settings
 from hearth.cli import local
-from hearth.cli.build import load
+from hearth.cli.build import FollowOutside, load
+from hearth.cli.connecting import connection_options
 from hearth.cli.debugger import Debugger
+from hearth.cli.local_secrets import SecretsFile, find_values
+from hearth.cli.output import note, say
+from hearth.drivers.local import bundle
 from hearth.models.errors import HearthError
-from hearth.projects import staging
+from hearth.projects import ProjectError, sources
 
 #: Milliseconds in which files that are saved together count as one change.
 _TOGETHER_MS: Final = 200
+#: What the watching library says of a file whose name is not UTF-8.
+_UNDECODABLE: Final = "Unable to decode path"
 #: Seconds that running calls get when the command is stopped.
 _GRACE_S: Final = 2.0
 
 
 def dev(
-    folder: Annotated[Path, typer.Argument(help="A folder with a func.yaml.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder with a func.yaml.")] = Path(),
     driver: Annotated[
-        local.DriverName | None, typer.Option("--driver", help="As processes or as images.", show_default=False)
+        settings.DriverName | None, typer.Option("--driver", help="Run as processes or as images.", show_default=False)
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Where to listen; 0: any free port.")] = 8080,
-    debug: Annotated[bool, typer.Option("--debug", help="Let a Python function listen for a debugger.")] = False,
-    debug_port: Annotated[int, typer.Option("--debug-port", min=1, max=65535, help="Where it listens.")] = 5678,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 for any free port.")
+    ] = 8080,
+    debug: Annotated[bool, typer.Option("--debug", help="Make a Python function listen for a debugger.")] = False,
+    debug_port: Annotated[int, typer.Option("--debug-port", min=1, max=65535, help="Port of the debugger.")] = 5678,
+    secrets: SecretsFile = None,
+    follow_outside: FollowOutside = False,
 ) -> None:
     """Serve one folder, and build it again whenever a file in it is saved. Ctrl-C stops everything."""
     chosen = local.driver_for(load(folder), driver)
     local.log_functions_only()
     debugger = Debugger(debug_port) if debug else None
-    with local.temporary_settings(chosen, port=port, grace_s=_GRACE_S) as wanted:
-        asyncio.run(_Session(folder, chosen, wanted, debugger).run())
+    # A debugger connects to the loopback interface of this machine.
+    network = {} if debugger is None else {"function_network": "host"}
+    with local.temporary_settings(chosen, port=port, grace_s=_GRACE_S, **network) as wanted:
+        asyncio.run(_Session(folder, chosen, wanted, debugger, secrets, follow_outside).run())
 
 
 class _Session:
     """A node, and the folder that it serves."""
 
     def __init__(
-        self, folder: Path, driver: local.DriverName, wanted: settings.Settings, debugger: Debugger | None
+        self,
+        folder: Path,
+        driver: settings.DriverName,
+        wanted: settings.Settings,
+        debugger: Debugger | None,
+        secrets: Path | None,
+        follow_outside: bool,
     ) -> None:
         self._folder = folder
         self._driver = driver
         self._wanted = wanted
         self._debugger = debugger
+        self._secrets = secrets
+        self._follow_outside = follow_outside
+        self._outside: set[Path] = set()
         self._options = nodes.Options() if debugger is None else nodes.Options(limits=debugger.limits)
         self._url: asyncio.Future[str] | None = None
         self._stopped = asyncio.Event()
         self._changed = asyncio.Event()
+        self._unwatch = asyncio.Event()
         self._built = ""
 
     async def run(self) -> None:
@@ -72,41 +96,83 @@ class _Session:
                 await nodes.serve(self._wanted, self._announce, self._options)
             finally:
                 self._stopped.set()
+                self._unwatch.set()
                 if not self._url.done():
                     watching.cancel()
 
-    def _announce(self, node: nodes.Node, url: str) -> None:
+    def _announce(self, node: nodes.Node, listeners: Sequence[nodes.Listener]) -> None:
         assert self._url is not None
-        self._url.set_result(url)
+        self._url.set_result(listeners[0].url)
 
     async def _watch(self) -> None:
         assert self._url is not None
         url = await self._url
-        async with httpx.AsyncClient(base_url=url) as http:
+        async with httpx.AsyncClient(base_url=url, **connection_options(url, asynchronous=True)) as http:
             client = local.Client(http)
             while not self._stopped.is_set():
-                if self._built != await asyncio.to_thread(staging.digest_of_sources, self._folder):
+                if await self._has_changed():
                     await self._renew(client, url)
                 await self._changed.wait()
                 self._changed.clear()
 
+    async def _has_changed(self) -> bool:
+        """Look at everything that a build takes; return whether it differs from what was built last.
+
+        What is saved after this look is another change.
+        """
+        digest, outside = await asyncio.to_thread(self._look)
+        if outside != self._outside:
+            self._outside = outside
+            self._unwatch.set()
+        changed, self._built = digest != self._built, digest
+        return changed
+
+    def _look(self) -> tuple[str, set[Path]]:
+        """Return a digest of what a build takes, and what links outside lead to. Blocks."""
+        try:
+            found = sources.scan(self._folder, follow_outside=self._follow_outside)
+            return found.digest(), found.outside(self._folder)
+        except ProjectError as exc:  # the build reports it
+            return str(exc), self._outside
+
     async def _notice(self) -> None:
-        """Watch the folder: from before the first build on, so that no save comes too early to be seen."""
-        async for _ in watchfiles.awatch(self._folder, debounce=_TOGETHER_MS, stop_event=self._stopped):
-            self._changed.set()
+        """Watch the folder, and what links outside lead to, until the command is stopped.
+
+        Watching begins before the first build, so no save comes too early to be seen.
+        """
+        polling: bool | None = None
+        while not self._stopped.is_set():
+            self._unwatch.clear()
+            watched = [self._folder, *(path for path in self._outside if path.exists())]
+            asyncio.get_running_loop().call_soon(self._changed.set)  # saved while nothing was watched
+            try:
+                async for _ in watchfiles.awatch(
+                    *watched,
+                    watch_filter=None,
+                    debounce=_TOGETHER_MS,
+                    stop_event=self._unwatch,
+                    force_polling=polling,
+                ):
+                    self._changed.set()
+            except* RuntimeError as failed:
+                if not all(_UNDECODABLE in str(exc) for exc in failed.exceptions):
+                    raise
+                polling = True  # then it names a file when that changes, not each time that a build reads it
         self._changed.set()
 
     async def _renew(self, client: local.Client, url: str) -> None:
         """Build and deploy; what is wrong is said, and what was there before goes on serving."""
-        # Before anything is read: what is saved from now on is a change.
-        self._built = await asyncio.to_thread(staging.digest_of_sources, self._folder)
         try:
             func = await asyncio.to_thread(load, self._folder)
             packages: list[Path] = []
             if self._debugger is not None:
                 func, packages = self._debugger.wrap(func, self._driver), self._debugger.packages
-            await asyncio.to_thread(local.build, func, self._wanted, self._driver, packages)
-            await client.deploy(func)
-            typer.echo(f"serving {url}/r/{local.APP}{func.route_path}")
+            image = await asyncio.to_thread(
+                local.build, func, self._wanted, self._driver, packages, follow_outside=self._follow_outside
+            )
+            await client.set_secrets(await asyncio.to_thread(find_values, func, self._secrets))
+            await client.deploy(func, image)
+            await asyncio.to_thread(bundle.prune, self._wanted.bundles, {image}, before=math.inf)
+            say(f"serving {url}/r/{local.APP}{func.route_path}")
         except HearthError as exc:
-            typer.echo(f"hearth: {exc}", err=True)
+            note(f"hearth: {exc}")

@@ -1,16 +1,16 @@
-"""hearth doctor: what works here, one line each, and what to do about the rest."""
+"""hearth doctor: check this machine, one line per check, with advice for what fails."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import enum
-import json
 from typing import Annotated
 
 import typer
 
 from hearth import settings
+from hearth.cli.output import say, show_json
 from hearth.nodes.diagnosis import Finding, diagnose
 from hearth.telemetry import logs
 
@@ -23,24 +23,24 @@ class Output(enum.StrEnum):
 
 
 def doctor(
-    output: Annotated[Output, typer.Option("--output", "-o", help="text, or json for programs.")] = Output.TEXT,
+    output: Annotated[Output, typer.Option("--output", "-o", help="Output format: text or json.")] = Output.TEXT,
 ) -> None:
-    """Look at everything a start with these settings needs. Exit status 1: something would keep it from serving."""
+    """Check everything that a start with these settings needs. Exit status 1: it would fail."""
     wanted = settings.load()
     logs.configure("error")
     findings = [*_unknown(), *asyncio.run(diagnose(wanted))]
     if output is Output.JSON:
-        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+        show_json([dataclasses.asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            typer.echo(_line(finding))
+            say(_line(finding))
     if any(finding.status == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
 def _unknown() -> list[Finding]:
     return [
-        Finding("settings", "warn", f"{name} is no variable of Hearth's", f"perhaps {near} is meant" if near else "")
+        Finding("settings", "warn", f"Hearth has no variable {name}", f"perhaps {near} is meant" if near else "")
         for name, near in settings.unknown_variables().items()
     ]
 

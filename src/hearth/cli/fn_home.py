@@ -22,7 +22,7 @@ _DEFAULTS: Final = {API_URL: DEFAULT_API_URL, PROVIDER: "default", REGISTRY: ""}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FnHome:
-    """The folder. Files are written only by commands that change them; keys that others wrote are kept."""
+    """The folder ``~/.fn``. Only commands that change a file write it, and they keep keys of other programs."""
 
     folder: Path = dataclasses.field(default_factory=lambda: Path.home() / ".fn")
 
@@ -31,7 +31,7 @@ class FnHome:
         return self.folder / "config.yaml"
 
     def current(self) -> str:
-        """The name of the context in use; empty if none is."""
+        """Return the name of the current context; empty if there is none."""
         return str(_read(self._config).get(CURRENT, DEFAULT_CONTEXT) or "")
 
     def use(self, name: str) -> None:
@@ -41,12 +41,12 @@ class FnHome:
         _write(self._config, {**_read(self._config), CURRENT: name})
 
     def names(self) -> list[str]:
-        """The contexts there are; ``default`` always is."""
+        """Return the names of all contexts, which always include ``default``."""
         found = {path.stem for path in (self.folder / "contexts").glob("*.yaml")}
         return sorted(found | {DEFAULT_CONTEXT})
 
     def get(self, name: str) -> dict[str, Any]:
-        """A context's values.
+        """Return the values of a context.
 
         Raises:
             CommandError: There is none of this name.
@@ -94,7 +94,7 @@ class FnHome:
 
 
 def _yaml() -> Any:
-    """Imported when a file is read or written: a command that asks no server does neither."""
+    """Import YAML only to read or write a file: a command without a request does neither."""
     import yaml
 
     return yaml

@@ -1,4 +1,4 @@
-"""Following an app: the logs of its calls, as they end."""
+"""Follow an app: print the logs of its calls as they end."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import json
 import time
 from typing import Final
 
-import typer
-
-from hearth.cli.client import Client, Record, ServerError
+from hearth.cli.client import Client, Record
 from hearth.cli.fields import unix_seconds
-from hearth.cli.output import Format
+from hearth.cli.output import Format, say, show_bytes
 
 #: Seconds between two looks.
 _PAUSE_S: Final = 0.25
@@ -47,7 +45,7 @@ class Follower:
         self._long_look()
 
     def ended(self) -> list[Record]:
-        """The calls that have ended since the last look, in the order of their ends."""
+        """Return the calls that have ended since the last look, in the order of their ends."""
         if self._short_looks:
             self._short_looks -= 1
             found = self._short_look()
@@ -77,7 +75,7 @@ class Follower:
         return ended
 
     def _is_news(self, call: Record) -> bool:
-        """Whether this call was not seen to have ended before, and has."""
+        """Return whether this call has ended since the last look."""
         call_id, made = call["id"], _created_s(call)
         if call["status"] in _UNDER_WAY:
             if made > self._oldest_s:
@@ -102,27 +100,17 @@ def follow_logs(client: Client, app: str, path: str, output: Format) -> None:
     follower = Follower(client, app, path)
     while True:
         for call in follower.ended():
-            _print(call, _log(client, app, call["id"]), output)
+            _print(call, client.log_if_any(app, call["id"]), output)
         time.sleep(_PAUSE_S)
 
 
-def _log(client: Client, app: str, call_id: str) -> str:
-    try:
-        return client.log(app, call_id)
-    except ServerError as exc:
-        if exc.status != 404:
-            raise
-        return ""  # it wrote nothing
-
-
-def _print(call: Record, text: str, output: Format) -> None:
+def _print(call: Record, log: bytes, output: Format) -> None:
     if output is Format.JSON:
-        typer.echo(json.dumps({**call, "log": text}, ensure_ascii=False))
+        say(json.dumps({**call, "log": log.decode("utf-8", "replace")}, ensure_ascii=False))
         return
     error = f" {call['error']}" if call.get("error") else ""
-    typer.echo(f"{call['completed_at']} {call['id']} {call['path']} {call['status']}{error}")
-    for line in text.splitlines():
-        typer.echo(f"  {line}")
+    say(f"{call['completed_at']} {call['id']} {call['path']} {call['status']}{error}")
+    show_bytes([b"".join(b"  %b\n" % line for line in log.splitlines())])
 
 
 def _created_s(call: Record) -> int:

@@ -1,4 +1,4 @@
-"""hearth init: a function to begin with."""
+"""hearth init: create a new function."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Annotated, Final
 import typer
 
 from hearth.cli.output import CommandError, say
+from hearth.models.function import DEFAULT, HTTP_STREAM
 from hearth.models.route import FORMATS
 from hearth.projects import find
 
-_PYTHON: Final = '''"""Greets whoever is named in the request's body: {"name": "Ada"}."""
+_PYTHON: Final = '''"""Greet the person named in the request body: {"name": "Ada"}."""
 
 from hearth_fdk import function
 
@@ -37,7 +38,7 @@ ENTRYPOINT ["tr", "a-z", "A-Z"]
 
 
 class Runtime(StrEnum):
-    """What a function is made of."""
+    """The files of a new function."""
 
     PYTHON = "python"
     DOCKER = "docker"
@@ -45,15 +46,15 @@ class Runtime(StrEnum):
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is missing.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the function; created if missing.")] = Path(),
     runtime: Annotated[Runtime, typer.Option(help="Python, your own Dockerfile, or any program.")] = Runtime.PYTHON,
-    name: Annotated[str, typer.Option(help="Of the image; the folder's, unless given.", show_default=False)] = "",
-    format: Annotated[str, typer.Option(help="default, http or json.", show_default=False)] = "",
-    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    name: Annotated[str, typer.Option(help="Image name (default: name of the folder).", show_default=False)] = "",
+    format: Annotated[str, typer.Option(help="Format: default, http, json or http-stream.", show_default=False)] = "",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
     """Write a func.yaml and a function that answers."""
     if format and format not in FORMATS:
-        raise typer.BadParameter(f"{format!r} is none of {', '.join(FORMATS)}", param_hint="--format")
+        raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, not {format!r}", param_hint="--format")
     if (there := find(folder)) is not None and not force:
         raise CommandError(f"{there}: already exists; --force writes over it")
     files = _files(runtime, name or _name(folder), format)
@@ -70,12 +71,12 @@ def init(
 
 
 def _name(folder: Path) -> str:
-    """The folder's name as an image's."""
+    """Return the folder's name as the name of an image."""
     return re.sub(r"[^a-z0-9]+", "-", folder.absolute().name.lower()).strip("-") or "function"
 
 
 def _files(runtime: Runtime, name: str, format_name: str) -> dict[str, str]:
-    chosen = format_name or ("json" if runtime is Runtime.PYTHON else "default")
+    chosen = format_name or (HTTP_STREAM if runtime is Runtime.PYTHON else DEFAULT)
     head = f"name: {name}\nversion: 0.0.1\nruntime: {runtime.value}\nformat: {chosen}\n"
     if runtime is Runtime.PYTHON:
         return {"func.yaml": head, "func.py": _PYTHON, "test.yaml": _PYTHON_TEST}

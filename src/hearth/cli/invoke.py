@@ -1,20 +1,19 @@
-"""hearth invoke, and its name of old, hearth call."""
+"""hearth invoke, and its former name, hearth call."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
 from hearth import projects
-from hearth.cli.fields import App, variable
-from hearth.cli.output import CommandError, Format, Output, note, say, show_bytes, show_json
+from hearth.cli.fields import App, request_header, variable
+from hearth.cli.output import CommandError, Format, Output, is_terminal, note, say, show_bytes, show_json
 from hearth.cli.session import session
 from hearth.models.route import clean_path
 
@@ -25,52 +24,61 @@ if TYPE_CHECKING:
 
 #: A body up to this many bytes is sent with its length, a longer one piece by piece.
 _WHOLE: Final = 1 << 20
-_PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def invoke(
     ctx: typer.Context,
     app: App,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="The route's path, as /hello.")] = "/",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Path of the route, such as /hello.")] = "/",
     method: Annotated[
-        str, typer.Option("--method", help="POST with a body, else GET, unless given.", show_default=False)
+        str, typer.Option("--method", help="HTTP method (default: POST with a body, else GET).", show_default=False)
     ] = "",
     content_type: Annotated[
         str,
         typer.Option(
             "--content-type",
-            help="What the body is; as func.yaml here says, else application/json.",
+            help="Content-Type of the body (default: from func.yaml in this folder, else application/json).",
             show_default=False,
         ),
     ] = "",
     variables: Annotated[
-        list[str] | None, typer.Option("-e", metavar="NAME", help="Send this variable as a header.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "-e",
+            metavar="NAME",
+            help="Send this environment variable as a header. Can be repeated.",
+            show_default=False,
+        ),
     ] = None,
     headers: Annotated[
         list[str] | None,
-        typer.Option("--header", "-H", metavar="NAME: VALUE", help="Send this header.", show_default=False),
+        typer.Option(
+            "--header", "-H", metavar="NAME: VALUE", help="Send this header. Can be repeated.", show_default=False
+        ),
     ] = None,
-    display_call_id: Annotated[bool, typer.Option("--display-call-id", help="Tell the call's id on stderr.")] = False,
+    display_call_id: Annotated[bool, typer.Option("--display-call-id", help="Print the call ID to stderr.")] = False,
     auth: Annotated[
-        bool, typer.Option("--auth", help="Send the token as well; the function's code can read it.")
+        bool, typer.Option("--auth", help="Send the token as well; the code of the function can read it.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until an async call has ended; print its log.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until an async call ends; print its answer.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Call a function: stdin is the body, the answer goes to stdout. An async call's id is printed.
+    """Call a function with stdin as the body; print its answer, or the ID of an async call.
 
-    Exit status 1 if the call fails or its answer's status is 400 or more.
+    Exit status 1: the call failed, or its answer's status is 400 or more.
     """
     body = _stdin()
-    sent = {"Content-Type": content_type or _content_type(path), **_headers(variables, headers)}
+    sent = _headers(variables, headers)
+    if content_type or not any(name.lower() == "content-type" for name, _ in sent):
+        sent.append(("Content-Type", content_type or _content_type(path)))
     verb = method.upper() or ("GET" if body is None else "POST")
     client = session(ctx).client()
     with client.invoke(app, path, verb, sent, body, auth=auth) as answer:
         call_id = answer.headers.get("fn_call_id", "")
         if display_call_id:
             note(f"Call ID: {call_id}")
-        if answer.status_code == 202:
-            _accepted(client, app, answer.read(), wait, output)
+        if answer.status_code == 202 and _is_accepted(answer.read(), call_id):
+            _accepted(client, _Accepted(app, call_id), wait, output)
         elif output is Format.JSON:
             _as_json(answer)
         elif answer.status_code >= 400:
@@ -80,8 +88,8 @@ def invoke(
 
 
 def _stdin() -> bytes | Iterator[bytes] | None:
-    """The body: none from a terminal or an empty input."""
-    if sys.stdin is None or sys.stdin.isatty():
+    """Return the body of the call; a terminal or an empty input gives none."""
+    if sys.stdin is None or is_terminal(sys.stdin):
         return None
     stream = sys.stdin.buffer
     start = stream.read(_WHOLE)
@@ -96,7 +104,7 @@ def _stdin() -> bytes | Iterator[bytes] | None:
 
 
 def _content_type(path: str) -> str:
-    """What the function's own file says, if the command is called in its folder."""
+    """Return the settings of the function's own file, if the command is called in its folder."""
     if projects.find(Path()) is not None:
         with contextlib.suppress(projects.ProjectError):  # it may be half written; the function was deployed before
             func = projects.load(Path())
@@ -105,49 +113,57 @@ def _content_type(path: str) -> str:
     return "application/json"
 
 
-def _headers(variables: list[str] | None, headers: list[str] | None) -> dict[str, str]:
-    found = {name: variable(name) for name in variables or ()}
-    for text in headers or ():
-        name, sign, value = text.partition(":")
-        if not sign or not name.strip():
-            raise typer.BadParameter(f"{text!r}: should be NAME: VALUE", param_hint="--header")
-        found[name.strip()] = value.strip()
-    return found
+def _headers(variables: list[str] | None, headers: list[str] | None) -> list[tuple[str, str]]:
+    """Return the headers that were given, in their order; a name may be given several times."""
+    sent = [request_header(f"{name}:{variable(name)}", "-e") for name in variables or ()]
+    return sent + [request_header(text) for text in headers or ()]
 
 
-def _accepted(client: Client, app: str, body: bytes, wait: bool, output: Format) -> None:
-    """An async call: tell its id, or wait for its end and tell its log."""
-    call_id = str(json.loads(body)["call_id"])
+def _is_accepted(body: bytes, call_id: str) -> bool:
+    """Return whether a 202 means that an async call was accepted; functions may answer 202 as well."""
+    try:
+        return bool(json.loads(body) == {"call_id": call_id})
+    except ValueError:
+        return False
+
+
+class _Accepted(NamedTuple):
+    """An async call that the server has accepted."""
+
+    app: str
+    id: str
+
+
+def _accepted(client: Client, call: _Accepted, wait: bool, output: Format) -> None:
+    """Print the ID of an async call; or wait for its end, and print its answer.
+
+    Raises:
+        CommandError: The call failed, or its answer's status is 400 or more.
+    """
     if not wait:
-        say(json.dumps({"call_id": call_id}) if output is Format.JSON else call_id)
+        say(json.dumps({"call_id": call.id}) if output is Format.JSON else call.id)
         return
-    call = _ended(client, app, call_id)
-    text = client.log(app, call_id)
-    if output is Format.JSON:
-        show_json({**call, "log": text})
-    elif text:
-        say(text.removesuffix("\n"))
-    if call["status"] != "success":
-        raise CommandError(f"call {call_id} ended as {call['status']}: {call.get('error') or 'no reason is recorded'}")
+    from hearth.cli.result import ended_result, show_result
+
+    show_result(client, ended_result(client, call.app, call.id), call.app, call.id, output)
 
 
-def _ended(client: Client, app: str, call_id: str) -> dict[str, Any]:
-    looks = 0
-    while (call := client.call(app, call_id))["status"] in ("queued", "running"):
-        time.sleep(_PAUSES_S[min(looks, len(_PAUSES_S) - 1)])
-        looks += 1
-    return call
+def _told(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> dict[str, Any]:
+    return {"status_code": status, "headers": dict(headers), "body": _text(body)}
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def _as_json(answer: httpx.Response) -> None:
-    body = answer.read().decode("utf-8", "replace")
-    show_json({"status_code": answer.status_code, "headers": dict(answer.headers), "body": body})
+    show_json(_told(answer.status_code, answer.headers.multi_items(), answer.read()))
     if answer.status_code >= 400:
         raise typer.Exit(1)
 
 
 def _failure(status: int, body: bytes, app: str, call_id: str) -> str:
-    """What went wrong; a body that is no error of the server's is the function's, and goes to stdout."""
+    """Return the message of an error; a body that is not the server's error is the function's and goes to stdout."""
     from hearth.cli.client import error_message
 
     message = error_message(body)

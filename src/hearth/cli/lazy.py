@@ -30,7 +30,7 @@ class Entry:
         return typer.main.get_command(one)
 
     def shown(self, name: str) -> TyperCommand:
-        """What stands for it in the group's help."""
+        """Return the placeholder of the command for the group's help."""
         return TyperCommand(name, help=self.help, hidden=self.hidden, rich_help_panel=self.panel)
 
 
@@ -40,11 +40,11 @@ class LazyGroup(TyperGroup):
     entries: ClassVar[dict[str, Entry]]
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names, in the table's order."""
+        """Return the names in the table's order."""
         return list(self.entries)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """What stands for a command, without importing it."""
+        """Return a placeholder for a command without importing it."""
         entry = self.entries.get(cmd_name)
         return None if entry is None else entry.shown(cmd_name)
 

@@ -1,34 +1,34 @@
-"""A node of one function's own, with its data in a folder that goes with it: for ``run``, ``test`` and ``dev``."""
+"""A temporary node for one function, with its data in a temporary folder: for ``run``, ``test`` and ``dev``."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import httpx
 import structlog
-import typer
 
 from hearth import nodes, settings
+from hearth.cli.client import Credentials
+from hearth.cli.connecting import TlsOptions, base_url, connection_options
 from hearth.cli.fields import encoded
+from hearth.cli.output import note
+from hearth.cli.route_change import as_change, foreign_config
 from hearth.drivers.docker.build import build_image
-from hearth.drivers.process.build import build_bundle
+from hearth.drivers.local.build import build_bundle
+from hearth.models.call_auth import OPEN
 from hearth.models.errors import HearthError
-from hearth.models.route import (
-    DEFAULT,
-    DEFAULT_IDLE_TIMEOUT_S,
-    DEFAULT_MEMORY_MIB,
-    DEFAULT_TIMEOUT_S,
-    SYNC,
-)
+from hearth.models.function import SYNC
+from hearth.models.principal import AuthMode
+from hearth.models.route import MAX_SYNC_TIMEOUT_S
 from hearth.projects import FuncFile
+from hearth.settings import DriverName
 from hearth.telemetry import logs
 
-DriverName = Literal["process", "docker"]
 APP: Final = "myapp"
 #: What a call is seen to have been sent to.
 _URL: Final = "http://localhost:8080"
@@ -46,63 +46,103 @@ class Called:
     status: int
     headers: httpx.Headers
     body: bytes
-    log: str
+    log: bytes
 
 
 class Client:
     """Deploys one function to a node, and calls it."""
 
-    def __init__(self, http: httpx.AsyncClient, app: str = APP) -> None:
+    def __init__(self, http: httpx.AsyncClient, app: str = APP, credentials: Credentials | None = None) -> None:
         self.http = http
         self._app = app
+        self._credentials = credentials or Credentials()
 
-    async def deploy(self, func: FuncFile, config: dict[str, str] | None = None) -> None:
-        """Give the function its route, with more configuration if there is any.
+    async def set_secrets(self, values: Mapping[str, str]) -> None:
+        """Store secrets of the app; create it if there is none.
+
+        Raises:
+            LocalError: The node refuses.
+        """
+        if values:
+            await self.http.post("/v1/apps", json={"app": {"name": self._app}})  # 409: it exists
+        for name, value in values.items():
+            answer = await self.http.put(f"/v1/apps/{self._app}/secrets/{name}", json={"value": value})
+            if answer.status_code != 200:
+                raise LocalError(f"secret {name}: {_message(answer)}")
+
+    async def deploy(self, func: FuncFile, image: str, config: dict[str, str] | None = None) -> None:
+        """Give the function its route, with more configuration if there is any. It is open: its caller is its author.
 
         Raises:
             LocalError: The node refuses.
         """
         address = f"/v1/apps/{self._app}/routes{func.route_path}"
-        route = {**func.route(), "config": {**(func.config or {}), **(config or {})}}
+        route = {**func.route(), "image": image, "config": {**(func.config or {}), **(config or {})}, "auth": OPEN}
+        route.pop("signature", None)
         before = await self.http.get(address)
         if before.status_code == 200:
             stored = before.json()["route"]
             if stored.get("cpus") and "cpus" not in route:
                 await self.http.delete(address)  # no change of a route takes this limit away
             else:
-                route = _as_change(stored, route)
+                stale = dict.fromkeys(foreign_config(stored, route), "")
+                route = {**as_change(stored, route), "config": {**stale, **route["config"]}}
         answer = await self.http.put(address, json={"route": route})
         if answer.status_code != 200:
             raise LocalError(f"{func.file}: {_message(answer)}")
 
-    async def call(self, path: str, method: str, body: bytes, headers: dict[str, str]) -> Called:
+    async def call(self, path: str, method: str, body: bytes, headers: Iterable[tuple[str, str]]) -> Called:
         """Call a path of the app, and get its log."""
         answer = await self.http.request(method, f"/r/{self._app}{path}", content=body, headers=encoded(headers))
-        log = ""
+        log = b""
         if call_id := answer.headers.get("fn_call_id"):
-            found = await self.http.get(f"/v1/apps/{self._app}/calls/{call_id}/log", headers={"accept": "text/plain"})
-            log = found.text if found.status_code == 200 else ""
+            found = await self.http.get(
+                f"/v1/apps/{self._app}/calls/{call_id}/log",
+                headers={"accept": "text/plain", **self._credentials.headers},
+                extensions=self._credentials.extensions(asynchronous=True),
+            )
+            log = found.content if found.status_code == 200 else b""
         return Called(answer.status_code, answer.headers, answer.content, log)
 
 
-def build(func: FuncFile, wanted: settings.Settings, driver: DriverName, packages: Sequence[Path] = ()) -> None:
-    """Make what the driver runs. Blocks."""
+def build(
+    func: FuncFile,
+    wanted: settings.Settings,
+    driver: DriverName,
+    packages: Sequence[Path] = (),
+    *,
+    follow_outside: bool = False,
+) -> str:
+    """Build what the driver runs; return a reference that means this build. Blocks."""
     if driver == "docker":
-        build_image(func)
-    else:
-        build_bundle(func, wanted.bundles, packages)
+        return build_image(func, follow_outside=follow_outside).pinned
+    return build_bundle(func, wanted.bundles, packages, follow_outside=follow_outside).pin(func.image())
+
+
+def answering(func: FuncFile) -> FuncFile:
+    """Return the function as one whose caller waits for the answer, also if it is asynchronous when it is deployed."""
+    timeout = None if func.timeout is None else min(func.timeout, MAX_SYNC_TIMEOUT_S)
+    return dataclasses.replace(func, type=SYNC, timeout=timeout)
 
 
 def driver_for(func: FuncFile, given: DriverName | None) -> DriverName:
-    """Processes, unless the function is an image by its nature."""
+    """Return the driver of a function: processes, unless only an image can run it."""
     return given or ("docker" if func.kind == "docker" else "process")
 
 
 @contextlib.contextmanager
 def temporary_settings(driver: DriverName, **more: Any) -> Iterator[settings.Settings]:
-    """Settings of a node that keeps everything in a folder which is removed at the end."""
+    """Yield settings of a node for this machine only, whose data folder is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="hearth-") as folder:
         yield settings.load(
+            auth=AuthMode.LOOPBACK,
+            bind="127.0.0.1",
+            admin_bind="",
+            socket="",
+            tls_cert=None,
+            tls_key=None,
+            tls_client_ca=None,
+            oidc_issuer="",
             node_type="full",
             driver=driver,
             data_dir=Path(folder),
@@ -115,16 +155,18 @@ def temporary_settings(driver: DriverName, **more: Any) -> Iterator[settings.Set
 
 @contextlib.asynccontextmanager
 async def local_node(wanted: settings.Settings) -> AsyncIterator[Client]:
-    """A node without a port: requests reach it within this process."""
+    """Yield a client of a node without a port: requests reach it within this process."""
     async with nodes.open_node(wanted, 0) as node:
         transport = httpx.ASGITransport(app=node.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=_URL, timeout=_CALL_LIMIT_S) as http:
             yield Client(http)
 
 
-def remote_client(url: str, app: str) -> Client:
-    """A client of a node that somebody else runs; to be closed by its user."""
-    return Client(httpx.AsyncClient(base_url=url, timeout=_CALL_LIMIT_S), app)
+def remote_client(url: str, app: str, credentials: Credentials, tls: TlsOptions | None) -> Client:
+    """Return a client of another server; the caller closes it."""
+    options = connection_options(url, tls, asynchronous=True)
+    http = httpx.AsyncClient(base_url=base_url(url), timeout=_CALL_LIMIT_S, **options)
+    return Client(http, app, credentials)
 
 
 def log_functions_only() -> None:
@@ -136,25 +178,11 @@ def log_functions_only() -> None:
 
 def _functions_or_warnings(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if event.get("user_log") or event.get("between_log"):
-        typer.echo(event["event"], err=True)
+        note(event["event"])
         raise structlog.DropEvent
     if method in ("debug", "info"):
         raise structlog.DropEvent
     return event
-
-
-def _as_change(stored: dict[str, Any], route: dict[str, Any]) -> dict[str, Any]:
-    """A route as a change of the stored one that leaves nothing of it: there is a route at any moment."""
-    return {
-        "memory": DEFAULT_MEMORY_MIB,
-        "type": SYNC,
-        "format": DEFAULT,
-        "timeout": DEFAULT_TIMEOUT_S,
-        "idle_timeout": DEFAULT_IDLE_TIMEOUT_S,
-        **route,
-        "config": {**dict.fromkeys(stored.get("config", {}), ""), **route["config"]},
-        "headers": {**{name: [] for name in stored.get("headers", {})}, **route.get("headers", {})},
-    }
 
 
 def _message(answer: httpx.Response) -> str:

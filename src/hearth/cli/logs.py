@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hearth.cli.fields import App
-from hearth.cli.output import CommandError, Format, Output, say, show_json
+from hearth.cli.fields import App, no_slash
+from hearth.cli.output import CommandError, Format, Output, show_json, show_log
 from hearth.cli.session import session
 
 
@@ -21,21 +21,24 @@ class _GetUnlessNamed(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-logs = typer.Typer(cls=_GetUnlessNamed, no_args_is_help=True, help="Read what functions wrote, or follow it.")
+logs = typer.Typer(cls=_GetUnlessNamed, no_args_is_help=True, help="Print or follow the logs of calls.")
 
 
 @logs.command("get")
 def get_log(
     ctx: typer.Context,
     app: App,
-    call_id: Annotated[str, typer.Argument(metavar="ID", help="A call, or last; with -f a route's path.")] = "last",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with the calls that end from now on.")] = False,
+    call_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Call ID, or 'last', or the path of a route for its last call.")
+    ] = "last",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print the logs of calls as they end.")] = False,
     path: Annotated[str, typer.Option("--path", help="Only calls of this route.", show_default=False)] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Print the log of a call; with -f those of all calls that end, until Ctrl-C."""
+    """Print the log of a call; with -f, the logs of all calls as they end, until Ctrl-C."""
     if call_id.startswith("/"):
         path, call_id = call_id, "last"
+    call_id = no_slash(call_id)
     client = session(ctx).client()
     if follow:
         from hearth.cli.follow import follow_logs
@@ -47,8 +50,8 @@ def get_log(
         if newest is None:
             raise CommandError(f"app {app} has no calls{f' of {path}' if path else ''} yet")
         call_id = newest["id"]
-    text = client.log(app, call_id)
+    log = client.log(app, call_id)
     if output is Format.JSON:
-        show_json({"call_id": call_id, "log": text})
-    elif text:
-        say(text.removesuffix("\n"))
+        show_json({"call_id": call_id, "log": log.decode("utf-8", "replace")})
+    else:
+        show_log(log)

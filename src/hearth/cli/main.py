@@ -1,18 +1,24 @@
-"""The command's groups, put together."""
+"""The ``hearth`` command with all its groups."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
-from typing import Annotated, Any, ClassVar, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NoReturn
 
 import typer
 
 from hearth import FN_VERSION, __version__
 from hearth.cli.lazy import Entry, LazyGroup
+from hearth.cli.output import note, say
 from hearth.cli.session import Session
 from hearth.models.errors import HearthError
 from hearth.telemetry.redaction import redact
+
+if TYPE_CHECKING:
+    from hearth.cli.connecting import TlsOptions
 
 _NODE: Final = "Nodes"
 _FUNCTIONS: Final = "Functions"
@@ -22,36 +28,51 @@ _VERBS: Final = "The same, verb first"
 #: Typer brings its own Click, or stands on one: the class of wrong usage has no public name.
 _UsageError: Final[Any] = typer.BadParameter.__base__
 
+#: Characters of a bad value that an error shows.
+_SHOWN: Final = 60
+
 
 class _Hearth(LazyGroup):
     entries: ClassVar[dict[str, Entry]] = {
         "start": Entry("hearth.cli.start:start", "Run a node in the foreground.", _NODE),
-        "migrate": Entry("hearth.cli.migrate:migrate", "Look at, raise or take back the database's schema.", _NODE),
-        "doctor": Entry("hearth.cli.doctor:doctor", "Look at everything that a start needs.", _NODE),
-        "init": Entry("hearth.cli.init:init", "Write a func.yaml and a function that answers.", _FUNCTIONS),
-        "build": Entry("hearth.cli.build:build", "Make a bundle or an image of a folder.", _FUNCTIONS),
+        "migrate": Entry("hearth.cli.migrate:migrate", "Show, upgrade or downgrade the database schema.", _NODE),
+        "prune": Entry("hearth.cli.prune:prune", "Remove old calls, logs and builds.", _NODE),
+        "images": Entry("hearth.cli.images:images", "List and check the images of the data folder.", _NODE),
+        "doctor": Entry("hearth.cli.doctor:doctor", "Check everything that a start needs.", _NODE),
+        "init": Entry("hearth.cli.init:init", "Create a func.yaml and a function that answers.", _FUNCTIONS),
+        "build": Entry("hearth.cli.build:build", "Build a bundle or an image from a folder.", _FUNCTIONS),
         "run": Entry("hearth.cli.run:run", "Run a function once, with stdin as its body.", _FUNCTIONS),
         "test": Entry("hearth.cli.check:check", "Run the cases of a function's test.yaml.", _FUNCTIONS),
-        "dev": Entry("hearth.cli.dev:dev", "Serve a function, and again after each change.", _FUNCTIONS),
+        "dev": Entry("hearth.cli.dev:dev", "Serve a function and rebuild it after each change.", _FUNCTIONS),
         "push": Entry("hearth.cli.push:push", "Push a function's image to its registry.", _FUNCTIONS),
-        "bump": Entry("hearth.cli.bump:bump", "Raise a function's version.", _FUNCTIONS),
-        "deploy": Entry("hearth.cli.deploy:deploy", "Build a function and give it a route.", _FUNCTIONS),
+        "bump": Entry("hearth.cli.bump:bump", "Increment the version of a function.", _FUNCTIONS),
+        "deploy": Entry("hearth.cli.deploy:deploy", "Build a function and create its route.", _FUNCTIONS),
         "invoke": Entry("hearth.cli.invoke:invoke", "Call a function.", _SERVER),
-        "apps": Entry("hearth.cli.apps:apps", "Make, list, change and delete apps.", _SERVER),
-        "routes": Entry("hearth.cli.routes:routes", "Make, list, change and delete routes.", _SERVER),
-        "calls": Entry("hearth.cli.calls:calls", "Look at the records of calls.", _SERVER),
-        "logs": Entry("hearth.cli.logs:logs", "Read what functions wrote, or follow it.", _SERVER),
-        "contexts": Entry("hearth.cli.contexts:contexts", "Servers and registries by name.", _SERVER),
+        "result": Entry("hearth.cli.result:result", "Print the answer of an async call.", _SERVER),
+        "apps": Entry("hearth.cli.apps:apps", "Create, list, update and delete apps.", _SERVER),
+        "routes": Entry("hearth.cli.routes:routes", "Create, list, update and delete routes.", _SERVER),
+        "versions": Entry("hearth.cli.versions:versions", "List the versions of a route.", _SERVER),
+        "rollback": Entry("hearth.cli.versions:rollback", "Give a route the image of an earlier version.", _SERVER),
+        "secrets": Entry("hearth.cli.secrets:secrets", "Store, list and remove secrets of apps.", _SERVER),
+        "registries": Entry(
+            "hearth.cli.registries:registries", "Store, list and remove logins of apps at registries.", _SERVER
+        ),
+        "calls": Entry("hearth.cli.calls:calls", "Show the records of calls.", _SERVER),
+        "logs": Entry("hearth.cli.logs:logs", "Print or follow the logs of calls.", _SERVER),
+        "contexts": Entry("hearth.cli.contexts:contexts", "Manage named servers and registries.", _SERVER),
+        "tokens": Entry("hearth.cli.tokens:tokens", "Create, list and revoke tokens.", _SERVER),
+        "login": Entry("hearth.cli.login:login", "Store the token of a server.", _SERVER),
+        "logout": Entry("hearth.cli.login:logout", "Delete the stored token of a server.", _SERVER),
         "version": Entry("hearth.cli.version:version", "Print the versions of command and server.", _SERVER),
-        "create": Entry("hearth.cli.verbs:create", "Make an app, a route or a context.", _VERBS),
+        "create": Entry("hearth.cli.verbs:create", "Create an app, a route or a context.", _VERBS),
         "list": Entry("hearth.cli.verbs:list_", "List apps, routes, calls or contexts.", _VERBS),
         "inspect": Entry("hearth.cli.verbs:inspect", "Show an app, a route, a call or a context.", _VERBS),
-        "get": Entry("hearth.cli.verbs:get", "Get a call, a log or a value of a configuration.", _VERBS),
-        "update": Entry("hearth.cli.verbs:update", "Change an app, a route or the context in use.", _VERBS),
+        "get": Entry("hearth.cli.verbs:get", "Get a call, a log or a configuration value.", _VERBS),
+        "update": Entry("hearth.cli.verbs:update", "Update an app, a route or the current context.", _VERBS),
         "delete": Entry("hearth.cli.verbs:delete", "Delete an app, a route or a context.", _VERBS),
         "use": Entry("hearth.cli.verbs:use", "Use a context.", _VERBS),
-        "unset": Entry("hearth.cli.verbs:unset", "Use no context, or take a value away.", _VERBS),
-        "config": Entry("hearth.cli.verbs:config", "Set a value of a configuration.", _VERBS),
+        "unset": Entry("hearth.cli.verbs:unset", "Unset the current context or a configuration value.", _VERBS),
+        "config": Entry("hearth.cli.verbs:config", "Set a configuration value.", _VERBS),
     }
     _ALIASES: ClassVar[dict[str, str]] = {
         "call": "invoke",
@@ -83,8 +104,9 @@ class _Hearth(LazyGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = self._ALIASES.get(args[0], args[0])
-        if name in self.entries and self.entries[name].panel in (_NODE, _FUNCTIONS):
-            _open_logs()
+        runs_node = name in self.entries and self.entries[name].panel in (_NODE, _FUNCTIONS)
+        if runs_node and not ctx.resilient_parsing:
+            _open_logs(ctx)
         found = super().resolve_command(ctx, [name, *args[1:]])
         _let_collect()
         return found
@@ -95,7 +117,7 @@ app = typer.Typer(cls=_Hearth, no_args_is_help=True, pretty_exceptions_enable=Fa
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"hearth {__version__} (speaks Fn {FN_VERSION})")
+        say(f"hearth {__version__} (speaks Fn {FN_VERSION})")
         raise typer.Exit
 
 
@@ -103,25 +125,52 @@ def _print_version(wanted: bool) -> None:
 def hearth(
     ctx: typer.Context,
     context: Annotated[
-        str, typer.Option(envvar="FN_CONTEXT", help="The context, instead of the one in use.", show_default=False)
+        str, typer.Option(envvar="FN_CONTEXT", help="Context to use (default: the current one).", show_default=False)
     ] = "",
     api_url: Annotated[
-        str, typer.Option(envvar="FN_API_URL", help="The server, instead of the context's.", show_default=False)
+        str,
+        typer.Option(
+            envvar="FN_API_URL", help="Server URL, or unix:/path (default: from the context).", show_default=False
+        ),
     ] = "",
     registry: Annotated[
-        str, typer.Option(envvar="FN_REGISTRY", help="The registry, instead of the context's.", show_default=False)
+        str,
+        typer.Option(envvar="FN_REGISTRY", help="Registry for images (default: from the context).", show_default=False),
     ] = "",
-    token: Annotated[
-        str, typer.Option(envvar="FN_TOKEN", help="Sent to the API as bearer token.", show_default=False)
-    ] = "",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    token: Annotated[str, typer.Option(envvar="FN_TOKEN", help="Bearer token for the API.", show_default=False)] = "",
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FN_TLS_CA",
+            help="Authorities to trust, in PEM (default: the usual ones).",
+            show_default=False,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(envvar="FN_TLS_CLIENT_CERT", help="Certificate to show, in PEM.", show_default=False),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(envvar="FN_TLS_CLIENT_KEY", help="Private key of --tls-cert, in PEM.", show_default=False),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Verbose output.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Run functions that live in containers."""
-    ctx.obj = Session(context=context, api_url=api_url, registry=registry, token=token, verbose=verbose)
+    tls = _tls_options(tls_ca, tls_cert, tls_key)
+    ctx.obj = Session(context=context, api_url=api_url, registry=registry, token=token, tls=tls, verbose=verbose)
     ctx.call_on_close(ctx.obj.close)
+
+
+def _tls_options(ca: Path | None, cert: Path | None, key: Path | None) -> TlsOptions | None:
+    if not (ca or cert or key):
+        return None
+    from hearth.cli.connecting import TlsOptions
+
+    return TlsOptions(ca, cert, key)
 
 
 def main() -> None:
@@ -134,18 +183,23 @@ def run() -> None:
     """Run the command; an error is one line on stderr, with exit status 1, or 2 if the command is misused."""
     try:
         status = app(prog_name="hearth", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except HearthError as exc:
-        _close_logs()  # what led to it comes before it
         _fail(str(exc), 1)
     except _UsageError as exc:
         _fail(_usage(exc), 2)
     except typer.Abort:
-        _fail("not done", 1)
+        _fail("canceled", 1)
     except KeyboardInterrupt:  # before the node takes the signals itself
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stdout = sys.stderr
-        sys.exit(1)
+        _fail("", 1)
+    except UnicodeEncodeError as exc:  # bytes of the command line that the server cannot be sent
+        _fail(f"{exc.object[:_SHOWN]!r}: must be valid UTF-8", 1)
+    except OSError as exc:
+        place = exc.filename if exc.filename is not None else "stdout" if _is_broken(sys.stdout) else ""
+        _fail(f"{place}: {exc.strerror or exc}" if place else f"{exc.strerror or exc}", 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -163,19 +217,27 @@ def _usage(exc: Any) -> str:
     return f"{message}; see {exc.ctx.command_path} --help"
 
 
-def _fail(text: str, status: int) -> None:
+def _fail(text: str, status: int) -> NoReturn:
     if text:
-        typer.echo(redact(f"hearth: {text}"), err=True)
+        with contextlib.suppress(OSError):  # stderr is broken as well
+            note(redact(f"hearth: {text}"))
+    if _is_broken(sys.stdout):
+        sys.stdout = None  # the interpreter would flush it once more at its end, and print a traceback
     sys.exit(status)
 
 
-def _open_logs() -> None:
-    """Give every line of a node the same form, from the first."""
+def _is_broken(stream: Any) -> bool:
+    """Return whether a stream cannot be written to."""
+    try:
+        stream.flush()
+    except (OSError, ValueError, AttributeError):
+        return True
+    return False
+
+
+def _open_logs(ctx: Any) -> None:
+    """Give every line of a node the same form, from the first until the command ends."""
     from hearth.telemetry import logs
 
     logs.configure()
-
-
-def _close_logs() -> None:
-    if (logs := sys.modules.get("hearth.telemetry.logs")) is not None:
-        logs.close()
+    ctx.call_on_close(logs.reset)

@@ -1,4 +1,4 @@
-"""hearth migrate: which schema the database has, and the ways up and down."""
+"""hearth migrate: show, upgrade or downgrade the schema of the database."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ import sqlalchemy as sa
 import typer
 
 from hearth import settings
+from hearth.cli.output import say
 from hearth.models.errors import StoreUnavailable
-from hearth.sql import schema, shapes
+from hearth.sql import schema
 from hearth.sql.address import Address, parse
 from hearth.sql.engine import WRITES, connect
 from hearth.sql.engine import migrate as bring_up
-from hearth.sql.failures import failures, told
+from hearth.sql.errors import failures, reason
+from hearth.sql.schema import shapes
 
 T = TypeVar("T")
 
-migrate = typer.Typer(no_args_is_help=True, help="Look at, raise or take back the schema of the database (FN_DB_URL).")
+migrate = typer.Typer(no_args_is_help=True, help="Show, upgrade or downgrade the schema of the database (FN_DB_URL).")
 
-Url = Annotated[str, typer.Option("--db-url", help="The database, instead of FN_DB_URL.", show_default=False)]
+Url = Annotated[str, typer.Option("--db-url", help="Database (default: FN_DB_URL).", show_default=False)]
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for a server that is not ready.")]
 FnVersion = Annotated[
-    int, typer.Option("--fn-version", min=0, max=shapes.FN_VERSION, help="The version of Fn's schema to go back to.")
+    int, typer.Option("--fn-version", min=0, max=shapes.FN_VERSION, help="Version of Fn's schema to go back to.")
 ]
 
 
 @migrate.command()
 def status(db_url: Url = "", wait: Wait = 5.0) -> None:
-    """Print the schema's version. Exit status 0: up to date; 2: a start of Hearth would migrate."""
+    """Print the version of the schema. Exit status 0: up to date; 2: a start of Hearth would migrate it."""
     version = asyncio.run(_run(db_url, wait, schema.look))
-    typer.echo(f"{_address(db_url).shown}: {version}")
+    say(f"{_address(db_url).shown}: {version}")
     if not version.current:
-        typer.echo(f"hearth migrate up brings it to Hearth schema {schema.head()}")
+        say(f"hearth migrate up brings it to Hearth schema {schema.head()}")
         raise typer.Exit(2)
-    typer.echo("up to date")
+    say("up to date")
 
 
 @migrate.command()
 def up(db_url: Url = "", wait: Wait = 5.0) -> None:
-    """Bring the database to this release's schema, as a start does; a database made by Fn keeps its rows."""
+    """Upgrade the database to the schema of this release, as a start does; a database of Fn keeps its rows."""
 
     async def run() -> None:
         engine = await connect(_address(db_url), wait_s=wait)
@@ -51,18 +53,18 @@ def up(db_url: Url = "", wait: Wait = 5.0) -> None:
             await engine.dispose()
 
     asyncio.run(run())
-    typer.echo(f"{_address(db_url).shown}: Hearth schema {schema.head()}")
+    say(f"{_address(db_url).shown}: Hearth schema {schema.head()}")
 
 
 @migrate.command()
 def down(db_url: Url = "", wait: Wait = 5.0, fn_version: FnVersion = shapes.FN_VERSION) -> None:
-    """Make of Hearth's database one that an Fn server opens. Stop every node first."""
+    """Turn the database into one that an Fn server opens. Stop every node first."""
 
     def take_back(connection: sa.Connection, shown: str) -> None:
         schema.down(connection, shown, fn_version)
 
     asyncio.run(_run(db_url, wait, take_back))
-    typer.echo(f"{_address(db_url).shown}: Fn schema {fn_version}")
+    say(f"{_address(db_url).shown}: Fn schema {fn_version}")
 
 
 def _address(db_url: str) -> Address:
@@ -77,6 +79,6 @@ async def _run(db_url: str, wait_s: float, act: Callable[[sa.Connection, str], T
         async with engine.execution_options(**WRITES).begin() as connection:
             return await connection.run_sync(act, address.shown)
     except failures() as exc:
-        raise StoreUnavailable(f"{address.shown}: {told(exc)}") from exc
+        raise StoreUnavailable(f"{address.shown}: {reason(exc)}") from exc
     finally:
         await engine.dispose()

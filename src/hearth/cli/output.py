@@ -1,12 +1,15 @@
-"""What commands write: tables or JSON on stdout, one line for each note or error on stderr."""
+"""Print the output of commands: tables or JSON on stdout, one line per note or error on stderr."""
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 
@@ -20,11 +23,16 @@ class Format(StrEnum):
     JSON = "json"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="As table or json.")]
-Yes = Annotated[bool, typer.Option("--force", "-f", help="Do not ask.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="Output format: table or json.")]
+Yes = Annotated[bool, typer.Option("--force", "-f", help="Skip confirmation.")]
 
 #: Wide enough that a table in a pipe is never folded.
 _PIPE_WIDTH: Final = 100_000
+#: C0 controls as ``cat -v`` shows them; C1 controls and changes of the writing direction by their code points.
+_VISIBLE: Final = {
+    **{code: f"^{chr(code + 0x40)}" for code in range(0x20) if chr(code) not in "\n\t"},
+    **{code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+}
 
 
 class CommandError(HearthError):
@@ -32,33 +40,93 @@ class CommandError(HearthError):
 
 
 def say(text: str) -> None:
-    """A line of the answer."""
-    typer.echo(text)
-
-
-def show_bytes(pieces: Iterable[bytes]) -> None:
-    """A function's answer, as it is; on a terminal its last line ends, so that the prompt is not glued to it."""
-    last = b""
-    for piece in pieces:
-        sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
-        last = piece or last
-    if last and not last.endswith(b"\n") and sys.stdout.isatty():
-        typer.echo()
+    """Write a line of the answer."""
+    _write(sys.stdout, f"{text}\n")
 
 
 def note(text: str) -> None:
-    """A line that is no part of the answer."""
-    typer.echo(text, err=True)
+    """Write a line that is not part of the answer to stderr."""
+    _write(sys.stderr, f"{text}\n")
+
+
+def show_log(log: bytes) -> None:
+    """Write what a function logged; its last line ends in any case."""
+    show_bytes([log if not log or log.endswith(b"\n") else log + b"\n"])
+
+
+def note_log(log: bytes) -> None:
+    """Write what a function logged to stderr."""
+    _write_bytes(sys.stderr, [log])
+
+
+def show_bytes(pieces: Iterable[bytes]) -> None:
+    """Write a function's answer unchanged; on a terminal, end its last line and neutralise control characters."""
+    last = _write_bytes(sys.stdout, pieces)
+    if last and not last.endswith(b"\n") and is_terminal(sys.stdout):
+        say("")
 
 
 def show_json(value: Any) -> None:
-    """A value as indented JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Write a value as indented JSON."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a person sees what is written to this stream, or types what is read from it."""
+    return stream is not None and stream.isatty()
+
+
+def visible(text: str) -> str:
+    """Return the text with control characters replaced by visible ones, all but line ends and tabs.
+
+    Otherwise the author of the text could move the cursor, change the window's title, or hide a part of it. Characters
+    that JSON leaves unescaped are written as JSON's escapes.
+    """
+    return text.replace("\r\n", "\n").translate(_VISIBLE)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    _write_styled(stream, visible(text) if is_terminal(stream) else text)
+
+
+def _write_styled(stream: TextIO | None, text: str) -> None:
+    """Write text at once, with the control characters in it. Characters that the encoding lacks are escaped.
+
+    Raises:
+        OSError: The stream is closed or full.
+    """
+    if stream is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    encoding = stream.encoding or "utf-8"
+    try:
+        data = text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode(encoding, "backslashreplace")
+    stream.flush()
+    stream.buffer.write(data)
+    stream.buffer.flush()
+
+
+def _write_bytes(stream: TextIO | None, pieces: Iterable[bytes]) -> bytes:
+    """Write pieces as they come; return the last one that is not empty."""
+    if stream is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    decoder = codecs.getincrementaldecoder("utf-8")("replace") if is_terminal(stream) else None
+    last = b""
+    for piece in pieces:
+        last = piece or last
+        if decoder is not None:
+            _write(stream, decoder.decode(piece))
+        else:
+            stream.buffer.write(piece)
+            stream.buffer.flush()
+    if decoder is not None:
+        _write(stream, decoder.decode(b"", final=True))
+    return last
 
 
 def show_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns; coloured on a terminal, unless NO_COLOR is set."""
+    """Write aligned columns; coloured on a terminal, unless NO_COLOR is set."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -68,19 +136,20 @@ def show_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for name in head:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible(cell) if console.is_terminal else cell) for cell in row))
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     with console.capture() as captured:
         console.print(table)
-    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    _write_styled(sys.stdout, "".join(f"{line}\n" for line in lines))
 
 
 def show_property(value: Any, name: str) -> None:
-    """One property of a record, named with dots; text as it is, all else as JSON.
+    """Print a record, or its property of a dotted name; text as it is, all else as JSON.
 
     Raises:
-        CommandError: There is none of this name.
+        CommandError: There is no such property.
     """
     for key in name.split(".") if name else ():
         if not isinstance(value, dict) or key not in value:
@@ -93,6 +162,6 @@ def show_property(value: Any, name: str) -> None:
 
 
 def confirmed(question: str, force: bool) -> None:
-    """Ask before something is lost, if somebody can answer; end the command on a no."""
-    if not force and sys.stdin.isatty() and sys.stdout.isatty():
+    """Ask before something is deleted, if stdin is a terminal; end the command on a no."""
+    if not force and is_terminal(sys.stdin) and is_terminal(sys.stdout):
         typer.confirm(question, abort=True)

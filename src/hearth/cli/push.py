@@ -15,9 +15,11 @@ from hearth.drivers.docker.build import push_image
 
 def push(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="A folder with a func.yaml.")] = Path(),
-    registry: Annotated[str, typer.Option(help="What goes before the image's name.", show_default=False)] = "",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder with a func.yaml.")] = Path(),
+    registry: Annotated[
+        str, typer.Option(help="Registry for images (default: from the context).", show_default=False)
+    ] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Verbose output.")] = False,
 ) -> None:
     """Push the image that hearth build has made of a folder."""
     here = session(ctx)

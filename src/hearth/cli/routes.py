@@ -2,31 +2,82 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 import typer
 
 from hearth.cli.apps import Key, Property, show_config, value_of
-from hearth.cli.fields import App, Config, Limit, Path, header_lists, pairs
+from hearth.cli.fields import App, Config, Limit, Path, entry, header_lists, pairs
 from hearth.cli.output import Format, Output, Yes, confirmed, say, show_json, show_property, show_table
 from hearth.cli.session import session
 
-routes = typer.Typer(no_args_is_help=True, help="Make, list, change and delete routes.")
-config = typer.Typer(no_args_is_help=True, help="The configuration of one route; it goes before the app's.")
+routes = typer.Typer(no_args_is_help=True, help="Create, list, update and delete routes.")
+config = typer.Typer(no_args_is_help=True, help="Manage the configuration of a route; it overrides that of the app.")
 routes.add_typer(config, name="config")
 
-Image = Annotated[str, typer.Option("--image", "-i", help="Image or bundle that runs.", show_default=False)]
-Memory = Annotated[int, typer.Option("--memory", "-m", min=0, help="MiB of memory.", show_default=False)]
-Cpus = Annotated[str, typer.Option("--cpus", help="As 0.5 or 500m.", show_default=False)]
+Image = Annotated[str, typer.Option("--image", "-i", help="Image or bundle to run.", show_default=False)]
+Memory = Annotated[int, typer.Option("--memory", "-m", min=0, help="Memory in MiB.", show_default=False)]
+Cpus = Annotated[str, typer.Option("--cpus", help="CPU limit, such as 0.5 or 500m.", show_default=False)]
 Type = Annotated[str, typer.Option("--type", "-t", help="sync or async.", show_default=False)]
-FunctionFormat = Annotated[str, typer.Option("--format", help="default, http or json.", show_default=False)]
-Timeout = Annotated[int, typer.Option("--timeout", min=0, help="Seconds a call may take.", show_default=False)]
+FunctionFormat = Annotated[
+    str, typer.Option("--format", help="default, http, json or http-stream.", show_default=False)
+]
+Timeout = Annotated[int, typer.Option("--timeout", min=0, help="Time limit of a call in seconds.", show_default=False)]
 IdleTimeout = Annotated[
-    int, typer.Option("--idle-timeout", min=0, help="Seconds an idle container stays.", show_default=False)
+    int, typer.Option("--idle-timeout", min=0, help="Seconds that an idle container is kept.", show_default=False)
+]
+Concurrency = Annotated[
+    int,
+    typer.Option(
+        "--concurrency", min=0, help="Calls that one container runs at once (http-stream).", show_default=False
+    ),
 ]
 Headers = Annotated[
     list[str] | None,
-    typer.Option("--headers", metavar="K=V;V", help="A header of every answer; may be repeated.", show_default=False),
+    typer.Option(
+        "--headers", metavar="K=V;V", help="Header of every answer; K= deletes it. Can be repeated.", show_default=False
+    ),
+]
+
+
+Auth = Annotated[
+    str,
+    typer.Option("--auth", help="What callers show: open, token, signed, or default.", show_default=False),
+]
+Signed = Annotated[
+    str,
+    typer.Option(
+        "--signature",
+        metavar="STYLE:SECRET[:HEADER]",
+        help="Signature of callers (github, stripe or generic), and the secret that is its key.",
+        show_default=False,
+    ),
+]
+Tolerance = Annotated[
+    int,
+    typer.Option(
+        "--signature-tolerance",
+        min=0,
+        help="Seconds by which the time of a signature may differ.",
+        show_default=False,
+    ),
+]
+
+
+Retry = Annotated[
+    str,
+    typer.Option(
+        "--retry",
+        metavar="K=V,K=V",
+        help="Retries of async calls: attempts, backoff_s, factor, max_s, jitter, on (error+timeout+status_5xx+"
+        "interrupted); none removes them.",
+        show_default=False,
+    ),
+]
+ResultTtl = Annotated[
+    int,
+    typer.Option("--result-ttl", min=0, help="Seconds for which results of async calls are kept.", show_default=False),
 ]
 
 
@@ -35,7 +86,9 @@ def create(
     ctx: typer.Context,
     app: App,
     path: Path,
-    image_argument: Annotated[str, typer.Argument(metavar="IMAGE", help="Instead of --image.")] = "",
+    image_argument: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="Image or bundle to run, instead of --image.")
+    ] = "",
     image: Image = "",
     memory: Memory = 0,
     cpus: Cpus = "",
@@ -43,11 +96,20 @@ def create(
     format: FunctionFormat = "",
     timeout: Timeout = 0,
     idle_timeout: IdleTimeout = 0,
+    concurrency: Concurrency = 0,
     config: Config = None,
     headers: Headers = None,
+    auth: Auth = "",
+    signature: Signed = "",
+    tolerance: Tolerance = 0,
+    retry: Retry = "",
+    result_ttl: ResultTtl = 0,
 ) -> None:
-    """Make a route; what is not given gets the server's default."""
+    """Create a route; options that are not given get the defaults of the server."""
     fields = _fields(image or image_argument, memory, cpus, type, format, timeout, idle_timeout, config, headers)
+    if concurrency:
+        fields["concurrency"] = concurrency
+    fields |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl)
     if "image" not in fields:
         raise typer.BadParameter("name what it runs: hearth routes create APP PATH IMAGE", param_hint="IMAGE")
     made = session(ctx).client().create_route(app, {"path": path if path.startswith("/") else f"/{path}", **fields})
@@ -59,7 +121,7 @@ def create(
 def list_routes(
     ctx: typer.Context,
     app: App,
-    image: Annotated[str, typer.Option("--image", "-i", help="Only those of this image.")] = "",
+    image: Annotated[str, typer.Option("--image", "-i", help="Only routes with this image.")] = "",
     n: Limit = 100,
     output: Output = Format.TABLE,
 ) -> None:
@@ -93,11 +155,20 @@ def update(
     format: FunctionFormat = "",
     timeout: Timeout = 0,
     idle_timeout: IdleTimeout = 0,
+    concurrency: Concurrency = 0,
     config: Config = None,
     headers: Headers = None,
+    auth: Auth = "",
+    signature: Signed = "",
+    tolerance: Tolerance = 0,
+    retry: Retry = "",
+    result_ttl: ResultTtl = 0,
 ) -> None:
-    """Change a route; what is not given stays."""
+    """Update a route; options that are not given stay as they are."""
     changes = _fields(image, memory, cpus, type, format, timeout, idle_timeout, config, headers)
+    if concurrency:
+        changes["concurrency"] = concurrency
+    changes |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl)
     session(ctx).client().update_route(app, path, changes)
     say(f"{app} {path} updated")
 
@@ -112,28 +183,28 @@ def delete(ctx: typer.Context, app: App, path: Path, force: Yes = False) -> None
 
 @config.command("set")
 def set_value(ctx: typer.Context, app: App, path: Path, key: Key, value: Annotated[str, typer.Argument()]) -> None:
-    """Set a value."""
-    session(ctx).client().update_route(app, path, {"config": {key: value}})
+    """Set a configuration value."""
+    session(ctx).client().update_route(app, path, {"config": entry(key, value)})
     say(f"{app} {path} {key} updated")
 
 
 @config.command("unset")
 @config.command("delete", hidden=True)
 def unset_value(ctx: typer.Context, app: App, path: Path, key: Key) -> None:
-    """Take a value away."""
+    """Delete a configuration value."""
     session(ctx).client().update_route(app, path, {"config": {key: ""}})
     say(f"{app} {path} {key} removed")
 
 
 @config.command("get")
 def get_value(ctx: typer.Context, app: App, path: Path, key: Key) -> None:
-    """Print a value."""
+    """Print a configuration value."""
     say(value_of(session(ctx).client().route(app, path), key))
 
 
 @config.command("list")
 def list_values(ctx: typer.Context, app: App, path: Path, output: Output = Format.TABLE) -> None:
-    """List the values."""
+    """List the configuration."""
     show_config(session(ctx).client().route(app, path).get("config", {}), output)
 
 
@@ -148,7 +219,7 @@ def _fields(
     config: list[str] | None,
     headers: list[str] | None,
 ) -> dict[str, Any]:
-    """The fields that were given."""
+    """Return the fields that were given."""
     fields = {
         "image": image,
         "memory": memory,
@@ -161,3 +232,48 @@ def _fields(
         "headers": header_lists(headers),
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def _delivery(retry: str, result_ttl: int) -> dict[str, Any]:
+    """Return the rules for async calls that were given.
+
+    Raises:
+        typer.BadParameter: A rule has no value.
+    """
+    fields: dict[str, Any] = {"result_ttl_s": result_ttl} if result_ttl else {}
+    if retry == "none":
+        return {**fields, "retry": None}
+    policy: dict[str, Any] = {}
+    for pair in filter(None, retry.split(",")):
+        name, equals, value = pair.partition("=")
+        if not equals or not value:
+            raise typer.BadParameter(f"{pair!r}: must be K=V", param_hint="--retry")
+        policy[name.strip()] = value.split("+") if name.strip() == "on" else _number(value.strip())
+    return {**fields, "retry": policy} if policy else fields
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _access(auth: str, signature: str, tolerance: int) -> dict[str, Any]:
+    """Return what was given of the proof that callers show.
+
+    Raises:
+        typer.BadParameter: The signature has no style or no secret.
+    """
+    fields: dict[str, Any] = {"auth": auth} if auth else {}
+    if not signature:
+        if tolerance:
+            raise typer.BadParameter("goes with --signature", param_hint="--signature-tolerance")
+        return fields
+    style, _, rest = signature.partition(":")
+    secret, _, header = rest.partition(":")
+    if not style or not secret:
+        raise typer.BadParameter(f"{signature!r}: must be STYLE:SECRET[:HEADER]", param_hint="--signature")
+    optional = {"header": header, "tolerance": tolerance}
+    given = {name: value for name, value in optional.items() if value}
+    return {**fields, "signature": {"style": style, "secret": secret, **given}}

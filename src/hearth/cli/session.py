@@ -1,4 +1,4 @@
-"""What all commands of one run share: which server, as whom, which registry."""
+"""The server, token and registry that all commands of one run share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hearth.cli import fn_home
+from hearth.telemetry import redaction
 
 if TYPE_CHECKING:
     from hearth.cli.client import Client
+    from hearth.cli.connecting import TlsOptions
 
 
 @dataclasses.dataclass(slots=True)
@@ -21,24 +23,33 @@ class Session:
     api_url: str = ""
     registry: str = ""
     token: str = ""
+    tls: TlsOptions | None = None
     verbose: bool = False
     _client: Client | None = None
 
     def url(self) -> str:
-        """The server's URL, without a slash at the end."""
+        """Return the server's URL without a slash at the end."""
         url = self.api_url or str(self._of_context(fn_home.API_URL) or fn_home.DEFAULT_API_URL)
-        return (url if "://" in url else f"http://{url}").rstrip("/")
+        return _with_scheme(url)
 
     def image_registry(self) -> str:
-        """What goes before the names of images; may be empty."""
+        """Return the prefix of the names of images; may be empty."""
         return (self.registry or str(self._of_context(fn_home.REGISTRY) or "")).rstrip("/")
 
-    def client(self) -> Client:
-        """The client of the server; it is closed when the command ends."""
+    def client(self, url: str = "") -> Client:
+        """Return the client of the server; it is closed when the command ends.
+
+        Args:
+            url: Instead of what the options and the context say; at the first use only.
+        """
         from hearth.cli.client import Client
+        from hearth.cli.credentials import StoredCredentials
 
         if self._client is None:
-            self._client = Client(self.url(), self.token)
+            server = _with_scheme(url) if url else self.url()
+            if token := self.token or StoredCredentials().get(server):
+                redaction.hide({token})
+            self._client = Client(server, token, self.tls)
         return self._client
 
     def close(self) -> None:
@@ -52,7 +63,13 @@ class Session:
         return home.get(name).get(key) if name else None
 
 
+def _with_scheme(url: str) -> str:
+    if url.startswith("unix:"):
+        return url
+    return (url if "://" in url else f"http://{url}").rstrip("/")
+
+
 def session(ctx: typer.Context) -> Session:
-    """The session of a command."""
+    """Return the session of a command."""
     found: Session = ctx.ensure_object(Session)
     return found

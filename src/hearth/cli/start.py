@@ -3,49 +3,80 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 import typer
 import uvloop
 
 from hearth import FN_VERSION, __version__, nodes, settings
-from hearth.cli.data_lock import data_lock
+from hearth.cli.data_lock import FLEET_LOCK, data_lock
+from hearth.cli.output import say
+from hearth.models.principal import AuthMode
 from hearth.telemetry import logs, redaction
+
+_START_NODE: Final = (sys.executable, "-c", "from hearth.cli import main; main()", "start")
 
 _log = logs.get_logger(__name__)
 
 
 def start(
     nodes_: Annotated[
-        int, typer.Option("--nodes", min=1, help="Runners on this machine, behind HAProxy; 1: one full node.")
+        int,
+        typer.Option(
+            "--nodes", min=1, help="Number of runners on this machine, behind HAProxy (default: one full node)."
+        ),
     ] = 1,
 ) -> None:
     """Run a node in the foreground, configured by the FN_* variables; Ctrl-C stops it."""
     # Until the node takes signals itself: process 1 of a container is not ended by one that it has no handler for.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.umask(0o077)  # other users must not read what a node writes
     wanted = settings.load()
     redaction.hide(settings.secrets(wanted))
     logs.configure(wanted.log_level, wanted.log_dest, wanted.log_prefix)
     for name, similar in settings.unknown_variables().items():
         _log.warning("unknown variable, ignored", variable=name, **({"perhaps": similar} if similar else {}))
     if nodes_ > 1:
-        from hearth.cli import crew
+        from hearth.nodes.local_fleet import serve_local_fleet
 
-        asyncio.run(crew.run(wanted, nodes_, lambda url: _announce(wanted, url, f"{nodes_} runners", wanted.driver)))
+        with data_lock(wanted.data, FLEET_LOCK) as note_fleet:
+
+            def announce_fleet(url: str, driver: str) -> None:
+                note_fleet(url)
+                _announce(wanted, url, f"{nodes_} runners", driver)
+
+            asyncio.run(serve_local_fleet(wanted, nodes_, _START_NODE, announce_fleet))
         return
     with data_lock(wanted.data) as note:
 
-        def announce(node: nodes.Node, url: str) -> None:
+        def announce(node: nodes.Node, listeners: Sequence[nodes.Listener]) -> None:
+            url, *others = [one.url for one in listeners]
             note(url)
-            _announce(wanted, url, node.type, node.driver)
+            _announce(wanted, url, node.type, node.driver, others)
 
         uvloop.run(nodes.serve(wanted, announce))
 
 
-def _announce(wanted: settings.Settings, url: str, node_type: str, driver: str) -> None:
-    typer.echo(f"Hearth {__version__} (v{FN_VERSION})")
-    typer.echo(f"  url     {url}")
-    typer.echo(f"  data    {wanted.data}")
-    typer.echo(f"  type    {node_type}")
-    typer.echo(f"  driver  {driver}")
+def _announce(wanted: settings.Settings, url: str, node_type: str, driver: str, others: Sequence[str] = ()) -> None:
+    say(f"Hearth {__version__} (v{FN_VERSION})")
+    say(f"  url     {url}")
+    for number, other in enumerate(others):
+        say(f"  {'api' if wanted.admin_bind and not number else 'socket':<7} {other}")
+    say(f"  data    {wanted.data}")
+    say(f"  type    {node_type}")
+    say(f"  access  {_access(wanted)}")
+    say(f"  driver  {driver}")
+
+
+def _access(wanted: settings.Settings) -> str:
+    match wanted.auth:
+        case AuthMode.LOOPBACK:
+            return "programs on this machine, without a token (FN_AUTH=loopback)"
+        case AuthMode.REQUIRED:
+            return f"clients with a token, on {wanted.address} (FN_AUTH=required)"
+        case AuthMode.OFF:
+            return f"everybody who reaches {wanted.address}, without a token (FN_AUTH=off)"

@@ -1,4 +1,4 @@
-"""The same commands with the verb first, as ``hearth create app``: the order of the later fn CLI."""
+"""The same commands with the verb first, such as ``hearth create app``, as in later versions of the fn CLI."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OF_CONFIG: Final = ("get", "list", "unset", "delete")
 
 
 def _verb(verb: str) -> typer.Typer:
-    """The group of a verb: one command for each kind of object."""
+    """Return the group of a verb: one command for each kind of object."""
     table = {
         name: Entry(where, f"As hearth {names[1]} {verb}.", hidden=name != names[0])
         for names, where in _OBJECTS[verb]
@@ -57,7 +57,7 @@ def _verb(verb: str) -> typer.Typer:
 
 
 def _config(verb: str) -> typer.Typer:
-    """The group of a verb that acts on a configuration."""
+    """Return the group of a verb that acts on a configuration."""
     table = {
         name: Entry(where, f"As hearth {names[1]} config {verb}.", hidden=name != names[0])
         for names, where in _CONFIGURED
@@ -73,18 +73,18 @@ def _config(verb: str) -> typer.Typer:
             assert isinstance(config, TyperGroup)
             return name, config.commands[verb], rest
 
-    return typer.Typer(name="config", cls=OfConfig, no_args_is_help=True, help="A configuration's values.")
+    return typer.Typer(name="config", cls=OfConfig, no_args_is_help=True, help="Manage configuration values.")
 
 
 _HELP: Final = {
-    "create": "Make an app, a route or a context.",
+    "create": "Create an app, a route or a context.",
     "list": "List apps, routes, calls, contexts or a configuration.",
     "inspect": "Show an app, a route, a call or a context.",
-    "get": "Get a call, a log or a value of a configuration.",
-    "update": "Change an app, a route or the context in use.",
-    "delete": "Delete an app, a route, a context or a value of a configuration.",
+    "get": "Get a call, a log or a configuration value.",
+    "update": "Update an app, a route or the current context.",
+    "delete": "Delete an app, a route, a context or a configuration value.",
     "use": "Use a context.",
-    "unset": "Use no context, or take a value of a configuration away.",
+    "unset": "Unset the current context or a configuration value.",
 }
 
 create = _verb("create")

@@ -15,7 +15,7 @@ def version(ctx: typer.Context, output: Output = Format.TABLE) -> None:
     try:
         server = str(session(ctx).client().version().json()["version"])
     except (CommandError, ValueError, KeyError, TypeError):
-        pass  # the command's own version is worth printing all the same
+        pass  # still print the version of the command
     if output is Format.JSON:
         show_json({"client": __version__, "fn": FN_VERSION, "server": server})
         return

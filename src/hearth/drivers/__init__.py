@@ -1,1 +1,1 @@
-"""What makes containers. Only a driver touches them."""
+"""Drivers create containers, and nothing else touches them."""

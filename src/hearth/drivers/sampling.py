@@ -1,4 +1,4 @@
-"""What drivers share that measure containers themselves."""
+"""Sampling loops of the drivers that measure containers themselves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
-from hearth.clock import Clock
+from hearth.aio.background import Background
+from hearth.aio.clock import Clock
 
 _T = TypeVar("_T")
 
@@ -28,16 +29,15 @@ async def every_second(clock: Clock, ended: asyncio.Future[Any]) -> AsyncIterato
 
 
 async def until_ended(source: AsyncIterator[_T], ended: asyncio.Future[Any]) -> AsyncIterator[_T]:
-    """What ``source`` yields until ``ended`` is done, whatever the source waits for then."""
+    """Yield from ``source`` until ``ended`` is done, even if the source still waits."""
+    background = Background()
     try:
         while not ended.done():
-            step = asyncio.get_running_loop().create_task(_next(source))
+            step = background.start(_next(source))
             try:
                 await asyncio.wait([step, ended], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                if not step.done():
-                    step.cancel()
-                    await asyncio.wait([step])
+                await background.cancel()
             if step.cancelled() or not (found := step.result()):
                 return
             yield found[0]

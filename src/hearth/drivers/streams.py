@@ -1,29 +1,26 @@
-"""The bounded buffer between a transport that delivers bytes and the one who reads them."""
+"""The bounded buffer between a transport that delivers bytes and their reader."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import select
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-#: A transport is asked to pause above this many unread bytes, and to go on at or below a quarter of it.
+#: A transport pauses above this many unread bytes, and goes on at or below a quarter of it.
 HIGH_WATER: Final = 256 * 1024
 
 
-class Readiness:
-    """Asks the kernel about one descriptor, in about a microsecond."""
+def readiness(fd: int) -> Callable[[], object]:
+    """Return a function that asks the kernel whether a descriptor has bytes, or its end, to read.
 
-    __slots__ = ("_poll",)
-
-    def __init__(self, fd: int) -> None:
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
-
-    def __call__(self) -> bool:
-        """Something is there to read: bytes, or the end."""
-        return bool(self._poll.poll(0))
+    Each question takes about a microsecond. The answer is a truth value.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return functools.partial(poll.poll, 0)
 
 
 class StreamBuffer:
@@ -32,23 +29,27 @@ class StreamBuffer:
     Args:
         pause: Called when the buffer is full: stop reading from the container.
         resume: Called when there is room again.
-        unseen: Whether bytes, or the end, wait in the kernel that the transport has not delivered yet.
+        unseen: Returns whether bytes, or the end, wait in the kernel that the transport has not delivered yet. It may
+            be asked after the end, too.
+
+    Attributes:
+        unseen: The same.
     """
 
-    __slots__ = ("_chunks", "_end", "_ended", "_pause", "_paused", "_resume", "_sink", "_size", "_unseen", "_waiter")
+    __slots__ = ("_arrival", "_chunks", "_end", "_ended", "_pause", "_paused", "_resume", "_sink", "_size", "unseen")
 
     def __init__(
-        self, pause: Callable[[], None], resume: Callable[[], None], unseen: Callable[[], bool] = lambda: False
+        self, pause: Callable[[], None], resume: Callable[[], None], unseen: Callable[[], object] = lambda: False
     ) -> None:
+        self.unseen = unseen
         self._pause = pause
         self._resume = resume
-        self._unseen = unseen
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._ended = False
         self._paused = False
         self._sink: Callable[[bytes], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._arrival: asyncio.Future[None] | None = None
         self._end = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -58,7 +59,7 @@ class StreamBuffer:
 
     def feed(self, data: bytes) -> None:
         """Take bytes that arrived."""
-        if self._sink is not None:
+        if self._sink is not None and not self._chunks:
             self._sink(data)
             return
         self._chunks.append(data)
@@ -66,26 +67,29 @@ class StreamBuffer:
         if self._size > HIGH_WATER and not self._paused:
             self._paused = True
             self._pause()
-        self._wake()
+        self._announce()
 
     def feed_eof(self) -> None:
-        """Take the end of the stream. Idempotent."""
+        """Take the end of the stream, and let go of transport and sink, which may refer to this buffer. Idempotent."""
         if self._ended:
             return
         self._ended = True
         self._end.set()
-        if self._sink is not None:
-            self._sink(b"")
-        self._wake()
+        sink, self._sink = self._sink, None
+        self._pause = self._resume = _do_nothing
+        self.unseen = _never
+        if sink is not None:
+            sink(b"")
+        self._announce()
 
     @property
     def size(self) -> int:
-        """How many bytes wait here."""
+        """Return how many bytes wait here."""
         return self._size
 
     @property
     def ended(self) -> bool:
-        """The transport has delivered the end; bytes may still be unread."""
+        """True once the transport has delivered the end; bytes may still be unread."""
         return self._ended
 
     async def wait_ended(self) -> None:
@@ -95,12 +99,8 @@ class StreamBuffer:
     # -- the reader's side ------------------------------------------------------------------------------------------
 
     def quiet(self) -> bool:
-        """Nothing waits to be read, neither here nor in the kernel, and the stream has not ended."""
-        return not self._chunks and not self._ended and not self._unseen()
-
-    def unseen(self) -> bool:
-        """Something waits in the kernel."""
-        return not self._ended and self._unseen()
+        """Return whether nothing waits to be read, neither here nor in the kernel, and the stream has not ended."""
+        return not (self._chunks or self._ended or self.unseen())
 
     def read_nowait(self, max_bytes: int = 65536) -> bytes | None:
         """Take what has arrived; ``None`` if nothing has, ``b""`` at the end."""
@@ -119,26 +119,52 @@ class StreamBuffer:
     async def read(self, max_bytes: int = 65536) -> bytes:
         """Wait for bytes and take up to ``max_bytes`` of them; ``b""`` at the end."""
         while (chunk := self.read_nowait(max_bytes)) is None:
-            if self._waiter is not None:
+            if self._arrival is not None:
                 raise RuntimeError("a stream has one reader at a time")
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._arrival = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await self._arrival
             finally:
-                self._waiter = None
+                self._arrival = None
         return chunk
 
-    def watch(self, sink: Callable[[bytes], None] | None) -> None:
-        """Hand every byte to ``sink`` from now on, what is buffered first; ``None`` stops."""
-        self._sink = None
+    def watch(self, sink: Callable[[bytes], None] | None, *, unused: bytes = b"") -> None:
+        """Hand every byte to ``sink`` from now on, what is buffered first; ``None`` stops.
+
+        Args:
+            sink: Takes the bytes.
+            unused: Bytes that the sink before was given and did not use; they come first again.
+        """
+        self._sink = sink
+        if unused:
+            self._chunks.appendleft(unused)
+            self._size += len(unused)
         if sink is None:
             return
-        while chunk := self.read_nowait():
-            sink(chunk)
-        self._sink = sink
-        if self._ended:
+        while self._chunks and self._sink is sink:  # it may stop the watch
+            sink(self.read_nowait() or b"")
+        if self._ended and self._sink is sink:
+            self._sink = None
             sink(b"")
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def discard(self) -> None:
+        """Drop all further bytes, which nobody will read, unless somebody watches the buffer."""
+        if self._sink is None:
+            self.watch(_drop)
+
+    def _announce(self) -> None:
+        """Wake the reader, unless it has given up in this turn of the loop."""
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+
+def _do_nothing() -> None:
+    """Do nothing: a transport that has ended is neither paused nor resumed."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _drop(data: bytes) -> None:
+    """Drop bytes that nobody reads."""

@@ -1,1 +1,1 @@
-"""What Hearth talks about: apps, routes, calls, their errors, ids and times. Pure: no I/O, no event loop."""
+"""The objects of Hearth: apps, routes, calls, their errors, ids and times. Pure: no I/O, no event loop."""

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import errno
+from collections.abc import Iterable
+from typing import ClassVar, TypeVar
 
 #: The largest memory a route may ask for, in MiB. The message of :class:`RoutesInvalidMemory` quotes the default.
 DEFAULT_MAX_MEMORY_MIB = 8192
@@ -14,9 +16,25 @@ DEFAULT_MAX_MEMORY_MIB = 8192
 #: Seconds after which a client that met a full server should try again.
 RETRY_AFTER_S = 15
 
+#: Limits of secrets: characters of a name, bytes of a value in UTF-8, secrets of an app.
+MAX_SECRET_NAME_LENGTH = 128
+MAX_SECRET_BYTES = 65536
+MAX_SECRETS = 100
+
 
 class HearthError(Exception):
     """The root of all errors that Hearth raises on purpose."""
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def fresh(error: E) -> E:
+    """Return a copy to raise. A raised error holds the frames it went through, so no two waiters may share one."""
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy
 
 
 class ApiError(HearthError):
@@ -46,23 +64,34 @@ class ApiError(HearthError):
 
 
 class InternalError(HearthError):
-    """Something that is not the client's business: logged with its cause, shown as 500."""
+    """An error of the platform: logged with its cause, shown to clients as 500."""
 
 
 class StoreUnavailable(InternalError):
-    """A database, queue or log store did not do what it was asked; the cause is chained."""
+    """A database, queue or log store failed; the cause is chained."""
+
+
+def is_shortage(exc: BaseException | None) -> bool:
+    """Return whether an error, or one of its causes, is a lack of file descriptors."""
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        seen.add(id(exc))
+        exc = exc.__cause__ or exc.__context__
+    return False
 
 
 class StoreRefused(InternalError):
-    """A store does not take this data, however often it is offered; the cause is chained."""
+    """A store refuses this data, and every retry; the cause is chained."""
 
 
 class DatastoreCannotSwap(InternalError):
-    """A swap was asked between two different calls: a mistake of the caller."""
+    """A swap was requested between two different calls: an error of the caller."""
 
 
 class StartUpError(HearthError):
-    """The node cannot start. The text names what, where, and what to do next."""
+    """The node cannot start. The text names the cause, its place, and what to do next."""
 
 
 # --- classes of status --------------------------------------------------------------------------------------------
@@ -75,7 +104,7 @@ class BadRequest(ApiError):
 
 
 class NotFound(ApiError):
-    """What was asked for does not exist."""
+    """The requested object does not exist."""
 
     status = 404
 
@@ -111,6 +140,28 @@ class ServerBusy(ApiError):
     @property
     def headers(self) -> dict[str, str]:
         return {"Retry-After": str(RETRY_AFTER_S)} if self.retry_after else {}
+
+
+class QuotaExceeded(ApiError):
+    """An app is over one of its quotas.
+
+    Args:
+        app: The app.
+        quota: The name of the quota.
+        value: Its value.
+        retry_after_s: Seconds until another attempt may succeed; ``None`` if none can.
+    """
+
+    status = 429
+
+    def __init__(self, app: str, quota: str, value: int, retry_after_s: int | None) -> None:
+        super().__init__(f"App {app} exceeds its quota {quota} ({value})")
+        self.quota = quota
+        self._retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self._retry_after_s is None else {"Retry-After": str(self._retry_after_s)}
 
 
 class AppsMissingName(BadRequest):
@@ -241,6 +292,10 @@ class InvalidFromTime(BadRequest):
     message = "from_time is not an epoch time"
 
 
+class InvalidStatus(BadRequest):
+    message = "status is not one of queued, running, success, error, timeout, expired"
+
+
 class RoutesInvalidTimeout(BadRequest):
     message = "timeout value is out of range. Sync should be between 0 and 120, async should be between 0 and 3600"
 
@@ -276,12 +331,145 @@ class PathNotFound(NotFound):
 
     @classmethod
     def of(cls, path: str) -> PathNotFound:
-        """The error for one request path."""
+        """Return the error for one request path."""
         return cls(f"Path not found: {path}")
 
 
 class InvalidCPUs(BadRequest):
     message = "Cpus is invalid. Value should be either between [0.000 and 1024.000] or [0m and 1024000m] milliCPU units"
+
+
+class Unauthenticated(ApiError):
+    """The request has no valid token. The message does not say why."""
+
+    status = 401
+    message = "This request needs a valid token: send the header Authorization: Bearer TOKEN"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class InvalidConfig(BadRequest):
+    """A config entry cannot be an environment variable."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid config: {problem}")
+
+
+class InvalidHeader(BadRequest):
+    """A route's header cannot be a response header."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid headers: {problem}")
+
+
+class RoutesInvalidImage(BadRequest):
+    message = "Invalid route Image: it must not contain control characters"
+
+
+class RoutesInvalidSecretsAs(BadRequest):
+    message = "Invalid route secrets_as: it must be env or files"
+
+
+class RoutesInvalidConcurrency(BadRequest):
+    """A container cannot run so many calls at once, or not in this format."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid route concurrency: {problem}")
+
+
+class RoutesInvalidAuth(BadRequest):
+    message = "Invalid route auth: it must be open, token or signed (default: as the app says)"
+
+
+class RoutesInvalidSignature(BadRequest):
+    """The signature that a route asks for is not complete, or not possible."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid route signature: {problem}")
+
+
+class AppsInvalidAuth(BadRequest):
+    message = "Invalid app auth: it must be open or token (default: as the node says)"
+
+
+class SecretsNotFound(NotFound):
+    message = "Secret not found"
+
+
+class SecretsInvalidName(BadRequest):
+    message = (
+        "Invalid secret name: it must consist of letters, digits and _, not begin with a digit, FN_ or HEARTH_, and "
+        f"have at most {MAX_SECRET_NAME_LENGTH} characters"
+    )
+
+
+class SecretsMissingValue(BadRequest):
+    message = "Missing secret value"
+
+
+class SecretsInvalidValue(BadRequest):
+    message = "Invalid secret value: it must be valid Unicode without NUL"
+
+
+class SecretsTooLarge(ApiError):
+    """The value of a secret has too many bytes."""
+
+    status = 413
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"Secret value too large: {size} bytes > max {MAX_SECRET_BYTES}")
+
+
+class SecretsTooMany(Conflict):
+    message = f"App has {MAX_SECRETS} secrets, which is the maximum"
+
+
+class SecretsKeyUnusable(ApiError):
+    """Secrets cannot be stored or read, because this node has no usable key. The text says why and what to do."""
+
+    status = 503
+
+
+class RegistriesNotFound(NotFound):
+    message = "Registry login not found"
+
+
+class RegistriesInvalidName(BadRequest):
+    message = "Invalid registry: it must be HOST or HOST:PORT, such as ghcr.io"
+
+
+class RegistriesInvalidLogin(BadRequest):
+    """A registry cannot be opened with these credentials. The message does not quote them."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid registry login: {problem}")
+
+
+class SecretsUnknown(BadRequest):
+    """An app or a route names a secret that does not exist."""
+
+    def __init__(self, app_name: str, name: str) -> None:
+        super().__init__(f"Unknown secret {name}: store it first (hearth secrets set {app_name} {name})")
+
+
+class SignatureWrong(ApiError):
+    """A call of a route that asks for a signature has no valid one. The message does not say why."""
+
+    status = 401
+    message = "This call needs a valid signature"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Signature"}
+
+
+class SignatureUnchecked(ApiError):
+    """The key of a route's signatures is not there. The log says which and why, the message does not."""
+
+    status = 503
+    message = "Signatures of this route cannot be checked now"
 
 
 class RunnerUnknown(ApiError):
@@ -295,15 +483,189 @@ class RunnerUnknown(ApiError):
         return {"WWW-Authenticate": "Bearer"}
 
 
+class RunnerApiClosed(ApiError):
+    status = 403
+    message = "/v1/runner is closed: this node has no FN_RUNNER_TOKEN; set the same one on it and on its runners"
+
+
+class Forbidden(ApiError):
+    """The principal is known, but lacks the right to do this."""
+
+    status = 403
+
+    def __init__(self, role: str, action: str, apps: Iterable[str] = ()) -> None:
+        only = f" beyond {', '.join(sorted(apps))}" if apps else ""
+        super().__init__(f"This token's role {role} does not have the action {action}{only}")
+
+
+class IssuerUnavailable(StoreUnavailable, ApiError):
+    """The keys of the OpenID Connect issuer are not known, so its tokens cannot be checked."""
+
+    status = 503
+    message = "Tokens of the OIDC issuer cannot be checked now"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(RETRY_AFTER_S)}
+
+
+class ImageNotPinned(ApiError):
+    """A token of some apps names an image that may be another app's."""
+
+    status = 403
+    message = "This token reaches some apps only, so images must be pinned (NAME@sha256:DIGEST)"
+
+
+class TokensNotFound(NotFound):
+    message = "Token not found"
+
+
+class TokensMissingNew(BadRequest):
+    message = "Missing new token"
+
+
+class InvalidQuota(BadRequest):
+    """An app cannot have such a quota."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid quota: {problem}")
+
+
+class InvalidDelivery(BadRequest):
+    """The async calls of a function cannot be delivered so."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid delivery: {problem}")
+
+
+class InvalidWait(BadRequest):
+    message = "Invalid wait: it must be a number of seconds from 0 to 60"
+
+
+class InvalidDelay(BadRequest):
+    """An async call cannot begin at such a time."""
+
+    def __init__(self, header: str, form: str) -> None:
+        super().__init__(f"Invalid {header}: it must be {form}")
+
+
+class CallExpired(ApiError):
+    """An accepted call was not started in time."""
+
+    status = 504
+    message = "The call expired before it started"
+
+
+class ResultExpired(ApiError):
+    """The result of a call that has ended is not kept any more."""
+
+    status = 410
+    message = "The result of this call is not kept any more"
+
+
+class ResultTooLarge(ApiError):
+    """The answer of a call is larger than what a node keeps."""
+
+    status = 502
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The result is larger than {limit} bytes, the most that is kept (FN_MAX_RESULT_BYTES)")
+
+
+class InvalidToken(BadRequest):
+    """A token cannot be created as asked for."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid token: {problem}")
+
+
+class TokensUnavailable(StoreUnavailable, ApiError):
+    """The database that stores tokens does not answer, so a token cannot be checked."""
+
+    status = 503
+    message = "Tokens cannot be checked now"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": "1"}
+
+
+class HostRefused(ApiError):
+    """The request names this node by an unknown host name: a web page may have bound its own name to the node."""
+
+    status = 403
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"Host {host!r} is not a name of this node; FN_HOSTS lists further names")
+
+
+class OriginRefused(ApiError):
+    """A web page that is not listed uses the API."""
+
+    status = 403
+    message = "Web pages may not use this API unless FN_API_CORS lists their origin"
+
+
+class PageKeyWrong(ApiError):
+    """A page other than the dashboard, or one of an earlier session, uses the session of a browser."""
+
+    status = 403
+    message = "The page does not belong to this session: reload the dashboard"
+
+
+class PageNotFetched(ApiError):
+    """A script or a frame asks for the page of the dashboard, which only a window of its own may show."""
+
+    status = 403
+    message = "Open the dashboard in a window of its own"
+
+
+class LoginInvalid(BadRequest):
+    message = 'A login is a JSON object: {"token": "TOKEN"}'
+
+
+class TooManyWatchers(ApiError):
+    """Too many pages of the dashboard receive live numbers."""
+
+    status = 503
+    message = "Too many dashboards are open on this node: close one, or try again later"
+
+
+class CallsInvalidDuration(BadRequest):
+    message = "min_ms is not a number of milliseconds"
+
+
+class ContentTypeRefused(ApiError):
+    """A browser sends a body of a kind that any web page can send."""
+
+    status = 415
+    message = "Content-Type must be application/json"
+
+
+class TooManyWrongTokens(ApiError):
+    """An address has shown too many wrong tokens."""
+
+    status = 429
+    message = "Too many wrong tokens"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__()
+        self._retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self._retry_after_s)}
+
+
 class RecordRefused(ApiError):
-    """A runner's record cannot be stored, however often it is offered."""
+    """A runner's record cannot be stored, and retries cannot succeed."""
 
     status = 422
     message = "Record cannot be stored"
 
 
 class ApiNodeAway(StoreUnavailable, ApiError):
-    """A runner's API node does not answer as it should. The log says in which way; clients may come back."""
+    """A runner's API node does not answer correctly. The log has the details; clients may retry."""
 
     status = 503
     message = "API node not available"
@@ -325,15 +687,79 @@ class BodyTooLarge(ApiError):
 
     def __init__(self, length: int, limit: int) -> None:
         super().__init__(f"Content-Length too large for this server, {length} > max {limit}")
+        self.length = length
+        self.limit = limit
+
+
+class BodyOverQuota(ApiError):
+    """The body of a request exceeds the quota of its app. No later attempt helps, so this is no 429."""
+
+    status = 413
+
+    def __init__(self, app: str, length: int, limit: int) -> None:
+        super().__init__(f"App {app} exceeds its quota request_bytes ({limit}) with a body of {length} bytes or more")
+
+
+class RequestBodyTimeout(ApiError):
+    """The client has not sent the start of the body that it announced."""
+
+    status = 408
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(
+            f"Request body timeout: its beginning did not arrive within {limit_s:g} s (timeout of the route)"
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}
+
+
+class RequestHeaderTooLarge(ApiError):
+    """A header does not fit into the function's environment."""
+
+    status = 431
+
+    def __init__(self, name: str, size: int, limit: int) -> None:
+        text = f"{name} has {size} bytes; a function of format default takes at most {limit}"
+        super().__init__(f"Request header field too large: {text}")
+
+
+class RequestHeadersTooLarge(ApiError):
+    """The headers together do not fit into the function's environment."""
+
+    status = 431
+
+    def __init__(self, size: int, limit: int, largest: str, largest_size: int) -> None:
+        text = f"{size} bytes together, {largest_size} of them in {largest}"
+        text += f"; a function of format default takes at most {limit}"
+        super().__init__(f"Request header fields too large: {text}")
+
+
+class CallTooLarge(ApiError):
+    """The queue refuses a call with a body of this size."""
+
+    status = 413
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"a body of {length} bytes is too large for the queue of async calls")
 
 
 # --- what a function did (protocols specification 6.2) --------------------------------------------------------------
 
 
 class FunctionFailed(ApiError):
-    """The function, not the platform, is at fault: 502."""
+    """The function, not the platform, is at fault: 502.
+
+    Args:
+        detail: For the record of the call: clients do not see it.
+    """
 
     status = 502
+
+    def __init__(self, message: str | None = None, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class ContainerExited(FunctionFailed):
@@ -354,6 +780,45 @@ class InvalidResponse(FunctionFailed):
         super().__init__(f"invalid {format_name} response from function err: {detail}")
 
 
+class FunctionRaised(FunctionFailed):
+    """The kit of a function says that it raised an error."""
+
+    message = "function failed"
+
+
+class FunctionBroken(FunctionFailed):
+    """A function answered what its contract does not know."""
+
+    message = "invalid function response"
+
+
+class FunctionGone(FunctionFailed):
+    """A function ended, or closed its connection, before the end of its answer."""
+
+    message = "error receiving function response"
+
+
+class AnswerHeadTooLarge(FunctionFailed):
+    message = "function response header too large"
+
+
+class AnswerTooLarge(FunctionFailed):
+    message = "function response body too large"
+
+
+class StartedBadly(FunctionFailed):
+    """A container ended, or made something else, before it took calls."""
+
+    message = "Container failed to initialize, please ensure you are using the latest fdk and check the logs"
+
+
+class StartTimeout(FunctionFailed):
+    """A container did not take calls in time."""
+
+    status = 504
+    message = "Container initialization timed out, please ensure you are using the latest fdk and check the logs"
+
+
 class ContainerStartFailed(FunctionFailed):
     """The image itself cannot start (no such executable, not executable, bad entrypoint)."""
 
@@ -361,8 +826,53 @@ class ContainerStartFailed(FunctionFailed):
         super().__init__(f"container failed to start: {reason}")
 
 
+class ControlElsewhere(NotFound):
+    """The listener of function calls serves no API, because that has a listener of its own."""
+
+    message = "Not served here: the API of this node has an address of its own (FN_ADMIN_BIND)"
+
+
+class SecretUnavailable(ApiError):
+    """A function cannot be called without one of its secrets.
+
+    Attributes:
+        name: The name of the secret.
+        reason: Why it cannot be decrypted; empty if it does not exist.
+    """
+
+    name: str
+    reason: str = ""
+
+
+class SecretGone(SecretUnavailable):
+    """The secret that a function names was deleted."""
+
+    status = 502
+
+    def __init__(self, app_name: str, name: str) -> None:
+        super().__init__(f"Secret {name} of app {app_name} does not exist (hearth secrets set {app_name} {name})")
+        self.name = name
+
+
+class SecretUnreadable(SecretUnavailable):
+    """The secret was stored with a key that this node does not have, or its row is damaged."""
+
+    status = 500
+
+    def __init__(self, app_name: str, name: str, reason: str) -> None:
+        super().__init__(f"Secret {name} of app {app_name} cannot be decrypted: {reason}")
+        self.name, self.reason = name, reason
+
+
+class FunctionPeer(ApiError):
+    """The request comes from a network of functions, and is not a call."""
+
+    status = 403
+    message = "Functions may only call functions: the control API does not answer addresses in their network"
+
+
 class ImagePullFailed(ApiError):
-    """The image could not be had. Carries the registry's status where there is one, else 500."""
+    """The image is not available. The status is the registry's if there is one, else 500."""
 
     def __init__(self, image: str, reason: str, status: int = 500) -> None:
         super().__init__(f"Failed to pull image '{image}': {reason}")

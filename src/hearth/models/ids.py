@@ -6,8 +6,8 @@ per-process counter. Written as 26 characters of Crockford's base 32, most signi
 
 from __future__ import annotations
 
-import functools
 import ipaddress
+import secrets
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -18,13 +18,25 @@ LENGTH: Final = 26
 _VALUES: Final = {character: value for value, character in enumerate(ALPHABET)}
 _MS_MASK: Final = (1 << 48) - 1
 _COUNTER_MASK: Final = (1 << 32) - 1
+
+
+class _Digits(dict[int, str]):
+    """Translates the alphabet into the digits of :class:`int`, and what is not in it into none."""
+
+    def __init__(self) -> None:
+        super().__init__(zip(map(ord, ALPHABET), "0123456789abcdefghijklmnopqrstuv", strict=True))
+
+    def __missing__(self, key: int) -> str:
+        return "?"
+
+
+_DIGITS: Final = _Digits()
 # Ten bits at a time halve the work of encoding.
 _PAIRS: Final = [high + low for high in ALPHABET for low in ALPHABET]
-_PAIR_VALUES: Final = {pair: value for value, pair in enumerate(_PAIRS)}
 
 
 def machine_id(address: str, port: int) -> int:
-    """The 48-bit machine part: the IPv4 address, then the port."""
+    """Return the 48-bit machine part: the IPv4 address, then the port."""
     return (int(ipaddress.IPv4Address(address)) << 16) | (port & 0xFFFF)
 
 
@@ -55,62 +67,52 @@ def decode(text: str) -> int:
 
 
 def time_ms(text: str) -> int | None:
-    """Milliseconds since the epoch at which an id was made; ``None`` if it does not sort by them: no id of ours."""
-    return _head_ms(text[:10]) if len(text) == LENGTH else None
-
-
-@functools.lru_cache(maxsize=64)  # many ids of a busy node are of the same millisecond
-def _head_ms(head: str) -> int | None:
-    value = 0
-    for start in range(0, 10, 2):
-        pair = _PAIR_VALUES.get(head[start : start + 2])
-        if pair is None:
-            return None
-        value = (value << 10) | pair
-    return value if value <= _MS_MASK else None
+    """Return when an id was created, in milliseconds since the epoch; ``None`` if it is not a time-sorted id."""
+    try:
+        value = int(text[:10].translate(_DIGITS), 32)
+    except ValueError:
+        return None
+    return value if len(text) == LENGTH and value <= _MS_MASK else None
 
 
 def first_of(now_ms: int) -> str:
-    """The smallest id of a millisecond; what lies outside of the ids' time is moved to its end."""
+    """Return the smallest id of a millisecond; a time outside the range of ids is moved to its end."""
     return encode(min(max(now_ms, 0), _MS_MASK) << 80)
 
 
+def random_id() -> str:
+    """Return a random id, for things that are created rarely and without a generator; it does not sort by time."""
+    return encode(secrets.randbits(128))
+
+
 class IdGenerator:
-    """Makes the ids of one process, strictly increasing even if the wall clock steps back.
+    """Generates the ids of one process, strictly increasing even if the wall clock steps back.
 
     Args:
         machine: The 48-bit machine part, from :func:`machine_id`.
-        now_ms: Milliseconds since the epoch.
+        now_ns: Returns the nanoseconds since the epoch.
     """
 
-    def __init__(self, machine: int, now_ms: Callable[[], int]) -> None:
+    def __init__(self, machine: int, now_ns: Callable[[], int], counter: int = 0) -> None:
         self._machine = (machine & _MS_MASK) << 32
         # The first ten characters are the time, the next nine the machine; only the others are the counter's.
         self._middle = encode(self._machine)[10:19]
         self._high = (self._machine >> 32 & 0b111) << 32
-        self._time = (-1, "")
-        self._now_ms = now_ms
+        self._now_ns = now_ns
         self._last_ms = 0
-        self._counter = 0
+        self._counter = counter
         self._lock = threading.Lock()
 
     def __call__(self) -> str:
-        """The next id; from any thread."""
+        """Return the next id; from any thread."""
         with self._lock:
-            count = self._next()
-            if self._time[0] != self._last_ms:
-                self._time = (self._last_ms, first_of(self._last_ms)[:10])
-            low = self._high | count
+            ms = self._last_ms = max(self._now_ns() // 1_000_000 & _MS_MASK, self._last_ms)
+            self._counter += 1
+            if self._counter > _COUNTER_MASK:  # keep the order across the wrap: move on to the next millisecond
+                self._counter = 0
+                self._last_ms = ms = ms + 1
+            low = self._high | self._counter
+            time = _PAIRS[ms >> 40] + _PAIRS[ms >> 30 & 0x3FF] + _PAIRS[ms >> 20 & 0x3FF]
+            time += _PAIRS[ms >> 10 & 0x3FF] + _PAIRS[ms & 0x3FF]
             last = _PAIRS[low >> 25] + _PAIRS[low >> 15 & 0x3FF] + _PAIRS[low >> 5 & 0x3FF] + ALPHABET[low & 0x1F]
-            return self._time[1] + self._middle + last
-
-    def _next(self) -> int:
-        """Move on; the counter."""
-        now_ms = self._now_ms() & _MS_MASK
-        if now_ms > self._last_ms:
-            self._last_ms = now_ms
-        self._counter += 1
-        if self._counter > _COUNTER_MASK:  # keep the order across the wrap: move on to the next millisecond
-            self._counter = 0
-            self._last_ms += 1
-        return self._counter
+            return time + self._middle + last

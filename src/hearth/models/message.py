@@ -1,20 +1,41 @@
-"""A call as a message: the JSON that queues keep and nodes send each other (API specification 2.4)."""
+"""A call as a message, for queues and between nodes (API specification 2.4).
+
+A message is JSON, as Fn writes it. A large payload follows the JSON unchanged, because converting it would block the
+event loop. Such a message starts with a byte that starts no JSON, followed by the JSON, which contains the length of
+the payload, a line feed, and the payload::
+
+    0x01 {"id":"01C5...","payload_bytes":4194304,...} 0x0a ...
+
+Several messages in one text share one JSON; their payloads follow in order.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from hearth.models.call import Call, Stat
+from hearth.models.call import Call, HeaderMap, Stat
+from hearth.models.call_result import HeaderFields
 from hearth.models.errors import HearthError, InvalidCPUs
-from hearth.models.route import ASYNC, DEFAULT, SYNC, HeaderMap, format_cpus, parse_cpus
+from hearth.models.function import ASYNC, DEFAULT, SYNC
+from hearth.models.retry import Attempt, RetryPolicy
+from hearth.models.route import format_cpus, parse_cpus
+from hearth.models.secret import ENV
 from hearth.models.times import ZERO, format_time, parse_time
+
+#: The first byte of a message whose payloads follow its JSON.
+_BEHIND: Final = b"\x01"
+_END_OF_JSON: Final = b"\n"
+#: A payload up to this size is part of the JSON, where every version of Hearth, and Fn, finds it.
+INSIDE_BYTES: Final = 64 * 1024
 
 
 class InvalidMessage(HearthError):
-    """The bytes are no call."""
+    """The bytes are not a call."""
 
 
 class _Stat(msgspec.Struct):
@@ -33,6 +54,7 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     format: str = DEFAULT
     payload: str = ""
     payload_encoding: str = ""
+    payload_bytes: int = 0
     url: str = ""
     method: str = ""
     priority: int | None = None
@@ -47,6 +69,17 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     completed_at: str = format_time(ZERO)
     stats: list[_Stat] | None = None
     error: str = ""
+    app_id: str = ""
+    response_status: int = 0
+    secrets: list[str] | None = None
+    secrets_as: str = ENV
+    result_ttl: int = 0
+    result_headers: HeaderFields = ()
+    result_digest: str = ""
+    retry: RetryPolicy | None = None
+    attempt: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    expires_at: str = format_time(ZERO)
 
 
 class _Identity(msgspec.Struct, kw_only=True):
@@ -54,14 +87,26 @@ class _Identity(msgspec.Struct, kw_only=True):
     app_name: str
     path: str
     created_at: str = format_time(ZERO)
+    app_id: str = ""
+    result_digest: str = ""
+    attempt: int = 0
 
 
 def encode_call(call: Call) -> bytes:
-    """A call with all its fields. A payload that is not UTF-8 is written as base64, and says so."""
-    try:
-        payload, encoding = call.payload.decode(), ""
-    except UnicodeDecodeError:
-        payload, encoding = base64.b64encode(call.payload).decode(), "base64"
+    """Return a call with all its fields as a message."""
+    if len(call.payload) <= INSIDE_BYTES:
+        return encode_plain(call)
+    return join([encode_plain(call, payload_bytes=len(call.payload)), _END_OF_JSON, call.payload])
+
+
+def encode_plain(call: Call, *, payload_bytes: int = 0) -> bytes:
+    """Return a call as JSON alone. A payload that is not UTF-8 is written as base64, with its encoding noted.
+
+    Args:
+        call: The call.
+        payload_bytes: If not 0, the payload is left out: this many bytes of it follow the JSON.
+    """
+    payload, encoding = ("", "") if payload_bytes else _text(call.payload)
     return msgspec.json.encode(
         _Message(
             id=call.id,
@@ -74,6 +119,7 @@ def encode_call(call: Call) -> bytes:
             format=call.format,
             payload=payload,
             payload_encoding=encoding,
+            payload_bytes=payload_bytes,
             url=call.url,
             method=call.method,
             priority=call.priority,
@@ -88,36 +134,91 @@ def encode_call(call: Call) -> bytes:
             completed_at=format_time(call.completed_at),
             stats=[_Stat(format_time(stat.timestamp), stat.metrics) for stat in call.stats] or None,
             error=call.error,
+            app_id=call.app_id,
+            response_status=call.response_status,
+            secrets=call.secrets or None,
+            secrets_as=call.secrets_as,
+            result_ttl=call.result_ttl,
+            result_headers=call.result_headers,
+            result_digest=call.result_digest,
+            retry=call.retry,
+            attempt=call.attempt,
+            attempts=call.attempts,
+            expires_at=format_time(call.expires_at),
         )
     )
 
 
+def join(parts: Sequence[bytes]) -> bytes:
+    """Return JSON and what follows it as one text."""
+    return b"".join([_BEHIND, *parts])
+
+
+def split(data: bytes) -> tuple[bytes, memoryview]:
+    """Return the JSON of a text, and what follows it."""
+    if not data.startswith(_BEHIND):
+        return data, memoryview(b"")
+    end = data.find(_END_OF_JSON)
+    return data[1 : end if end > 0 else len(data)], memoryview(data)[end + 1 if end > 0 else len(data) :]
+
+
 def decode_call(data: bytes) -> Call:
-    """The call that these bytes are; also of messages that Fn wrote.
+    """Return the call of a message; Fn's messages are read, too.
 
     Raises:
-        InvalidMessage: They are none.
+        InvalidMessage: The bytes are not a call.
+    """
+    text, behind = split(data)
+    return decode_parts(text, behind)
+
+
+def decode_parts(text: bytes, behind: memoryview) -> Call:
+    """Return a call from its JSON, and from what follows the JSON and starts with the payload.
+
+    Raises:
+        InvalidMessage: The bytes are not a call.
     """
     try:
-        message = msgspec.json.decode(data, type=_Message)
+        message = msgspec.json.decode(text, type=_Message)
         call = _to_call(message)
     except (msgspec.MsgspecError, ValueError, InvalidCPUs) as exc:
         raise InvalidMessage(f"not a call: {exc}") from exc
     if not (call.id and call.app_name and call.path):
         raise InvalidMessage("not a call: without id, app or path")
+    if message.payload_bytes:
+        call.payload = bytes(behind[: message.payload_bytes])
+        if len(call.payload) != message.payload_bytes:
+            raise InvalidMessage(f"not a call: {len(call.payload)} of {message.payload_bytes} bytes of payload")
     return call
 
 
 def identify_call(data: bytes) -> Call | None:
-    """Which call this message is for, where the rest of it means nothing here: of another version, or damaged."""
+    """Return the call that a message names, even if the rest cannot be read: of another version, or damaged."""
     try:
-        found = msgspec.json.decode(data, type=_Identity)
+        found = msgspec.json.decode(split(data)[0], type=_Identity)
         created_at = parse_time(found.created_at)
     except (msgspec.MsgspecError, ValueError):
         return None
     if not (found.id and found.app_name and found.path):
         return None
-    return Call(id=found.id, app_name=found.app_name, path=found.path, type=ASYNC, created_at=created_at)
+    return Call(
+        id=found.id,
+        app_name=found.app_name,
+        path=found.path,
+        type=ASYNC,
+        created_at=created_at,
+        app_id=found.app_id,
+        result_digest=found.result_digest,
+        attempt=found.attempt,
+    )
+
+
+def _text(payload: bytes) -> tuple[str, str]:
+    """Return the payload as it stands in JSON, and its encoding."""
+    try:
+        return payload.decode(), ""
+    except UnicodeDecodeError:
+        return base64.b64encode(payload).decode(), "base64"
 
 
 def _to_call(message: _Message) -> Call:
@@ -145,6 +246,17 @@ def _to_call(message: _Message) -> Call:
         completed_at=parse_time(message.completed_at),
         stats=[Stat(parse_time(stat.timestamp), stat.metrics) for stat in message.stats or []],
         error=message.error,
+        app_id=message.app_id,
+        response_status=message.response_status,
+        secrets=message.secrets or [],
+        secrets_as=message.secrets_as,
+        result_ttl=max(0, message.result_ttl),
+        result_headers=message.result_headers,
+        result_digest=message.result_digest,
+        retry=message.retry,
+        attempt=message.attempt,
+        attempts=message.attempts,
+        expires_at=parse_time(message.expires_at),
     )
 
 

@@ -1,4 +1,4 @@
-"""Partial updates: how a PATCH meets what is stored (API specification 1.6)."""
+"""Partial updates: applying a PATCH to what is stored (API specification 1.6)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,37 @@ from collections.abc import Mapping
 
 import msgspec
 
+from hearth.models.annotations import Annotations, merge_annotations
 from hearth.models.app import App
+from hearth.models.call import HeaderMap
+from hearth.models.call_auth import INHERITED, Signature
+from hearth.models.delivery import NO_RULES, DeliveryChanges
 from hearth.models.errors import AppsNameImmutable, RoutesPathImmutable
-from hearth.models.route import HeaderMap, Route
+from hearth.models.quotas import QuotaChanges
+from hearth.models.route import Route
 
 
 class AppPatch(msgspec.Struct, kw_only=True):
-    """Changes to an app. ``config`` is ``None`` where the client sent none; an empty value deletes its key."""
+    """Changes to an app. ``config`` is ``None`` where the client sent none; an empty value deletes its key.
+
+    ``secrets`` replaces the list, ``syslog_url`` the address; ``None`` leaves them unchanged.
+    ``auth`` "default" goes back to that of the node. ``quotas`` are the quotas that change.
+    """
 
     name: str = ""
     config: dict[str, str] | None = None
+    secrets: tuple[str, ...] | None = None
+    annotations: Annotations | None = None
+    syslog_url: str | None = None
+    auth: str = ""
+    quotas: QuotaChanges = msgspec.field(default_factory=dict)
 
 
 class RoutePatch(msgspec.Struct, kw_only=True):
     """Changes to a route. Zero values mean "leave unchanged"; maps are ``None`` where the client sent none.
 
-    A ``cpu_milli`` of 0 leaves the CPU limit unchanged, like every other zero.
+    A ``cpu_milli`` of 0 leaves the CPU limit unchanged, like every other zero. ``secrets`` and ``signature`` are
+    replaced whole. ``auth`` "default" goes back to that of the app. ``delivery`` are the rules that change.
     """
 
     path: str = ""
@@ -35,10 +50,19 @@ class RoutePatch(msgspec.Struct, kw_only=True):
     timeout: int = 0
     idle_timeout: int = 0
     config: dict[str, str] | None = None
+    secrets: tuple[str, ...] | None = None
+    secrets_as: str = ""
+    auth: str = ""
+    signature: Signature | None = None
+    concurrency: int = 0
+    delivery: DeliveryChanges = msgspec.field(default_factory=dict)
 
 
 #: Route fields that a patch sets whole when it has a non-zero value for them.
-_SCALARS = ("image", "memory", "cpu_milli", "type", "format", "timeout", "idle_timeout")
+_SCALARS = (
+    *("image", "memory", "cpu_milli", "type", "format", "timeout", "idle_timeout", "secrets_as", "signature"),
+    "concurrency",
+)
 
 
 def merge_config(stored: Mapping[str, str], changes: Mapping[str, str] | None) -> dict[str, str]:
@@ -68,7 +92,7 @@ def merge_headers(stored: HeaderMap, changes: Mapping[str, list[str] | None] | N
 
 
 def apply_app_patch(app: App, patch: AppPatch, now: dt.datetime) -> App:
-    """The app after the patch; ``updated_at`` moves only if something changed.
+    """Return the app after the patch; ``updated_at`` moves only if something changed, or a syslog URL is given.
 
     Raises:
         AppsNameImmutable: The patch names another app.
@@ -76,13 +100,26 @@ def apply_app_patch(app: App, patch: AppPatch, now: dt.datetime) -> App:
     if patch.name and patch.name != app.name:
         raise AppsNameImmutable
     config = merge_config(app.config, patch.config)
-    if config == app.config:
+    secrets = app.secrets if patch.secrets is None else patch.secrets
+    annotations = merge_annotations(app.annotations, patch.annotations)
+    syslog_url = app.syslog_url if patch.syslog_url is None else patch.syslog_url
+    auth = _auth(patch.auth, app.auth)
+    merged = msgspec.structs.replace(
+        app,
+        config=config,
+        secrets=secrets,
+        annotations=annotations,
+        syslog_url=syslog_url,
+        auth=auth,
+        quotas=app.quotas.changed(patch.quotas),
+    )
+    if merged == app and patch.syslog_url is None:
         return app
-    return msgspec.structs.replace(app, config=config, updated_at=now)
+    return msgspec.structs.replace(merged, updated_at=now)
 
 
 def apply_route_patch(route: Route, patch: RoutePatch, now: dt.datetime) -> Route:
-    """The route after the patch, not yet validated; ``updated_at`` moves only if something changed.
+    """Return the route after the patch, not yet validated; ``updated_at`` moves only if something changed.
 
     Raises:
         RoutesPathImmutable: The patch names another path.
@@ -92,12 +129,16 @@ def apply_route_patch(route: Route, patch: RoutePatch, now: dt.datetime) -> Rout
     changes = {name: value for name in _SCALARS if (value := getattr(patch, name))}
     changes["config"] = merge_config(route.config, patch.config)
     changes["headers"] = merge_headers(route.headers, patch.headers)
+    if patch.secrets is not None:
+        changes["secrets"] = patch.secrets
+    changes["auth"] = _auth(patch.auth, route.auth)
+    changes["delivery"] = route.delivery.changed(patch.delivery)
     merged = msgspec.structs.replace(route, **changes)
     return route if merged == route else msgspec.structs.replace(merged, updated_at=now)
 
 
 def new_route(app_name: str, patch: RoutePatch, now: dt.datetime) -> Route:
-    """The route that a client's first description makes: its values over the defaults, not yet validated."""
+    """Return the route that a client's first description creates: its values over the defaults, not yet validated."""
     given = {name: value for name in _SCALARS if (value := getattr(patch, name))}
     return Route(
         app_name=app_name,
@@ -105,6 +146,13 @@ def new_route(app_name: str, patch: RoutePatch, now: dt.datetime) -> Route:
         **given,
         config=dict(patch.config or {}),
         headers=merge_headers({}, patch.headers),
+        secrets=patch.secrets or (),
+        auth=_auth(patch.auth),
+        delivery=NO_RULES.changed(patch.delivery),
         created_at=now,
         updated_at=now,
     )
+
+
+def _auth(change: str, stored: str = "") -> str:
+    return "" if change == INHERITED else change or stored

@@ -1,4 +1,4 @@
-"""A route: what runs when ``/r/<app>/<path>`` is called, and within which limits."""
+"""A route: the function that ``/r/<app>/<path>`` calls, and its limits."""
 
 from __future__ import annotations
 
@@ -11,36 +11,44 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from hearth.models.call import HeaderMap
+from hearth.models.call_auth import CALL_AUTHS, SIGNED, Signature, validate_signature
+from hearth.models.delivery import NO_RULES, Delivery
 from hearth.models.errors import (
     DEFAULT_MAX_MEMORY_MIB,
     FoundDynamicURL,
     InvalidCPUs,
     PathMalformed,
+    RoutesInvalidAuth,
+    RoutesInvalidConcurrency,
     RoutesInvalidFormat,
     RoutesInvalidIdleTimeout,
     RoutesInvalidMemory,
     RoutesInvalidPath,
+    RoutesInvalidSecretsAs,
+    RoutesInvalidSignature,
     RoutesInvalidTimeout,
     RoutesInvalidType,
     RoutesMissingAppName,
     RoutesMissingImage,
     RoutesMissingPath,
 )
+from hearth.models.function import (
+    ASYNC,
+    DEFAULT,
+    DEFAULT_MEMORY_MIB,
+    HTTP,
+    HTTP_STREAM,
+    JSON,
+    MAX_CONCURRENCY,
+    SYNC,
+)
+from hearth.models.secret import ENV, WAYS, validate_secret_names
 from hearth.models.times import ZERO
 
-#: Header names with all their values, in order.
-HeaderMap = dict[str, list[str]]
-
-SYNC: Final = "sync"
-ASYNC: Final = "async"
 TYPES: Final = (SYNC, ASYNC)
+FORMATS: Final = (DEFAULT, HTTP, JSON, HTTP_STREAM)
 
-DEFAULT: Final = "default"
-HTTP: Final = "http"
-JSON: Final = "json"
-FORMATS: Final = (DEFAULT, HTTP, JSON)
-
-DEFAULT_MEMORY_MIB: Final = 128
 DEFAULT_TIMEOUT_S: Final = 30
 DEFAULT_IDLE_TIMEOUT_S: Final = 30
 MAX_SYNC_TIMEOUT_S: Final = 120
@@ -51,25 +59,36 @@ MAX_CPU_MILLI: Final = 1_024_000
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RouteLimits:
-    """The most that a route may ask for: memory in MiB, the timeout of a sync call in seconds."""
+    """The most that a route may ask for.
+
+    Attributes:
+        memory_mib: Memory in MiB.
+        sync_timeout_s: The timeout of a sync call in seconds.
+        no_cpus: The reason why routes cannot limit their CPU; empty if they can.
+    """
 
     memory_mib: int = DEFAULT_MAX_MEMORY_MIB
     sync_timeout_s: int = MAX_SYNC_TIMEOUT_S
+    no_cpus: str = ""
 
 
-#: Those of every node, unless code gives it others.
+#: The limits of a node that is not configured otherwise.
 LIMITS: Final = RouteLimits()
 
 _MILLI = re.compile(r"(\d+)m", re.ASCII)
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-#: No digit is given back once it was taken: a long number that ends in something else would be tried at every digit.
+#: Possessive quantifiers: otherwise a long number that ends in something else is tried again at every digit.
 _DECIMAL = re.compile(r"[+-]?(\d++\.?\d*+|\.\d++)([eE][+-]?\d++)?", re.ASCII)
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """What a path of an app runs. Frozen: a cached route is shared by every call that uses it.
+    """The function at a path of an app. Frozen: a cached route is shared by every call that uses it.
 
     ``memory`` is MiB, ``timeout`` and ``idle_timeout`` are seconds, ``cpu_milli`` thousandths of a core (0: unlimited).
+    ``secrets`` are the names of the secrets that it gets besides those of its app; ``secrets_as`` says how. ``auth`` is
+    the proof that it asks of callers (empty: as its app says); ``signature`` says which one if that is a signature.
+    ``concurrency`` is how many calls one container runs at once.
+    ``delivery`` are the rules for its async calls.
     """
 
     app_name: str
@@ -85,6 +104,12 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, str] = msgspec.field(default_factory=dict)
     created_at: dt.datetime = ZERO
     updated_at: dt.datetime = ZERO
+    secrets: tuple[str, ...] = ()
+    secrets_as: str = ENV
+    auth: str = ""
+    signature: Signature | None = None
+    concurrency: int = 1
+    delivery: Delivery = NO_RULES
 
 
 def clean_path(path: str) -> str:
@@ -97,13 +122,13 @@ def parse_cpus(text: str) -> int:
     """Read a CPU amount (``"200m"``, ``"0.5"``, ``""``) as milli-CPUs; 0 means unlimited.
 
     Raises:
-        InvalidCPUs: It is unparsable or out of range.
+        InvalidCPUs: The text is not an amount, or out of range.
     """
     text = text.strip()
     if not text:
         return 0
     if match := _MILLI.fullmatch(text):
-        if len(match[1].lstrip("0")) > 7:  # so that a text of thousands of digits is never converted
+        if len(match[1].lstrip("0")) > 7:  # never convert thousands of digits
             raise InvalidCPUs
         milli = int(match[1])
     elif _DECIMAL.fullmatch(text):
@@ -119,7 +144,7 @@ def parse_cpus(text: str) -> int:
 
 
 def format_cpus(milli: int) -> str:
-    """Milli-CPUs as text: ``"1000m"``, or empty for unlimited."""
+    """Return milli-CPUs as text: ``"1000m"``, or empty for unlimited."""
     return f"{milli}m" if milli else ""
 
 
@@ -127,7 +152,7 @@ def validate_route(route: Route, limits: RouteLimits = LIMITS) -> None:
     """Check a whole route; the first failure wins (API specification 2.2).
 
     Raises:
-        ApiError: The row of the catalogue that fits.
+        ApiError: The matching row of the catalogue.
     """
     if not route.app_name:
         raise RoutesMissingAppName
@@ -144,13 +169,26 @@ def validate_route(route: Route, limits: RouteLimits = LIMITS) -> None:
         raise RoutesInvalidIdleTimeout
     if not 1 <= route.memory <= limits.memory_mib:
         raise RoutesInvalidMemory
+    if not 1 <= route.concurrency <= MAX_CONCURRENCY:
+        raise RoutesInvalidConcurrency(f"it must be an integer from 1 to {MAX_CONCURRENCY}")
+    if route.concurrency > 1 and route.format != HTTP_STREAM:
+        raise RoutesInvalidConcurrency(f"above 1 it needs the format http-stream, not {route.format}")
+    validate_secret_names(route.secrets)
+    if route.secrets_as not in WAYS:
+        raise RoutesInvalidSecretsAs
+    if route.auth and route.auth not in CALL_AUTHS:
+        raise RoutesInvalidAuth
+    if route.signature is not None:
+        validate_signature(route.signature)
+    elif route.auth == SIGNED:
+        raise RoutesInvalidSignature("auth signed needs a signature with its style and its secret")
 
 
 def validate_path(path: str) -> None:
     """Check a route's path.
 
     Raises:
-        ApiError: The row of the catalogue that fits.
+        ApiError: The matching row of the catalogue.
     """
     if not path:
         raise RoutesMissingPath
@@ -164,3 +202,11 @@ def validate_path(path: str) -> None:
         raise FoundDynamicURL
     if not path.startswith("/") or "?" in path or "#" in path:
         raise RoutesInvalidPath
+
+
+_PINNED: Final = re.compile(r".+@sha256:[0-9a-f]{64}", re.ASCII)
+
+
+def is_pinned(image: str) -> bool:
+    """Return whether an image is pinned by its digest. Any tag may be another function's, also one of a registry."""
+    return _PINNED.fullmatch(image) is not None

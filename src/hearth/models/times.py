@@ -19,7 +19,7 @@ _RFC3339 = re.compile(
     re.ASCII,
 )
 
-#: What :func:`format_time` writes: so is nearly all that is read.
+#: The form that :func:`format_time` writes, and that nearly all texts to read have.
 _OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 # Four times are written for every call, most of them of the same minute.
@@ -33,7 +33,7 @@ def _minute(year: int, month: int, day: int, hour: int, minute: int) -> str:
 
 
 def format_time(moment: dt.datetime) -> str:
-    """RFC 3339 in UTC with exactly three fractional digits, cut (not rounded), ending in ``Z``."""
+    """Return RFC 3339 in UTC with exactly three fractional digits, cut (not rounded), ending in ``Z``."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     minute = _minute(moment.year, moment.month, moment.day, moment.hour, moment.minute)
@@ -63,24 +63,21 @@ def parse_time(text: str) -> dt.datetime:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as Go prints it: ``1.5µs``, ``1.234567ms``, ``2.5s``, ``1m30.5s``, ``0s``; never negative."""
+    """Return a duration as Go prints it: ``1.5µs``, ``1.234567ms``, ``2.5s``, ``1m30.5s``, ``0s``; never negative."""
     nanos = max(0, round(seconds * 1e9))
     if nanos == 0:
         return "0s"
     if nanos < 1_000:
         return f"{nanos}ns"
+    before, digits, unit = "", 9, "s"
     if nanos < 1_000_000:
-        return f"{_fraction(nanos, 3)}µs"
-    if nanos < 1_000_000_000:
-        return f"{_fraction(nanos, 6)}ms"
-    minutes, nanos = divmod(nanos, 60_000_000_000)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{_fraction(nanos, 9)}s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text
-
-
-def _fraction(value: int, digits: int) -> str:
-    whole, rest = divmod(value, 10**digits)
-    return f"{whole}.{str(rest).zfill(digits).rstrip('0')}" if rest else str(whole)
+        digits, unit = 3, "µs"
+    elif nanos < 1_000_000_000:
+        digits, unit = 6, "ms"
+    elif nanos >= 60_000_000_000:
+        minutes, nanos = divmod(nanos, 60_000_000_000)
+        hours, minutes = divmod(minutes, 60)
+        before = f"{hours}h{minutes}m" if hours else f"{minutes}m"
+    whole, rest = divmod(nanos, 10**digits)
+    fraction = "." + str(rest).zfill(digits).rstrip("0") if rest else ""
+    return f"{before}{whole}{fraction}{unit}"

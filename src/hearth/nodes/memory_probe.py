@@ -1,4 +1,4 @@
-"""Tries a limit of memory out, on a process that has nothing else to do."""
+"""Test with a small process whether the kernel enforces memory limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Final
 
-from hearth.drivers.process.cgroups import Groups
+from hearth.host.cgroups import Groups
 
 _LIMIT_MIB: Final = 32
 _GREEDY: Final = "import sys; sys.stdin.read(1); held = bytearray(256 << 20)"
@@ -15,7 +15,7 @@ _LIMIT_S: Final = 10.0
 
 
 def limit_holds(groups: Groups) -> bool:
-    """Whether a process that takes more than its group may have is killed."""
+    """Return whether the kernel kills a process that exceeds the memory limit of its group."""
     group = groups.make("probe", _LIMIT_MIB, pids=16)
     greedy = subprocess.Popen([sys.executable, "-S", "-c", _GREEDY], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:

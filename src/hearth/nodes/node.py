@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
 from hearth.agent.agent import Agent
-from hearth.agent.consumer import Consumer
-from hearth.server.dispatch import Dispatcher
+from hearth.async_calls.consumer import Consumer
+from hearth.async_calls.dispatcher import Dispatcher
+from hearth.nodes.dashboard import Dashboard
 from hearth.server.health import Readiness
+from hearth.server.http.shared import Handler
+from hearth.server.shutdown import ShutdownEndpoint
+from hearth.telemetry.node import Telemetry
+
+
+def _nothing() -> None:
+    """Do nothing: no request waits."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,39 +27,52 @@ class Node:
 
     Attributes:
         type: ``full``, ``api`` or ``runner``.
-        dispatcher: Where runners wait for async calls; a runner has none.
-        driver: The name of what makes its containers; ``none`` on an API node.
+        telemetry: The metrics and spans of this node alone.
+        dispatcher: Hands async calls to runners; a runner has none.
+        driver: The name of the driver; ``none`` on an API node.
+        dashboard: The dashboard; ``None`` if the node serves none.
+        shutdown: The endpoint that stops the node; ``None`` unless code asked for it.
+        end_waits: Ends the waits of requests that would keep the node from stopping.
+        calls: Answers function calls without ASGI; ``None`` if the application answers them.
     """
 
     app: ASGIApp
     type: str
     readiness: Readiness
+    telemetry: Telemetry
     driver: str = "none"
     agent: Agent | None = None
     consumer: Consumer | None = None
     dispatcher: Dispatcher | None = None
+    shutdown: ShutdownEndpoint | None = None
+    dashboard: Dashboard | None = None
+    calls: Handler | None = None
+    end_waits: Callable[[], None] = _nothing
 
     @property
     def ready(self) -> bool:
-        """Whether balancers should send it requests."""
+        """Return whether balancers should send requests to this node."""
         return not self.readiness.draining
 
     def retire(self) -> None:
-        """Be about to stop: not ready any more, no further async call, but every request is still served."""
+        """Prepare to stop: not ready, no further async call, but every request is still served."""
         self.readiness.drain()
         if self.consumer is not None:
             self.consumer.stop()
 
     def drain(self) -> None:
-        """Take no new work; what runs runs on."""
+        """Refuse new work; running calls continue."""
         self.retire()
+        if self.dashboard is not None:
+            self.dashboard.recent.stop()
         if self.dispatcher is not None:
             self.dispatcher.stop()
+        self.end_waits()
         if self.agent is not None:
             self.agent.drain()
 
     def abort(self) -> None:
-        """Break off what runs."""
+        """Abort running calls."""
         self.drain()
         if self.agent is not None:
             self.agent.abort()

@@ -1,36 +1,50 @@
-"""What only code can give a node; all else is in :class:`~hearth.settings.Settings`."""
+"""The parts that only code can give a node; everything else is in :class:`~hearth.settings.Settings`."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 
-from hearth.datastore.base import Datastore
+from hearth.access.base import StoredWorld
+from hearth.agent.agent import Agent
 from hearth.drivers.base import Driver
-from hearth.logstores.base import LogStore
 from hearth.models.route import LIMITS, RouteLimits
 from hearth.queues.base import Queue
 from hearth.server.extensions import Extension
+from hearth.stores.datastore import Datastore
+from hearth.stores.logs.base import LogStore
+from hearth.telemetry.node import Telemetry
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Ready-made parts of a node, and what is added to it. Parts are closed by whoever made them.
+    """Ready-made parts of a node, and its extensions. The code that made a part closes it.
 
     Attributes:
-        datastore: Instead of what ``FN_DB_URL`` names.
-        queue: Instead of what ``FN_MQ_URL`` names.
-        logs: Instead of what ``FN_LOGSTORE_URL`` names.
-        driver: Opened; instead of what ``FN_DRIVER`` names.
+        datastore: Used instead of the database of ``FN_DB_URL``.
+        queue: Used instead of the queue of ``FN_MQ_URL``.
+        logs: Used instead of the log store of ``FN_LOGSTORE_URL``.
+        access: Used by a runner instead of the API node of ``FN_RUNNER_API_URL``.
+        agent: A running agent; needs its ``driver``, too.
+        driver: An open driver, used instead of that of ``FN_DRIVER``.
         extensions: Added in this order, before those of ``FN_EXTENSIONS``.
         shutdown_endpoint: Whether ``GET /shutdown`` stops the node.
-        limits: The most that a route may ask for.
+        limits: The limits of routes.
+        telemetry: The metrics and spans of the node; give the same to ready-made parts. Default: those of the agent.
     """
 
     datastore: Datastore | None = None
     queue: Queue | None = None
     logs: LogStore | None = None
+    access: StoredWorld | None = None
+    agent: Agent | None = None
     driver: Driver | None = None
     extensions: Sequence[Extension | str] = ()
     shutdown_endpoint: bool = False
     limits: RouteLimits = LIMITS
+    telemetry: Telemetry | None = None
+
+    @property
+    def ready_telemetry(self) -> Telemetry | None:
+        """The telemetry that the ready-made parts use."""
+        return self.telemetry or (self.agent.telemetry if self.agent is not None else None)

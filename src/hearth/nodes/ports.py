@@ -1,4 +1,4 @@
-"""The port of a node, and who else listens on it."""
+"""The port of a node, and the process that already listens on it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ _PROBES: Final = 3
 _LISTENS: Final = "0A"  # TCP_LISTEN, as the kernel writes it
 
 
-def listen(address: str, port: int) -> socket.socket:
-    """Take a port, 0 for any free one, at an address of version 4 or 6; ``::`` is all of both.
+def listen(address: str, port: int, of: str = "FN_BIND") -> socket.socket:
+    """Listen on a port, 0 for any free one, of an IPv4 or IPv6 address; ``::`` means all addresses of both.
+
+    Args:
+        address: Where to listen.
+        port: Its port.
+        of: The setting that names the address, for errors.
 
     Raises:
-        StartUpError: It cannot be had.
+        StartUpError: The port is in use, or the address is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -31,12 +36,13 @@ def listen(address: str, port: int) -> socket.socket:
     except OSError as exc:
         number = exc.errno or 0
         if number < 0 or number == errno.EADDRNOTAVAIL:  # below zero: the name of no address
-            raise StartUpError(f"FN_BIND={address}: {exc.strerror}; name an address of this machine") from exc
+            raise StartUpError(f"{of}={address}: {exc.strerror}; name an address of this machine") from exc
         holder = f" by {holder_of(port)}" if number == errno.EADDRINUSE else ""
         reason = f"{os.strerror(number)}{holder}"
-        raise StartUpError(f"FN_PORT={port}: cannot listen: {reason}; choose another port") from exc
-    # For the connections, which have it from their listener: a machine that vanished holds none for long, above all not
-    # the poll of a runner, to which async calls would be handed out.
+        setting = "FN_PORT" if of == "FN_BIND" else of
+        raise StartUpError(f"{setting}={port}: cannot listen: {reason}; choose another port") from exc
+    # Connections inherit this from their listener. So that of a machine that vanished ends soon, above all a runner's
+    # poll, which would otherwise be given async calls.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S)
@@ -44,15 +50,15 @@ def listen(address: str, port: int) -> socket.socket:
     return listener
 
 
-def own_url(address: str, port: int) -> str:
-    """Where a server that listens so is reached from its own machine."""
+def own_url(address: str, port: int, scheme: str = "http") -> str:
+    """Return the URL by which its own machine reaches a server that listens on this address."""
     if address in ("", "0.0.0.0", "::"):
-        return f"http://127.0.0.1:{port}"
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+        return f"{scheme}://127.0.0.1:{port}"
+    return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
 
 
 def holder_of(port: int, proc: Path = Path("/proc")) -> str:
-    """The process that listens, as ``process 123 (nginx)``; where that cannot be seen ``another process``."""
+    """Return the process that listens, as ``process 123 (nginx)``, or ``another process`` if it is hidden."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port, proc)}
     for folder in proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):

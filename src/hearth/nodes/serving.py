@@ -1,122 +1,132 @@
-"""A node in the foreground: its listener, its signals, its end."""
+"""Run a node in the foreground: its listener, its signals, its end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
-import logging
-import socket
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 
-import uvicorn
-from starlette.types import ASGIApp
-
+from hearth.aio.clock import SystemClock
 from hearth.nodes.build import open_node
+from hearth.nodes.descriptors import raise_limit
+from hearth.nodes.listening import Listener, open_listeners
 from hearth.nodes.node import Node
 from hearth.nodes.options import Options
-from hearth.nodes.ports import listen, own_url
-from hearth.server.connection import connection
-from hearth.server.shutdown import ShutdownEndpoint
+from hearth.nodes.tls import NodeTls, load_tls, tls_files
+from hearth.server.door import open_only
+from hearth.server.http.server import HttpServer
 from hearth.settings import Settings
 from hearth.telemetry.logs import get_logger
-from hearth.telemetry.tracing import span
+from hearth.telemetry.node import Telemetry
 
-#: Seconds for the answers of calls that were broken off when the grace was over.
+#: Seconds for the answers of calls that were aborted at the end of the grace period.
 _AFTER_GRACE_S: Final = 15
-#: Seconds for which a connection is kept between two requests: longer than balancers keep theirs (HAProxy 5 s, nginx
-#: and many a cloud's 60 s). Of two ends that give up at the same time, one sends a request that nobody reads any more.
-_KEEP_ALIVE_S: Final = 75
-#: uvicorn's word on an answer that ends early. An error that was told already is why: a function's, as a rule.
-_CUT_SHORT: Final = "ASGI callable returned without completing response."
-#: Objects that are made before the collector looks at the young ones.
+#: Objects created between two collections of the youngest generation.
 _YOUNG: Final = 50_000
 
 _log = get_logger(__name__)
 
 
-async def serve(settings: Settings, announce: Callable[[Node, str], None], options: Options | None = None) -> None:
+async def serve(
+    settings: Settings, announce: Callable[[Node, Sequence[Listener]], None], options: Options | None = None
+) -> None:
     """Run a node in the foreground until SIGINT or SIGTERM; a second signal forces the end.
 
     Args:
-        settings: The node's.
-        announce: Called with the node and its URL when it accepts requests.
-        options: What only code can give it.
+        settings: The settings of the node.
+        announce: Called with the node and its listeners when it accepts requests. The first is for function calls.
+        options: Parts that only code can provide.
 
     Raises:
-        StartUpError: It cannot start.
+        StartUpError: The node cannot start.
     """
-    listener = listen(settings.bind, settings.port)
-    port = listener.getsockname()[1]
-    init = span("server_init")
-    async with _traced(settings, port, init), open_node(settings, port, options) as node:
-        config = server_config(node.app, settings)
-
-        def ready() -> None:
-            init.end()
-            announce(node, own_url(settings.bind, port))
-
-        server = _Server(config, ready, node, settings)
-        if isinstance(node.app, ShutdownEndpoint):
-            node.app.stop = server.halt
-        await server.serve(sockets=[listener])
+    raise_limit()
+    with open_listeners(settings) as listeners:
+        await _serve(settings, listeners, announce, options or Options())
     _log.info("server stopped")
 
 
-def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """How the application is served to clients and balancers."""
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
-    return uvicorn.Config(
-        app,
-        http=connection(settings.header_timeout_s),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(settings.grace_s) + _AFTER_GRACE_S,
-        backlog=2048,
-    )
+async def _serve(
+    settings: Settings,
+    listeners: Sequence[Listener],
+    announce: Callable[[Node, Sequence[Listener]], None],
+    options: Options,
+) -> None:
+    port = listeners[0].socket.getsockname()[1]
+    async with _telemetry(settings, port, options) as telemetry:
+        init = telemetry.tracing.span("server_init").begin()
+        metrics = telemetry.metrics
+        async with (
+            _tls(settings, telemetry) as tls,
+            HttpServer(
+                SystemClock(),
+                head_timeout_s=settings.header_timeout_s,
+                refused=metrics.counter("hearth_connections_refused").series(),
+                failed_handshakes=metrics.counter("hearth_tls_handshakes_failed").series(),
+                max_client_connections=settings.max_client_connections,
+                max_client_heads=settings.max_client_heads,
+                refused_clients=metrics.counter("hearth_client_connections_refused").series(),
+                refused_heads=metrics.counter("hearth_client_heads_refused").series(),
+            ) as server,
+            open_node(settings, port, dataclasses.replace(options, telemetry=telemetry)) as node,
+        ):
+            if tls is not None:
+                node.readiness.add_warnings(tls.warnings)
+            ending = _Ending(node, server, settings)
+            if node.shutdown is not None:
+                node.shutdown.stop = ending.halt
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, ending.halt)
+            for one in listeners:
+                app = node.app if one.serves_control else open_only(node.app)
+                contexts = tls.contexts(is_admin=one.is_admin) if tls is not None and one.has_tls else None
+                await server.listen([one.socket], app, node.calls, contexts)
+            _settle_memory()
+            init.end()
+            announce(node, listeners)
+            await ending.draining.wait()
+            await server.drain(settings.grace_s + _AFTER_GRACE_S)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    return record.msg != _CUT_SHORT
+@contextlib.asynccontextmanager
+async def _tls(settings: Settings, telemetry: Telemetry) -> AsyncIterator[NodeTls | None]:
+    """Open the certificate of the node, if it has one. SIGHUP then reads it again."""
+    files = tls_files(settings)
+    if files is None:
+        yield None
+        return
+    expiry = telemetry.metrics.gauge("hearth_tls_certificate_expiry_timestamp_seconds").series()
+    async with await asyncio.to_thread(load_tls, files, SystemClock(), expiry) as tls:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, tls.reload)
+        yield tls
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which leaves the signals to us: the node's own clean-up comes after the last response."""
+class _Ending:
+    """Stops a node.
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], node: Node, settings: Settings) -> None:
-        super().__init__(config)
-        self._ready = ready
+    Attributes:
+        draining: Set when the server has to drain.
+    """
+
+    def __init__(self, node: Node, server: HttpServer, settings: Settings) -> None:
+        self.draining = asyncio.Event()
         self._node = node
+        self._server = server
         self._grace_s = settings.grace_s
         self._drain_delay_s = settings.drain_delay_s
         self._halting = False
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        """Take the signals while the server runs."""
-        loop = asyncio.get_running_loop()
-        for number in uvicorn.server.HANDLED_SIGNALS:
-            loop.add_signal_handler(number, self.halt)
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
-        await super().startup(sockets=sockets)
-        _settle_memory()
-        self._ready()
-
     def halt(self) -> None:
-        """First signal: tell balancers, then drain, for as long as running calls may take. Second: break them off."""
+        """Drain at the first signal, after balancers had time to notice; abort running calls at the second."""
         if self._halting:
             _log.warning("Halting at once...")
             self._node.abort()
-            self.should_exit = self.force_exit = True
+            self.draining.set()
+            self._server.hurry()
             return
         _log.info("Halting...")
         self._halting = True
@@ -127,34 +137,31 @@ class _Server(uvicorn.Server):
             self._drain()
 
     def _drain(self) -> None:
-        self.should_exit = True
+        self.draining.set()
         self._node.drain()
         asyncio.get_running_loop().call_later(self._grace_s, self._node.abort)
 
 
 @contextlib.asynccontextmanager
-async def _traced(settings: Settings, port: int, init: span) -> AsyncIterator[None]:
-    """Spans are exported, if they are to be; what is left at the end is sent without holding up the loop."""
+async def _telemetry(settings: Settings, port: int, options: Options) -> AsyncIterator[Telemetry]:
+    """Open the telemetry of the node; leaving it sends the last spans without blocking the loop."""
     otlp_url = settings.otlp_url or settings.otel_endpoint
-    if not settings.zipkin_url and not otlp_url:
-        init.begin()
-        yield
+    if options.ready_telemetry is not None or not (settings.zipkin_url or otlp_url):
+        yield options.ready_telemetry or Telemetry()
         return
-    from hearth.telemetry.export import exporting  # only now: it takes time and memory
+    from hearth.telemetry.export import exporting  # its libraries take time and memory
 
     exports = contextlib.ExitStack()
-    exports.enter_context(exporting(settings.zipkin_url, otlp_url, port))
     try:
-        init.begin()
-        yield
+        yield exports.enter_context(exporting(settings.zipkin_url, otlp_url, port))
     finally:
         await asyncio.to_thread(exports.close)
 
 
 def _settle_memory() -> None:
-    """What a node is made of stays: the collector need not look at it again, and a look at the rest takes no pause.
+    """Exclude the node's own objects from garbage collection, which then pauses the loop for less time.
 
-    A call leaves next to no cycles behind, so the young are looked at less often, too.
+    A call leaves almost no cycles behind, so young objects are collected less often, too.
     """
     gc.collect()
     gc.freeze()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from hearth.models.app import validate_app_name
+from hearth.models.call_auth import DEFAULT_CALL_AUTHS
 from hearth.models.errors import ApiError
 from hearth.projects.section import Document
 
@@ -16,32 +17,37 @@ _OF_V2: Final = "belongs to Fn's later API and is ignored"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AppFile:
-    """What an app's file says; ``None``: nothing."""
+    """The content of an app's file; ``None`` where it says nothing."""
 
     name: str | None
     config: dict[str, str] | None
+    secrets: tuple[str, ...] | None
+    auth: str | None
     file: Path
     warnings: tuple[str, ...]
 
 
 def load_app(folder: Path) -> AppFile | None:
-    """The app of a folder, if there is a file of one.
+    """Return the app of a folder, if the folder has a file of one.
 
     Raises:
-        ProjectError: Something in it is wrong.
+        ProjectError: The file is not valid.
     """
     file = next((folder / name for name in _FILES if (folder / name).is_file()), None)
     if file is None:
         return None
     document = Document(file)
     section = document.open()
-    section.check_names(["name", "config"], {"annotations": _OF_V2, "syslog_url": _OF_V2})
+    section.check_names(["name", "config", "secrets", "auth"], {"annotations": _OF_V2, "syslog_url": _OF_V2})
     name = section.text("name")
     if name is not None:
         try:
             validate_app_name(name)
         except ApiError as exc:
             section.complain("name", f"{name!r}: {exc.message}")
-    config = section.mapping("config")
+    config = section.variables("config")
+    secrets = section.secret_names("secrets")
+    auth = section.choice("auth", DEFAULT_CALL_AUTHS)
     document.settle()
-    return AppFile(name=name, config=config, file=file, warnings=tuple(document.warnings))
+    warnings = tuple(document.warnings)
+    return AppFile(name=name, config=config, secrets=secrets, auth=auth, file=file, warnings=warnings)

@@ -1,37 +1,55 @@
-"""Raises the version in a function's file, and leaves every other byte as it is."""
+"""Raise the version in a function's file, and leave every other byte as it is."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import shutil
-import tempfile
+import stat
 from pathlib import Path
 from typing import Final
 
 import yaml
 
+from hearth.host.private_files import written_beside
 from hearth.projects.errors import ProjectError
-from hearth.projects.func_file import FIRST_VERSION, load
+from hearth.projects.func_file import FIRST_VERSION, FuncFile, load
 
 _NUMBERS: Final = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?", re.ASCII)
 
 
 def bump(folder: Path) -> str:
-    """Raise the last part of the version; a file without one gets its first. The new version.
+    """Raise the last part of the version in a function's file; a file without one gets its first. Return the version.
 
     Raises:
         ProjectError: The file is wrong, cannot be written, or its version is not made of numbers.
     """
     func = load(folder)
-    new = FIRST_VERSION if func.version is None else _next(func.file, func.version)
-    try:
-        text = func.file.read_bytes().decode()
-        _replace(func.file.resolve(), _with_version(func.file, text, new))
-    except OSError as exc:
-        raise ProjectError(f"{func.file}: {exc.strerror or exc}; the version was not raised") from exc
+    new = next_version(func)
+    write_version(func.file, new)
     return new
+
+
+def next_version(func: FuncFile) -> str:
+    """Return the version after the function's own.
+
+    Raises:
+        ProjectError: It is not made of numbers.
+    """
+    return FIRST_VERSION if func.version is None else _next(func.file, func.version)
+
+
+def write_version(file: Path, version: str) -> None:
+    """Put a version into a function's file.
+
+    Raises:
+        ProjectError: The file cannot be read or written.
+    """
+    try:
+        text = file.read_bytes().decode()
+        if (changed := _with_version(file, text, version)) != text:
+            _replace(file.resolve(), changed)
+    except OSError as exc:
+        raise ProjectError(f"{file}: {exc.strerror or exc}; the version was not raised") from exc
 
 
 def _next(file: Path, version: str) -> str:
@@ -68,13 +86,6 @@ def _exchanged(text: str, key_end: int, start: int, end: int, version: str) -> s
 
 def _replace(file: Path, text: str) -> None:
     """Write it whole or not at all, with the same rights as before."""
-    descriptor, made = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(text.encode())
-        shutil.copymode(file, made)
+    mode = stat.S_IMODE(file.stat().st_mode)
+    with written_beside(file, text.encode(), mode=mode, is_durable=False) as made:
         os.replace(made, file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(made)
-        raise

@@ -36,7 +36,7 @@ class Case:
     error: str | None = None
 
     def judge(self, status: int, headers: Any, body: bytes, log: str) -> list[str]:
-        """What is not as expected, in words."""
+        """Return the differences from what is expected, in words."""
         said = body.decode(errors="replace")
         wrong = []
         if self.error is not None and (status < 400 or self.error not in said + log):
@@ -56,10 +56,10 @@ class Case:
 
 
 def load_cases(folder: Path) -> tuple[list[Case], list[str]]:
-    """The cases of a function, and warnings of what was passed over.
+    """Return the cases of a function, and warnings about ignored fields.
 
     Raises:
-        ProjectError: There is no file of cases, or something in it is wrong.
+        ProjectError: There is no file of cases, or it is not valid.
     """
     file = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if file is None:
@@ -102,13 +102,13 @@ def _read(section: Section, number: int) -> Case:
         method=section.text("method") or "POST",
         body=body,
         headers=headers,
-        config=section.mapping("config") or {},
+        config=section.variables("config") or {},
         **expected,
     )
 
 
 def _read_fn(section: Section, number: int) -> Case:
-    """A case as Fn's own command knows it: bodies are texts, or any JSON."""
+    """Read a case in the format of Fn's own command: bodies are texts, or any JSON."""
     section.check_names(_OF_FN, {})
     given, expected = section.section("input"), section.section("output")
     body = given.plain("body") if given is not None else None
@@ -117,7 +117,7 @@ def _read_fn(section: Section, number: int) -> Case:
     return Case(
         name=section.text("name") or f"case {number}",
         body=b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode(),
-        config=section.mapping("env") or {},
+        config=section.variables("env") or {},
         status=200 if error is None else None,
         error=error,
         text=wanted if isinstance(wanted, str) else None,

@@ -1,4 +1,4 @@
-"""What is wrong with a project."""
+"""Errors of a project."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from hearth.models.errors import HearthError
 
 
 class ProjectError(HearthError):
-    """A project's file is of no use; the text names the file, the line and the field, one problem per line."""
+    """A file of a project is not valid; the message names file, line and field, one problem per line."""

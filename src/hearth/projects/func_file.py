@@ -6,32 +6,50 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from hearth.models.call import HeaderMap
+from hearth.models.call_auth import (
+    CALL_AUTHS,
+    GITHUB,
+    MAX_TOLERANCE_S,
+    SIGNED,
+    STYLES,
+    Signature,
+    validate_signature,
+)
+from hearth.models.call_result import MAX_TTL_S
+from hearth.models.delivery import MAX_DELAY_S
 from hearth.models.errors import ApiError, InvalidCPUs
+from hearth.models.function import HTTP, HTTP_STREAM, MAX_CONCURRENCY
+from hearth.models.retry import validate_retry
 from hearth.models.route import (
     FORMATS,
     MAX_ASYNC_TIMEOUT_S,
     MAX_IDLE_TIMEOUT_S,
     TYPES,
-    HeaderMap,
     clean_path,
     parse_cpus,
     validate_path,
 )
+from hearth.models.secret import WAYS
 from hearth.projects.errors import ProjectError
 from hearth.projects.section import Document, Section
+from hearth_fdk import checking
 
 #: The names of a function's file; the first that is there counts.
 FILES: Final = ("func.yaml", "func.yml", "func.json")
 #: What a function without ``version`` gets by its first bump.
 FIRST_VERSION: Final = "0.0.1"
+#: The format of a Python function with a handler: it carries bytes, statuses and headers, and streams.
+PYTHON_FORMAT: Final = HTTP
 
 _LATEST: Final = "latest"
 _MAX_MEMORY_MIB: Final = 1 << 20
 _NAME: Final = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*", re.ASCII)
+_PYTHON: Final = re.compile(r"python(3(\.\d+)?)?", re.ASCII)
 _VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _OF_V2: Final = "belongs to Fn's later API and is ignored"
 _PASSED_OVER: Final = {
@@ -49,10 +67,13 @@ def _told(meaning: str, form: str = "text") -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FuncFile:
-    """What a function's file says. ``None``: it says nothing, and the server's default counts."""
+    """The content of a function's file. ``None``: it says nothing, and the server's default counts."""
 
     name: str = dataclasses.field(
-        metadata={"meaning": "the image's name; the folder's name if missing", "form": "small letters, digits, . _ - /"}
+        metadata={
+            "meaning": "the image's name; the folder's name if missing, with `deploy --all` its path (`users-get`)",
+            "form": "small letters, digits, . _ - /",
+        }
     )
     version: str | None = _told("the image's tag; `latest` if missing; `hearth deploy` raises it", "tag")
     runtime: str | None = _told(
@@ -61,15 +82,43 @@ class FuncFile:
     )
     type: str | None = _told("`sync`: the caller waits; `async`: the caller gets an id", "`sync`, `async`")
     format: str | None = _told(
-        "how calls reach the function: `json` or `http` keep it warm, `default` starts it for each call",
-        "`default`, `http`, `json`",
+        "how calls reach the function: `http`, `json` or `http-stream` (Fn's kits of today) keep it warm, `default` "
+        "starts it for each call; if missing: "
+        f"`{PYTHON_FORMAT}` for a Python handler, else `default`",
+        "`default`, `http`, `json`, `http-stream`",
     )
     path: str | None = _told("where it is called, below the app; `/` and the folder's name if missing", "path")
     memory: int | None = _told("MiB that one container may use", "whole number")
     cpus: str | None = _told("`0.5` or `500m`: half a core; missing: no limit")
     timeout: int | None = _told("seconds that a call may take", "whole number")
     idle_timeout: int | None = _told("seconds that a warm container waits for its next call", "whole number")
+    concurrency: int | None = _told(
+        "calls that one container runs at once; more than 1 with the format `http-stream` only (formats.md)",
+        "whole number",
+    )
     config: dict[str, str] | None = _told("the function's environment variables", "mapping")
+    secrets: tuple[str, ...] | None = _told(
+        "names of secrets of the app that it gets (`hearth secrets set`), besides those of app.yaml", "list"
+    )
+    secrets_as: str | None = _told(
+        "how it gets them: as environment variables, or as files `/run/secrets/NAME`", "`env`, `files`"
+    )
+    auth: str | None = _told(
+        "what callers show: nothing, a token, or a signature; if missing, what the app or the node says",
+        "`open`, `token`, `signed`",
+    )
+    signature: dict[str, Any] | None = _told(
+        "with `auth: signed`: `style` (`github`, `stripe`, `generic`) and `secret`, the name of the key; `header` and "
+        "`tolerance` (seconds) may be added",
+        "mapping",
+    )
+    retry: dict[str, Any] | None = _told(
+        "when an async call that fails is run again: `attempts`, `backoff_s`, `factor`, `max_s`, `jitter`, `on`; see "
+        "[Retries](howto/retries.md)",
+        "mapping",
+    )
+    expires_s: int | None = _told("seconds in which an async call has to start, else it ends", "whole number")
+    result_ttl_s: int | None = _told("seconds for which the result of an async call is kept", "whole number")
     headers: HeaderMap | None = _told("headers of every answer", "mapping; a value or a list of them")
     content_type: str | None = _told("Content-Type of what `hearth invoke` and `hearth run` send")
     entrypoint: tuple[str, ...] | None = _told("the program and its first arguments", "list or text")
@@ -85,37 +134,73 @@ class FuncFile:
     schema_version: int | None = _told("accepted from Fn's files, without effect", "whole number")
     folder: Path = dataclasses.field(default=Path(), metadata={})
     file: Path = dataclasses.field(default=Path("func.yaml"), metadata={})
+    lines: Mapping[str, int] = dataclasses.field(default_factory=dict, metadata={})
     warnings: tuple[str, ...] = dataclasses.field(default=(), metadata={})
 
     def image(self, registry: str = "") -> str:
-        """The reference of its image: ``[registry/]name:version``; a name with a slash gets no registry."""
+        """Return the reference of its image, ``[registry/]name:version``; a name with a slash gets no registry."""
         prefix = f"{registry.rstrip('/')}/" if registry and "/" not in self.name else ""
         return f"{prefix}{self.name}:{self.version or _LATEST}"
 
     @property
     def route_path(self) -> str:
-        """Where it is called, below its app."""
+        """Return the path of the route below its app."""
         return clean_path(self.path or self.folder.absolute().name)
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The program and its arguments; empty if the file names none."""
+        """Return the program and its arguments; empty if the file names none."""
         return (*(self.entrypoint or ()), *(self.cmd or ()))
 
+    @property
+    def program(self) -> Path | None:
+        """Return the file that the kit runs, relative to the folder; ``None`` if the kit runs none."""
+        words = self.command or ("func.py",)
+        is_path = words[0].startswith(("/", "./", "../"))  # executed directly, as any program
+        return Path(words[0]) if self.kind == "python" and words[0].endswith(".py") and not is_path else None
+
+    @property
+    def script(self) -> Path | None:
+        """Return the script that the command gives to Python itself; ``None`` if there is none."""
+        command = self.command
+        if len(command) < 2 or not _PYTHON.fullmatch(command[0]) or not command[1].endswith(".py"):
+            return None
+        return Path(command[1])
+
+    @property
+    def has_handler(self) -> bool:
+        """Return whether its program gives the kit a handler, as far as its text shows."""
+        try:
+            if self.program is not None:
+                return checking.find_handlers((self.folder / self.program).read_bytes())
+            return self.script is not None and checking.serves_itself((self.folder / self.script).read_bytes())
+        except OSError:
+            return False
+
+    def where(self, *fields: str) -> str:
+        """Return ``file:line: field`` of the first of these fields that the file has, to begin a message with."""
+        given = next((name for name in fields if name in self.lines), None)
+        return f"{self.file}: {fields[0]}" if given is None else f"{self.file}:{self.lines[given]}: {given}"
+
     def route(self, registry: str = "") -> dict[str, Any]:
-        """The fields of its route, as the API takes them: only those that the file gives, and the image."""
-        names = ("type", "format", "memory", "cpus", "timeout", "idle_timeout", "config", "headers")
+        """Return the fields of its route for the API: only those that the file sets, and the image."""
+        names = (
+            *("type", "format", "memory", "cpus", "timeout", "idle_timeout", "config", "secrets", "secrets_as"),
+            *("auth", "signature", "retry", "result_ttl_s", "expires_s", "headers", "concurrency"),
+        )
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.format is None and self.has_handler:
+            given["format"] = PYTHON_FORMAT
         return {"image": self.image(registry), **given}
 
     def missing_config(self, *given: dict[str, str] | None) -> list[str]:
-        """Names of required variables that neither the file nor what is given (the app's, say) sets."""
-        known = set(self.config or ()).union(*(config or () for config in given))
+        """Return the names of required variables that neither the file nor the given configurations set."""
+        known = {*(self.config or ()), *(self.secrets or ())}.union(*(config or () for config in given))
         return [name for name, required in (self.expects or {}).items() if required and name not in known]
 
     @property
     def kind(self) -> str:
-        """How it is built: ``python``, ``docker`` or ``exec``."""
+        """Return how the function is built: ``python``, ``docker`` or ``exec``."""
         if self.runtime is not None:
             return "python" if self.runtime.startswith("python") else self.runtime
         if (self.folder / "Dockerfile").is_file():
@@ -128,7 +213,7 @@ FIELDS: Final = tuple(field for field in dataclasses.fields(FuncFile) if field.m
 
 
 def find(folder: Path) -> Path | None:
-    """The function's file in a folder."""
+    """Return the function's file in a folder."""
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
 
 
@@ -141,8 +226,12 @@ def find_all(folder: Path) -> Iterator[Path]:
             yield from find_all(below)
 
 
-def load(folder: Path) -> FuncFile:
-    """The function of a folder.
+def load(folder: Path, root: Path | None = None) -> FuncFile:
+    """Return the function of a folder.
+
+    Args:
+        folder: Holds its file.
+        root: A folder above: a function without a name is named by its path from there, ``users-get``.
 
     Raises:
         ProjectError: Its file is missing, or something in it is wrong.
@@ -151,15 +240,15 @@ def load(folder: Path) -> FuncFile:
     if file is None:
         raise ProjectError(f"{folder / FILES[0]}: not found; a function's folder holds a func.yaml (hearth init)")
     document = Document(file)
-    found = _read(document, document.open(), folder)
+    found = _read(document, document.open(), folder, root)
     document.settle()
     return dataclasses.replace(found, warnings=tuple(document.warnings))
 
 
-def _read(document: Document, section: Section, folder: Path) -> FuncFile:
+def _read(document: Document, section: Section, folder: Path, root: Path | None) -> FuncFile:
     section.check_names([field.name for field in FIELDS], _PASSED_OVER)
     return FuncFile(
-        name=_name(document, section, folder),
+        name=_name(document, section, _default_name(folder, root)),
         version=_matching(section, "version", _VERSION, "is no tag: letters, digits and . _ -, at most 128"),
         runtime=_runtime(section),
         type=section.choice("type", TYPES),
@@ -169,8 +258,16 @@ def _read(document: Document, section: Section, folder: Path) -> FuncFile:
         cpus=_cpus(section),
         timeout=section.whole("timeout", 1, MAX_ASYNC_TIMEOUT_S),
         idle_timeout=section.whole("idle_timeout", 1, MAX_IDLE_TIMEOUT_S),
-        config=section.mapping("config"),
-        headers=section.lists("headers"),
+        concurrency=_concurrency(section),
+        config=section.variables("config"),
+        secrets=section.secret_names("secrets"),
+        secrets_as=section.choice("secrets_as", WAYS),
+        auth=section.choice("auth", CALL_AUTHS),
+        signature=_signature(section),
+        retry=_retry(section),
+        expires_s=section.whole("expires_s", 1, MAX_DELAY_S),
+        result_ttl_s=section.whole("result_ttl_s", 1, MAX_TTL_S),
+        headers=section.headers("headers"),
         content_type=section.text("content_type"),
         entrypoint=section.words("entrypoint"),
         cmd=section.words("cmd"),
@@ -181,14 +278,20 @@ def _read(document: Document, section: Section, folder: Path) -> FuncFile:
         schema_version=section.whole("schema_version", 0, 99999999),
         folder=folder,
         file=document.file,
+        lines=section.lines(),
     )
 
 
-def _name(document: Document, section: Section, folder: Path) -> str:
+def _default_name(folder: Path, root: Path | None) -> str:
+    folder = folder.absolute()
+    parts = () if root is None else folder.relative_to(root.absolute()).parts
+    return "-".join(parts or (folder.name,)).lower()
+
+
+def _name(document: Document, section: Section, name: str) -> str:
     rule = "is no image name: small letters and digits, between them . _ - or /"
     if section.node("name") is not None:
         return _matching(section, "name", _NAME, rule) or ""
-    name = folder.absolute().name.lower()
     if _NAME.fullmatch(name) is None:
         document.problems.append(f"{document.file}: name: missing, and the folder's name {name!r} {rule}")
     return name
@@ -206,7 +309,7 @@ def _runtime(section: Section) -> str | None:
     if text is None or re.fullmatch(r"python(3(\.\d+)?)?|docker|exec", text, re.ASCII):
         return text
     section.complain(
-        "runtime", f"{text!r} is none of python, python3.N, docker, exec; others need a Dockerfile, and docker here"
+        "runtime", f"must be one of python, python3.N, docker, exec, not {text!r}; others need a Dockerfile and docker"
     )
     return None
 
@@ -227,8 +330,44 @@ def _cpus(section: Section) -> str | None:
         try:
             parse_cpus(text)
         except InvalidCPUs:
-            section.complain("cpus", f"{text!r} is no amount of cores, as 0.5 or 500m")
+            section.complain("cpus", f"must be a number of cores such as 0.5 or 500m, not {text!r}")
     return text
+
+
+def _concurrency(section: Section) -> int | None:
+    number, found = section.whole("concurrency", 1, MAX_CONCURRENCY), section.text("format")
+    if number is not None and number > 1 and found != HTTP_STREAM:
+        section.complain("concurrency", f"above 1 it needs format: {HTTP_STREAM}" + (f", not {found}" if found else ""))
+    return number
+
+
+def _signature(section: Section) -> dict[str, Any] | None:
+    given = section.section("signature")
+    if section.text("auth") == SIGNED and given is None:
+        section.complain("auth", "signed needs signature: with its style and its secret")
+    if given is None:
+        return None
+    given.check_names(["style", "secret", "header", "tolerance"], {})
+    style, secret, header = given.choice("style", STYLES), given.text("secret"), given.text("header")
+    tolerance = given.whole("tolerance", 1, MAX_TOLERANCE_S)
+    try:
+        validate_signature(Signature(style=style or GITHUB, secret=secret or "", header=header or ""))
+    except ApiError as exc:
+        section.complain("signature", exc.message)
+    fields = {"style": style, "secret": secret, "header": header, "tolerance": tolerance}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _retry(section: Section) -> dict[str, Any] | None:
+    fields = section.section("retry")
+    if fields is None:
+        return None
+    given = {name: fields.plain(name) for name in fields}
+    try:
+        validate_retry(given)
+    except ApiError as exc:
+        section.complain("retry", exc.message)
+    return given
 
 
 def _expects(section: Section) -> dict[str, bool] | None:

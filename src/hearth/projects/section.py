@@ -1,8 +1,9 @@
-"""Reads a mapping of a YAML or JSON file field by field, and remembers the line of everything that is wrong."""
+"""Read a mapping of a YAML or JSON file field by field, and collect errors with their lines."""
 
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Final
 
 import yaml
 
+from hearth.models.config import config_problem, header_problem
+from hearth.models.errors import SecretsInvalidName
+from hearth.models.secret import validate_secret_name
 from hearth.projects.errors import ProjectError
 
 _NULL: Final = "tag:yaml.org,2002:null"
 _INT: Final = "tag:yaml.org,2002:int"
 _BOOL: Final = "tag:yaml.org,2002:bool"
+_NO_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
 _TRUE: Final = ("true", "yes", "on")
 _KINDS: Final = {yaml.ScalarNode: "a text", yaml.SequenceNode: "a list", yaml.MappingNode: "a mapping"}
 
@@ -33,7 +38,7 @@ class Document:
         self.warnings: list[str] = []
 
     def open(self) -> Section:
-        """The file's mapping.
+        """Return the mapping of the file.
 
         Raises:
             ProjectError: It cannot be read, or holds no mapping.
@@ -83,39 +88,43 @@ class Section:
             self._fields[name] = key, value
 
     def node(self, name: str) -> yaml.Node | None:
-        """What is written there."""
+        """Return the node of a field; ``None`` if it is missing or null."""
         value = self._fields[name][1] if name in self._fields else None
         return None if value is not None and value.tag == _NULL else value
 
+    def lines(self) -> dict[str, int]:
+        """Return the line of each field."""
+        return {name: key.start_mark.line + 1 for name, (key, _) in self._fields.items()}
+
     def complain(self, name: str, what: str) -> None:
-        """Note a problem of a field that is there."""
+        """Note a problem of a field that exists."""
         self._document.complain(self._fields[name][1], self._prefix + name, what)
 
     def text(self, name: str) -> str | None:
-        """A scalar, exactly as it is written: ``1.10`` stays ``1.10``."""
+        """Return a scalar exactly as it is written: ``1.10`` stays ``1.10``."""
         return self._scalar(name, self.node(name))
 
     def choice(self, name: str, choices: Iterable[str]) -> str | None:
-        """One of some words."""
+        """Return one of some words."""
         found = self.text(name)
         if found is None or found in (known := list(choices)):
             return found
-        self.complain(name, f"{found!r} is none of {', '.join(known)}{_perhaps(found, known)}")
+        self.complain(name, f"must be one of {', '.join(known)}, not {found!r}{_perhaps(found, known)}")
         return None
 
     def whole(self, name: str, low: int, high: int) -> int | None:
-        """A whole number between two limits."""
+        """Return an integer between two limits."""
         text = self.text(name)
         if text is None:
             return None
         digits = text.removeprefix("-")
         if not (digits.isascii() and digits.isdigit() and len(digits) < 19 and low <= int(text) <= high):
-            self.complain(name, f"{text!r} is no whole number from {low} to {high}")
+            self.complain(name, f"must be an integer from {low} to {high}, not {text!r}")
             return None
         return int(text)
 
     def flag(self, name: str) -> bool | None:
-        """True or false."""
+        """Return a boolean."""
         node = self.node(name)
         if node is None:
             return None
@@ -125,7 +134,7 @@ class Section:
         return str(node.value).lower() in _TRUE
 
     def texts(self, name: str) -> tuple[str, ...] | None:
-        """A list of scalars."""
+        """Return a list of scalars."""
         node = self.node(name)
         if node is None:
             return None
@@ -136,7 +145,7 @@ class Section:
         return tuple(text for text in found if text is not None)
 
     def words(self, name: str) -> tuple[str, ...] | None:
-        """A command: a list of words, or one text that is split as a shell would."""
+        """Return a command: a list of words, or one text that is split as a shell does."""
         if not isinstance(self.node(name), yaml.ScalarNode):
             return self.texts(name)
         try:
@@ -146,19 +155,45 @@ class Section:
             return None
 
     def mapping(self, name: str) -> dict[str, str] | None:
-        """A mapping of scalars, each exactly as it is written; null is the empty text."""
+        """Return a mapping of scalars, each exactly as it is written; null is the empty text."""
         section = self.section(name)
         return None if section is None else {key: section.text(key) or "" for key in section}
 
     def lists(self, name: str) -> dict[str, list[str]] | None:
-        """A mapping of lists; one text is a list of one."""
+        """Return a mapping of lists; one text is a list of one."""
         section = self.section(name)
         if section is None:
             return None
-        return {key: list(section._one_or_more(key) or ()) for key in section}
+        return {key: list(section._one_or_more(key) or ()) for key in section}  # noqa: SLF001  # another instance of this class
+
+    def variables(self, name: str) -> dict[str, str] | None:
+        """Return a mapping of environment variables to their values."""
+        found = self.mapping(name)
+        for key in found or ():
+            if problem := config_problem(key, ""):
+                self.complain(name, problem)
+        return found
+
+    def secret_names(self, name: str) -> tuple[str, ...] | None:
+        """Return a list of names of secrets."""
+        found = self.texts(name)
+        for text in found or ():
+            try:
+                validate_secret_name(text)
+            except SecretsInvalidName as exc:
+                self.complain(name, f"{text!r}: {exc.message}")
+        return found
+
+    def headers(self, name: str) -> dict[str, list[str]] | None:
+        """Return a mapping of response headers to their values; one text is a list of one."""
+        found = self.lists(name)
+        for key, values in (found or {}).items():
+            if problem := header_problem(key, values):
+                self.complain(name, problem)
+        return found
 
     def section(self, name: str) -> Section | None:
-        """A mapping in this one."""
+        """Return a mapping within this one."""
         node = self.node(name)
         if node is None:
             return None
@@ -168,7 +203,7 @@ class Section:
         return Section(self._document, node, f"{self._prefix}{name}.")
 
     def sections(self, name: str) -> list[Section]:
-        """A list of mappings."""
+        """Return a list of mappings."""
         node = self.node(name)
         if node is None:
             return []
@@ -207,11 +242,15 @@ class Section:
         if not isinstance(node, yaml.ScalarNode):
             self._document.complain(node, self._prefix + name, f"expected a text, not {kind(node)}")
             return None
-        return str(node.value)
+        text = str(node.value)
+        if _NO_TEXT.search(text):
+            self._document.complain(node, self._prefix + name, "must be valid Unicode, without NUL")
+            return None
+        return text
 
 
 def read_text(file: Path) -> str:
-    """A file as it is, line ends included. JSON's tabs, which YAML does not take between values, become blanks.
+    """Return the text of a file, line ends included; tabs of JSON, which YAML refuses between values, become blanks.
 
     Raises:
         ProjectError: It cannot be read.
@@ -226,7 +265,7 @@ def read_text(file: Path) -> str:
 
 
 def kind(node: yaml.Node) -> str:
-    """What a node is, for people."""
+    """Return the kind of a node for messages."""
     return _KINDS[type(node)]
 
 

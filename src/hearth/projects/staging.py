@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import hearth_fdk
+from hearth.projects import sources
+from hearth.projects.bump import write_version
 from hearth.projects.errors import ProjectError
 from hearth.projects.func_file import FuncFile
 
 REQUIREMENTS: Final = "requirements.txt"
 #: A folder of this name beside the requirements holds what would otherwise come from an index.
 WHEELS: Final = "wheels"
+#: Where pip puts the programs of what it installs, below the folder of packages.
+SCRIPTS: Final = "bin"
 PYTHON_ENVIRONMENT: Final = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 
-_LEFT_OUT: Final = (".*", "__pycache__", "test.yaml", "test.json")
 _PYTHON: Final = re.compile(r"python(3(\.\d+)?)?", re.ASCII)
+_EDITABLE: Final = re.compile(r"\s*(?:-e|--editable)(?:\s+|=)(?P<what>.*\S)")
+_INCLUDED: Final = re.compile(r"\s*(?:-r|--requirement)(?:\s*=?\s*)(?P<file>\S+)")
+#: Python reads .pth files in its own folders only; this makes it read those of the installed packages as well.
+_SITE: Final = """import os
+import site
+
+site.addsitedir(os.path.dirname(os.path.abspath(__file__)))
+"""
 
 
 def run_build_commands(func: FuncFile) -> None:
-    """Run what the function wants to be run before each build; its output goes where ours goes.
+    """Run the function's build commands; their output goes to stderr.
 
     Raises:
         ProjectError: One failed.
@@ -36,29 +50,15 @@ def run_build_commands(func: FuncFile) -> None:
             raise ProjectError(f"{func.file}: build: {command!r} ended with status {done.returncode}")
 
 
-def copy_files(source: Path, target: Path) -> None:
-    """The function's own files, without hidden ones and without its tests.
+def copy_files(func: FuncFile, target: Path, *, follow_outside: bool = False) -> None:
+    """Copy the function's own files; its func.yaml gets the version that is built.
 
     Raises:
         ProjectError: One of them cannot be copied.
     """
-    try:
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_OUT))
-    except shutil.Error as exc:  # it has tried them all
-        first, _, reason = exc.args[0][0]
-        raise ProjectError(f"{first}: cannot be copied: {reason}") from exc
-
-
-def digest_of_sources(folder: Path) -> str:
-    """A digest of what a build would copy: of a build's own traces only those that are files of the function."""
-    found = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
-            for piece in ("/".join(parts).encode(), path.read_bytes()):
-                found.update(len(piece).to_bytes(8, "big"))
-                found.update(piece)
-    return found.hexdigest()
+    sources.scan(func.folder, follow_outside=follow_outside).copy(target)
+    if func.version is not None and (copied := target / func.file.name).is_file():
+        write_version(copied, func.version)
 
 
 def copy_kit(packages: Path) -> None:
@@ -72,9 +72,9 @@ def copy_package(package: Path, packages: Path) -> None:
 
 
 def python_command(func: FuncFile, interpreter: str) -> list[str]:
-    """The command of a Python function. The kit runs its program, so that a marked handler is served.
+    """Return the command of a Python function. The kit runs its program and serves its handler.
 
-    A path, ``./func.py``, is run by itself, as any program.
+    A path such as ``./func.py`` is executed directly, as any program.
     """
     words = list(func.command) or ["func.py"]
     if _PYTHON.fullmatch(words[0]):
@@ -85,9 +85,15 @@ def python_command(func: FuncFile, interpreter: str) -> list[str]:
 
 
 def pip_arguments(func: FuncFile) -> list[str]:
-    """How pip is told what to install, from within the function's folder; empty if there is nothing."""
-    if not (func.folder / REQUIREMENTS).is_file():
+    """Return the arguments for pip, run in the function's folder; empty if there is nothing to install.
+
+    Raises:
+        ProjectError: The requirements name an editable install.
+    """
+    file = func.folder / REQUIREMENTS
+    if not file.is_file():
         return []
+    _refuse_editable(file, set())
     offline = ["--no-index", "--find-links", WHEELS] if (func.folder / WHEELS).is_dir() else []
     return [
         "install",
@@ -100,37 +106,94 @@ def pip_arguments(func: FuncFile) -> list[str]:
     ]
 
 
-def install_requirements(func: FuncFile, packages: Path) -> None:
-    """Install what the function requires with this Python's pip.
+def requirement_files(func: FuncFile) -> list[Path]:
+    """Return the files that name what a function requires, those that others include, too."""
+    seen: set[Path] = set()
+    if (func.folder / REQUIREMENTS).is_file():
+        _refuse_editable(func.folder / REQUIREMENTS, seen)
+    return sorted(seen)
+
+
+def _refuse_editable(file: Path, seen: set[Path]) -> None:
+    """Raise an error for a requirement that stays in its own folder: the function would not see that."""
+    seen.add(file.resolve())
+    try:
+        lines = file.read_text(errors="replace").splitlines()
+    except OSError:
+        return  # pip reports it
+    for number, line in enumerate(lines, 1):
+        if match := _EDITABLE.match(line):
+            raise ProjectError(
+                f"{file}:{number}: {line.strip()}: an editable install stays in a folder that the function does not "
+                f"see; write {match['what']} to install it plainly"
+            )
+        if (match := _INCLUDED.match(line)) and (more := file.parent / match["file"]).resolve() not in seen:
+            _refuse_editable(more, seen)
+
+
+def write_site_hook(packages: Path) -> None:
+    """Have Python read the .pth files among the packages, unless one of these brings a hook of its own."""
+    hook = packages / "sitecustomize.py"
+    if not hook.exists():
+        hook.write_text(_SITE)
+
+
+def install_requirements(func: FuncFile, packages: Path, interpreter: str) -> dict[str, str]:
+    """Install what the function requires with this Python's pip, for ``interpreter``.
+
+    Returns:
+        The URL and the hash of each archive that was installed; folders have an empty hash.
 
     Raises:
         ProjectError: pip could not; what it said.
     """
     arguments = pip_arguments(func)
     if not arguments:
-        return
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", *arguments, "--target", str(packages.resolve())],
-        capture_output=True,
-        text=True,
-        cwd=func.folder,  # a path in it, ./wheels/own.whl, is meant from where it is written
-    )
-    if done.returncode:
-        said = [line for line in done.stderr.strip().splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
-        raise ProjectError(f"{func.folder / REQUIREMENTS}: cannot be installed: {' '.join(said)}")
+        return {}
+    with tempfile.NamedTemporaryFile(prefix="hearth-report-") as report:
+        done = subprocess.run(
+            # pip names the interpreter that it installs for in the first line of each script.
+            [
+                *(sys.executable, "-m", "pip", "--python", interpreter, *arguments),
+                *("--target", str(packages.resolve()), "--report", report.name),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=func.folder,  # a path in it, ./wheels/own.whl, is meant from where it is written
+        )
+        if done.returncode:
+            errors = [line for line in done.stderr.strip().splitlines() if line.startswith("ERROR")]
+            said = " ".join(errors or [done.stderr.strip()])
+            raise ProjectError(f"{func.folder / REQUIREMENTS}: cannot be installed: {said}")
+        installed = json.load(report).get("install", [])
+    if any(packages.glob("*.pth")):
+        write_site_hook(packages)
+    return {
+        found["download_info"]["url"]: found["download_info"]
+        .get("archive_info", {})
+        .get("hashes", {})
+        .get("sha256", "")
+        for found in installed
+    }
 
 
 def digest(folder: Path, more: bytes = b"") -> str:
-    """A digest of all files below a folder: names, rights and bytes."""
-    found = hashlib.blake2b(more, digest_size=16)
-    for path in sorted(folder.rglob("*")):
+    """Return ``sha256:...`` of all files below a folder: names, rights and bytes."""
+    found = hashlib.sha256(more)
+    for path in _files(folder):
         if path.is_symlink():
-            data, mode = os.readlink(path).encode(), 0
-        elif path.is_file():
-            data, mode = path.read_bytes(), path.stat().st_mode & 0o777
+            data, mode = os.fsencode(os.readlink(path)), 0
         else:
-            continue
-        for part in (str(path.relative_to(folder)).encode(), str(mode).encode(), data):
+            data, mode = path.read_bytes(), path.stat().st_mode & 0o777
+        for part in (os.fsencode(path.relative_to(folder)), str(mode).encode(), data):
             found.update(len(part).to_bytes(8, "big"))
             found.update(part)
-    return found.hexdigest()
+    return f"sha256:{found.hexdigest()}"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield files and links below a folder in a fixed order; folders behind links are not entered."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted([*files, *(name for name in folders if os.path.islink(os.path.join(place, name)))]):
+            yield Path(place, name)

@@ -1,35 +1,65 @@
-"""What was reserved, as calls: shared by the queues that keep messages as bytes."""
+"""Messages as bytes, and the calls in them: shared by the queues."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
+
+from hearth.aio.clock import next_turn
 from hearth.models.call import Call
-from hearth.models.message import InvalidMessage, decode_call, identify_call
-from hearth.models.route import ASYNC
-from hearth.queues.base import Reserved
+from hearth.models.function import ASYNC
+from hearth.models.message import InvalidMessage, decode_call, encode_call, identify_call
+from hearth.queues.base import LARGE_BYTES, MAX_RESERVED_BYTES, Reserved
 from hearth.telemetry.logs import get_logger
 
-#: Bytes of a dropped message that its log line shows.
+#: Bytes of a dropped message that are logged.
 _SHOWN_BYTES: Final = 1000
 
-#: A message that was reserved: its lease, how often it was delivered, its bytes.
+#: Bytes of a message to read for its image, which is before the payload; and messages to read at a time.
+MAX_HEAD_BYTES: Final = 16 * 1024
+HEADS_AT_ONCE: Final = 100
+#: In a JSON string, each quotation mark has a backslash before it, so that this finds names of fields only.
+_IMAGE: Final = re.compile(rb'"image"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+#: A reserved message: lease, number of deliveries, bytes.
 Row = tuple[str, int, bytes]
 
 _log = get_logger(__name__)
 
 
+def log_not_given_back(exc: BaseException) -> None:
+    """Log that a reserved message stays hidden until its lease expires."""
+    _log.warning("reserved message not given back", error=str(exc))
+
+
+async def encode_all(calls: Sequence[Call]) -> list[bytes]:
+    """Return calls as messages; let the event loop run after each large one."""
+    messages = []
+    for call in calls:
+        messages.append(encode_call(call))
+        if len(call.payload) > LARGE_BYTES:
+            await next_turn()
+    return messages
+
+
+def is_full(rows: Sequence[Row]) -> bool:
+    """Return whether a reservation took no more because of its size: others may be ready."""
+    return sum(len(data) for _, _, data in rows) >= MAX_RESERVED_BYTES
+
+
 def oldest(messages: Iterable[bytes]) -> dt.datetime | None:
-    """When the oldest of these calls was made; what names no call has no age."""
+    """Return the creation time of the oldest of these calls; a message that identifies no call has none."""
     return min((call.created_at for data in messages if (call := identify_call(data)) is not None), default=None)
 
 
 def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list[str]]:
-    """The calls; and the leases of what is no call at all, each told in the log, for the queue to forget.
+    """Return the calls, and the leases of messages that identify no call: they are logged, for the queue to delete.
 
-    A message that names its call, but cannot be run, is kept: somebody was promised that it ends.
+    A message that identifies a call that cannot run is kept: an accepted call must end.
     """
     reserved: list[Reserved] = []
     worthless: list[str] = []
@@ -46,7 +76,25 @@ def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list
 
 
 def _accepted(data: bytes) -> Call:
-    """The call. Whatever its message says of the type: what was in a queue is async, for it may be delivered twice."""
+    """Decode a call. It is async, whatever its message says: it may be delivered twice."""
     call = decode_call(data)
     call.type = ASYNC
     return call
+
+
+def images_of(heads: Iterable[bytes]) -> set[str] | None:
+    """Return the images that these calls run, given the first ``MAX_HEAD_BYTES`` of each; ``None`` if one is unknown.
+
+    A message without an image cannot run, and needs none.
+    """
+    images = set()
+    for head in heads:
+        found = _IMAGE.search(head)
+        if found is not None:
+            try:
+                images.add(msgspec.json.decode(found[1], type=str))
+            except msgspec.DecodeError:
+                return None
+        elif len(head) >= MAX_HEAD_BYTES:
+            return None
+    return images

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Final
 
-from hearth.clock import Clock
+from hearth.aio.clock import Clock
 from hearth.models.errors import StartUpError
 from hearth.queues.base import VISIBILITY_TIMEOUT_S, Queue
 from hearth.registry import Registry, UnknownScheme
@@ -22,10 +22,10 @@ BACKENDS: Final = Registry[Awaitable[Queue]](
 
 
 async def open_queue(url: str, clock: Clock, *, visibility_s: float = VISIBILITY_TIMEOUT_S) -> Queue:
-    """The queue of ``bolt:///absolute/path``, ``memory://`` or ``redis://[user:pass@]host:port/[prefix]``.
+    """Open the queue at ``bolt:///absolute/path``, ``memory://`` or ``redis://[user:pass@]host:port/[prefix]``.
 
     Raises:
-        StartUpError: The URL is of no use, or the backend cannot be had.
+        StartUpError: The URL is invalid, or the backend is not available.
     """
     if "://" not in url:
         raise StartUpError("bad MQ URL: FN_MQ_URL begins with bolt://, redis:// or memory://")

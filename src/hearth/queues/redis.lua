@@ -1,13 +1,20 @@
 -- The operations of a queue in Redis. Each call runs one of them, whole and alone: KEYS are those of redis.py, ARGV[1]
 -- names the operation. Time is the server's own, so that nodes whose clocks differ agree on who holds a lease.
 --
--- A message is named "<priority>:<place>:<call>", and each call has one at most. It is in exactly one of: ready (by place, one set per priority),
--- delayed (by the time at which it shows), leased (by the time at which its lease ends). A lease is the message's name
+-- A message is named "<priority>:<place>:<app>:<call>", and each call has one at most. It is in exactly one of: a set of
+-- its app (by priority and place), delayed (by the time at which it shows), leased (by the time at which its lease ends). A lease is the message's name
 -- and the number of the delivery: an earlier reservation is thus never taken for the current one.
+--
+-- Apps take turns, in rounds: an app with ready messages is in waiting, or in served once it had its turn in this round.
+-- It stays in served without messages until its next turn. Earlier versions name messages "<priority>:<place>:<call>",
+-- and keep those that are ready in one set for each priority. Their messages take turns as an app without a name.
 
 local places, calls, deliveries, delayed, leased = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local ready = { ["0"] = KEYS[6], ["1"] = KEYS[7], ["2"] = KEYS[8] }
+local ready_before = { KEYS[8], KEYS[7], KEYS[6] } -- of earlier versions: by priority
 local channel, names = KEYS[9], KEYS[10]
+local waiting, served, apps = KEYS[11], KEYS[12], KEYS[13]
+local PLACES = 2 ^ 51 -- of one priority
+local MOST_APPS = 1000 -- of which the oldest calls are compared
 local MOST_AT_ONCE = 1000 -- an even number
 
 local function now_ms()
@@ -15,9 +22,17 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+local function app_of(name)
+  return string.match(name, "^%d:%d+:([^:]*):") or ""
+end
+
 local function show(name)
   local priority, place = string.match(name, "^(%d):(%d+):")
-  redis.call("ZADD", ready[priority], place, name)
+  local app = app_of(name)
+  redis.call("ZADD", apps .. app, (2 - priority) * PLACES + place, name)
+  if not redis.call("ZSCORE", served, app) then
+    redis.call("ZADD", waiting, "NX", place, app)
+  end
 end
 
 local function hide(name, until_ms)
@@ -63,18 +78,78 @@ local function due_in_ms(now)
   return least
 end
 
+-- Some of what nodes of an earlier version stored.
+local function adopt()
+  if redis.call("EXISTS", unpack(ready_before)) == 0 then
+    return
+  end
+  local left = MOST_AT_ONCE
+  for _, set in ipairs(ready_before) do
+    local found = left > 0 and redis.call("ZRANGE", set, 0, left - 1) or {}
+    for _, name in ipairs(found) do
+      redis.call("ZREM", set, name)
+      show(name)
+    end
+    left = left - #found
+  end
+end
+
+-- The first apps of a set in the order of their turns, except those that are left out.
+local function first_apps(set, count, left_out)
+  local found = {}
+  for _, app in ipairs(redis.call("ZRANGE", set, 0, count + #left_out - 1)) do
+    if not left_out.is[app] and #found < count then
+      found[#found + 1] = app
+    end
+  end
+  return found
+end
+
+-- Begin the next round of the apps that are not left out; return whether there is any.
+local function next_round(left_out)
+  if not first_apps(served, 1, left_out)[1] then
+    return false
+  end
+  local stay, turns = {}, {}
+  for _, app in ipairs(left_out) do
+    local turn = redis.call("ZSCORE", served, app)
+    if turn then
+      stay[#stay + 1] = app
+      turns[#turns + 1], turns[#turns + 2] = turn, app
+    end
+  end
+  redis.call("ZUNIONSTORE", waiting, 2, waiting, served)
+  redis.call("DEL", served)
+  for_all("ZREM", waiting, stay)
+  for_all("ZADD", served, turns)
+  return true
+end
+
+-- Take up to so many messages of an app; it has had its turn.
+local function take(app, count, take_one)
+  local set, taken = apps .. app, {}
+  for _, name in ipairs(redis.call("ZRANGE", set, 0, count - 1)) do
+    if not take_one(name) then
+      break
+    end
+    taken[#taken + 1] = name
+  end
+  for_all("ZREM", set, taken)
+  return #taken
+end
+
 local operations = {}
 
--- push, then priority, delay in ms, the call's id, the call for each message. Of a call that has a message it keeps no
+-- push, then priority, delay in ms, app, the call's id, the call for each message. Of a call that has a message it keeps no
 -- second one: a push is sent again after a lost answer, and by nodes that did not hear what came of it.
 function operations.push()
   local now = now_ms()
-  for at = 2, #ARGV, 4 do
-    local id = ARGV[at + 2]
+  for at = 2, #ARGV, 5 do
+    local app, id = ARGV[at + 2], ARGV[at + 3]
     if redis.call("HEXISTS", names, id) == 0 then
-      local name = ARGV[at] .. ":" .. redis.call("INCR", places) .. ":" .. id
+      local name = ARGV[at] .. ":" .. redis.call("INCR", places) .. ":" .. app .. ":" .. id
       redis.call("HSET", names, id, name)
-      redis.call("HSET", calls, name, ARGV[at + 3])
+      redis.call("HSET", calls, name, ARGV[at + 4])
       local delay_ms = tonumber(ARGV[at + 1])
       if delay_ms > 0 then
         hide(name, now + delay_ms)
@@ -87,51 +162,75 @@ function operations.push()
   return 1
 end
 
--- reserve, limit, visibility in ms: when something hidden is due; then for each message the length of its lease, the
--- delivery and the length of its call; then all the leases and calls as one text: clients take long to read many texts.
+-- reserve, limit, visibility in ms, bytes of calls after which no more are taken, then apps that are left out: when
+-- something hidden is due; then for each message the length of its lease, the delivery and the length of its call; then
+-- all the leases and calls as one text: clients take long to read many texts.
 function operations.reserve()
   local now, left = now_ms(), tonumber(ARGV[2])
-  local until_ms = now + tonumber(ARGV[3])
-  local numbers, texts = {}, {}
+  local until_ms, room = now + tonumber(ARGV[3]), tonumber(ARGV[4])
+  local left_out = { is = {}, unpack(ARGV, 5) }
+  for _, app in ipairs(left_out) do
+    left_out.is[app] = true
+  end
+  local numbers, texts, leases, counts = {}, {}, {}, {}
+
+  local function take_one(name)
+    if left <= 0 or room <= 0 then
+      return false
+    end
+    local delivery = (redis.call("HGET", deliveries, name) or 0) + 1
+    local lease, call = name .. ":" .. delivery, redis.call("HGET", calls, name) or ""
+    left, room = left - 1, room - #call
+    leases[#leases + 1], leases[#leases + 2] = until_ms, name
+    counts[#counts + 1], counts[#counts + 2] = name, delivery
+    numbers[#numbers + 1] = #lease .. " " .. delivery .. " " .. #call
+    texts[#texts + 1], texts[#texts + 2] = lease, call
+    return true
+  end
+
+  adopt()
   show_due(delayed, now)
   show_due(leased, now)
-  for priority = 2, 0, -1 do
-    local set = ready[tostring(priority)]
-    local names = left > 0 and redis.call("ZRANGE", set, 0, left - 1) or {}
-    local leases, counts = {}, {}
-    for _, name in ipairs(names) do
-      local delivery = (redis.call("HGET", deliveries, name) or 0) + 1
-      local lease, call = name .. ":" .. delivery, redis.call("HGET", calls, name) or ""
-      leases[#leases + 1], leases[#leases + 2] = until_ms, name
-      counts[#counts + 1], counts[#counts + 2] = name, delivery
-      numbers[#numbers + 1] = #lease .. " " .. delivery .. " " .. #call
-      texts[#texts + 1], texts[#texts + 2] = lease, call
+  while left > 0 and room > 0 do
+    local line, gone, turns = first_apps(waiting, left, left_out), {}, {}
+    local is_alone = #line == 1 and not first_apps(served, 1, left_out)[1]
+    for _, app in ipairs(line) do
+      if left <= 0 or room <= 0 then
+        break
+      end
+      gone[#gone + 1] = app
+      if take(app, is_alone and left or 1, take_one) > 0 then
+        turns[#turns + 1], turns[#turns + 2] = redis.call("INCR", places), app
+      end
     end
-    for_all("ZREM", set, names)
-    for_all("ZADD", leased, leases)
-    for_all("HSET", deliveries, counts)
-    left = left - #names
+    for_all("ZREM", waiting, gone)
+    for_all("ZADD", served, turns)
+    if #line == 0 and not next_round(left_out) then
+      break
+    end
   end
+  for_all("ZADD", leased, leases)
+  for_all("HSET", deliveries, counts)
   return { due_in_ms(now), table.concat(numbers, " "), table.concat(texts) }
 end
 
--- settle, then leases: 1 or 0 for each.
-function operations.settle()
-  local found, settled, ids, is_settled = {}, {}, {}, {}
+-- acknowledge, then leases: 1 or 0 for each.
+function operations.acknowledge()
+  local found, deleted, ids, is_deleted = {}, {}, {}, {}
   for at = 2, #ARGV do
     local name = held(ARGV[at])
-    if name and not is_settled[name] then
-      is_settled[name] = true
-      settled[#settled + 1] = name
-      ids[#ids + 1] = string.match(name, "^%d:%d+:(.*)$")
+    if name and not is_deleted[name] then
+      is_deleted[name] = true
+      deleted[#deleted + 1] = name
+      ids[#ids + 1] = string.match(name, "^%d:%d+:[^:]*:(.*)$") or string.match(name, "^%d:%d+:(.*)$")
       found[#found + 1] = 1
     else
       found[#found + 1] = 0
     end
   end
-  for_all("ZREM", leased, settled)
-  for_all("HDEL", calls, settled)
-  for_all("HDEL", deliveries, settled)
+  for_all("ZREM", leased, deleted)
+  for_all("HDEL", calls, deleted)
+  for_all("HDEL", deliveries, deleted)
   for_all("HDEL", names, ids)
   return found
 end
@@ -165,13 +264,58 @@ function operations.release()
   return 1
 end
 
--- backlog: how many messages nobody has taken, then the first call of each priority that could be taken.
+-- replace, lease, delay in ms, the call: 1 or 0. The deliveries go on, because they are part of leases: an earlier one
+-- must not become current again.
+function operations.replace()
+  local name = held(ARGV[2])
+  if not name then
+    return 0
+  end
+  redis.call("HSET", calls, name, ARGV[4])
+  return operations.release()
+end
+
+-- The first name of each priority among the ready messages of some apps.
+local function heads_of(some)
+  local first, least = {}, {}
+  for _, app in ipairs(some) do
+    for priority = 0, 2 do
+      local from = (2 - priority) * PLACES
+      local found = redis.call("ZRANGEBYSCORE", apps .. app, from, "(" .. string.format("%.0f", from + PLACES), "WITHSCORES", "LIMIT", 0, 1)
+      local score = tonumber(found[2])
+      if score and (not least[priority] or score < least[priority]) then
+        first[priority], least[priority] = found[1], score
+      end
+    end
+  end
+  return first
+end
+
+-- backlog: how many messages nobody has taken, then the first call of each priority that could be taken; of many apps,
+-- those are asked whose turn comes next.
 function operations.backlog()
   local found = { redis.call("HLEN", calls) - redis.call("ZCARD", leased) }
-  for _, set in pairs(ready) do
-    local first = redis.call("ZRANGE", set, 0, 0)
-    if first[1] then
-      found[#found + 1] = redis.call("HGET", calls, first[1])
+  adopt()
+  for _, set in ipairs({ waiting, served }) do
+    for _, name in pairs(heads_of(redis.call("ZRANGE", set, 0, MOST_APPS - 1))) do
+      found[#found + 1] = redis.call("HGET", calls, name)
+    end
+  end
+  return found
+end
+
+-- heads, cursor, about how many, bytes of each: the next cursor (0 at the end, -1 if some messages cannot be found this
+-- way), then the first bytes of messages. What is there from the first to the last of these steps is in one of them.
+function operations.heads()
+  if redis.call("HLEN", names) < redis.call("HLEN", calls) then
+    return { -1 }
+  end
+  local step = redis.call("HSCAN", names, ARGV[2], "COUNT", ARGV[3])
+  local found = { step[1] }
+  for at = 2, #step[2], 2 do
+    local call = redis.call("HGET", calls, step[2][at])
+    if call then
+      found[#found + 1] = string.sub(call, 1, tonumber(ARGV[4]))
     end
   end
   return found

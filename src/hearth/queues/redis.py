@@ -1,7 +1,7 @@
 """Accepted calls in Redis (``redis://``, ``rediss://``), shared by any number of nodes.
 
-Every operation is one script that Redis runs whole or not at all. What was answered is as durable as Redis is told to
-be: ``appendonly yes`` with ``appendfsync always`` survives a loss of power.
+Every operation is one script that Redis runs whole or not at all. What was answered is as durable as the configuration
+of Redis: ``appendonly yes`` with ``appendfsync always`` survives a loss of power.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import urllib.parse
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,34 +20,49 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 
-from hearth.clock import Clock, pause
+from hearth.aio.background import Background
+from hearth.aio.clock import Clock, pause
 from hearth.models.call import Call
 from hearth.models.errors import StartUpError, StoreUnavailable
-from hearth.models.message import encode_call
-from hearth.queues.base import VISIBILITY_TIMEOUT_S, Backlog, Queue, Reserved
-from hearth.queues.messages import Row, decode_rows, oldest
+from hearth.queues.base import MAX_RESERVED_BYTES, VISIBILITY_TIMEOUT_S, Backlog, Queue, Reserved
+from hearth.queues.messages import (
+    HEADS_AT_ONCE,
+    MAX_HEAD_BYTES,
+    Row,
+    decode_rows,
+    encode_all,
+    images_of,
+    is_full,
+    log_not_given_back,
+    oldest,
+)
 from hearth.telemetry.logs import get_logger
 
-_SCRIPT: Final = Path(__file__).with_name("redis.lua")
-_KEYS: Final = ("places", "calls", "deliveries", "delayed", "leased", "ready:0", "ready:1", "ready:2", "wake", "names")
+SCRIPT: Final = Path(__file__).with_name("redis.lua")
+_KEYS: Final = (
+    *("places", "calls", "deliveries", "delayed", "leased", "ready:0", "ready:1", "ready:2", "wake", "names"),
+    *("turns:waiting", "turns:served", "apps:"),
+)
 _DEFAULT_PORT: Final = 6379
 _MAX_CONNECTIONS: Final = 512
-#: Seconds in which Redis has to answer.
-_ANSWER_S: Final = 5.0
-#: A connection that broke is made anew so often, at once: a restart of Redis is not seen by who comes after it.
+#: Seconds for an answer of Redis.
+ANSWER_S: Final = 5.0
+#: Attempts to reconnect at once, so that a restart of Redis is not noticed by later operations.
 _RETRIES: Final = 3
 _FIRST_BACK_OFF_S: Final = 0.02
 _MAX_BACK_OFF_S: Final = 0.25
-#: Without a wake-up, look again after this long: one may have been lost with its connection.
-_LOOK_AGAIN_S: Final = 5.0
+#: Seconds without a wake-up after which to look again: one may have been lost with its connection.
+LOOK_AGAIN_S: Final = 5.0
 _LISTEN_AGAIN_S: Final = 0.5
+#: Seconds after which Redis deletes what a check wrote.
+_PROBE_S: Final = 60
 
 _log = get_logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where a Redis is, and whose keys are ours. Prints without the password."""
+    """The address of a Redis, and the prefix of the keys. Printed without the password."""
 
     host: str
     port: int
@@ -61,7 +76,7 @@ class RedisAddress:
 
     @classmethod
     def parse(cls, url: str) -> RedisAddress:
-        """The address that ``redis://[user:pass@]host:port/[prefix]`` names.
+        """Parse ``redis://[user:pass@]host:port/[prefix]``.
 
         Raises:
             StartUpError: It names none. The text shows no password.
@@ -77,17 +92,17 @@ class RedisAddress:
         return cls(host, port, user, password, parts.path, parts.scheme == "rediss")
 
     def client(self, *, answer_s: float | None) -> redis.asyncio.Redis:
-        """A client; ``answer_s`` is how long an answer may take, ``None`` for ever."""
+        """Return a client; ``answer_s`` limits the wait for an answer, ``None`` does not."""
         pool: Any = BlockingConnectionPool(
             max_connections=_MAX_CONNECTIONS,
-            timeout=_ANSWER_S,
+            timeout=ANSWER_S,
             connection_class=SSLConnection if self.tls else Connection,
             host=self.host,
             port=self.port,
             username=self.user,
             password=self.password,
             socket_timeout=answer_s,
-            socket_connect_timeout=_ANSWER_S,
+            socket_connect_timeout=ANSWER_S,
             socket_keepalive=True,
             retry=Retry(ExponentialWithJitterBackoff(_MAX_BACK_OFF_S, _FIRST_BACK_OFF_S), _RETRIES),
         )
@@ -95,10 +110,10 @@ class RedisAddress:
 
 
 async def open_redis(url: str, clock: Clock, *, visibility_s: float = VISIBILITY_TIMEOUT_S) -> Queue:
-    """The queue in the Redis that ``redis://[user:pass@]host:port/[prefix]`` names.
+    """Open the queue in the Redis at ``redis://[user:pass@]host:port/[prefix]``.
 
     Raises:
-        StartUpError: The URL is of no use, or Redis does not answer.
+        StartUpError: The URL is not valid, or Redis does not answer.
     """
     return await RedisQueue.open(RedisAddress.parse(url), clock, visibility_s=visibility_s)
 
@@ -110,13 +125,14 @@ class RedisQueue(Queue):
         self.visibility_s = visibility_s
         self._address = address
         self._clock = clock
-        self._client = address.client(answer_s=_ANSWER_S)
-        self._script = self._client.register_script(_SCRIPT.read_text())
+        self._client = address.client(answer_s=ANSWER_S)
+        self._script = self._client.register_script(SCRIPT.read_text())
         self._keys = [self._key(name) for name in _KEYS]
         self._ready = asyncio.Event()
+        self._left_out: Collection[str] = ()
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._listening: asyncio.Task[None] | None = None
+        self._background = Background(log_not_given_back)
+        self._listening = Background(lambda exc: _log.error("wake-ups of the queue ended", exc_info=exc))
 
     def __repr__(self) -> str:
         return f"<RedisQueue {self._address} {self._address.prefix}>"
@@ -135,21 +151,21 @@ class RedisQueue(Queue):
             await queue._client.aclose()
             raise StartUpError(f"FN_MQ_URL: Redis at {address} does not answer: {exc}; start it first") from exc
         queue._ready.set()
-        queue._listening = asyncio.get_running_loop().create_task(queue._listen())
+        queue._listening.run(queue._listen())
         return queue
 
     async def push(self, calls: Sequence[Call]) -> None:
-        """Keep calls. An answer that is lost is asked for again; the calls are kept once."""
+        """Store calls. A push whose answer is lost is repeated; the calls are stored once."""
         messages: list[Any] = []
-        for call in calls:
-            messages += [call.priority, call.delay * 1000, call.id, encode_call(call)]
+        for call, message in zip(calls, await encode_all(calls), strict=True):
+            messages += [call.priority, call.delay * 1000, _turn_of(call.app_name), call.id, message]
         await self._run("push", *messages)
 
-    async def reserve(self, limit: int) -> list[Reserved]:
+    async def reserve(self, limit: int, without: Collection[str] = ()) -> list[Reserved]:
         """Take up to ``limit`` messages."""
         until = self._clock.monotonic() + self.visibility_s
-        self._ready.clear()  # before the look: what is pushed after it wakes again
-        taking = self._start(self._take(limit))
+        self._ready.clear()  # before the look: a later push sets it again
+        taking = self._background.start(self._take(limit, without))
         try:
             rows = await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -158,37 +174,59 @@ class RedisQueue(Queue):
             raise
         reserved, worthless = decode_rows(rows, until)
         if worthless:
-            self._start(self._quietly(self._call("settle", *worthless)))
+            self._background.run(self._call("acknowledge", *worthless))
         return reserved
 
-    async def wait(self) -> None:
+    async def wait(self, without: Collection[str] = ()) -> None:
         """Wait until a message may be ready."""
-        await self._ready.wait()
+        if all(app in without for app in self._left_out):
+            await self._ready.wait()
 
-    async def settle(self, leases: Sequence[str]) -> list[bool]:
+    async def acknowledge(self, leases: Sequence[str]) -> list[bool]:
         """Delete messages."""
-        return [bool(found) for found in await self._run("settle", *leases)]
+        return [bool(found) for found in await self._run("acknowledge", *leases)]
 
     async def renew(self, leases: Sequence[str]) -> list[bool]:
-        """Begin the visibility timeout anew."""
+        """Restart the visibility timeout."""
         return [bool(found) for found in await self._run("renew", self._visibility_ms, *leases)]
 
     async def release(self, lease: str, delay_s: float = 0.0) -> bool:
-        """Give a message back."""
+        """Return a message to its place."""
         return bool(await self._run("release", lease, round(delay_s * 1000)))
 
+    async def replace(self, lease: str, call: Call, delay_s: float) -> bool:
+        """Put another message in the place of one."""
+        (message,) = await encode_all([call])
+        return bool(await self._run("replace", lease, round(delay_s * 1000), message))
+
+    async def check(self) -> None:
+        """Write a key that expires: a Redis that is full, or cannot write to its disk, refuses it."""
+        try:
+            await self._client.set(self._key("probe"), b"", ex=_PROBE_S)
+        except (RedisError, OSError) as exc:
+            raise StoreUnavailable(f"queue: Redis at {self._address}: {exc}") from exc
+
     async def backlog(self) -> Backlog:
-        """What waits."""
+        """Return what waits."""
         length, *heads = await self._run("backlog")
         return Backlog(length, oldest(heads))
 
+    async def images(self) -> set[str] | None:
+        """Scan the messages, some at a time."""
+        images: set[str] = set()
+        cursor: Any = 0
+        while True:
+            cursor, *heads = await self._run("heads", cursor, HEADS_AT_ONCE, MAX_HEAD_BYTES)
+            if int(cursor) < 0 or (some := images_of(heads)) is None:
+                return None
+            images |= some
+            if not int(cursor):
+                return images
+
     async def close(self) -> None:
-        """Finish what is under way, then disconnect."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait([self._listening])
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        """Finish running operations, then disconnect."""
+        await self._listening.cancel()
+        await self._background.join()
         if self._timer is not None:
             self._timer.cancel()
         await self._client.aclose()
@@ -205,7 +243,7 @@ class RedisQueue(Queue):
     async def _greet(self) -> None:
         answer: Any = self._client.ping()
         await answer
-        with contextlib.suppress(RedisError):  # a hosted Redis may not tell
+        with contextlib.suppress(RedisError):  # a hosted Redis may not answer this
             told: dict[str, str] = await self._client.config_get("append*")
             if told.get("appendonly") != "yes" or told.get("appendfsync") != "always":
                 _log.warning(
@@ -214,16 +252,9 @@ class RedisQueue(Queue):
                     appendfsync=told.get("appendfsync"),
                 )
 
-    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Work that goes on although nobody waits for it any more; :meth:`close` does."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     async def _run(self, operation: str, *arguments: Any) -> Any:
-        # What has been sent is not taken back by a cancellation; the caller only stops waiting.
-        return await asyncio.shield(self._start(self._call(operation, *arguments)))
+        # A cancellation does not undo what was sent; only the caller stops waiting.
+        return await asyncio.shield(self._background.start(self._call(operation, *arguments)))
 
     async def _call(self, operation: str, *arguments: Any) -> Any:
         try:
@@ -231,14 +262,18 @@ class RedisQueue(Queue):
         except (RedisError, OSError) as exc:
             raise StoreUnavailable(f"queue: Redis at {self._address}: {exc}") from exc
 
-    async def _take(self, limit: int) -> list[Row]:
+    async def _take(self, limit: int, without: Collection[str]) -> list[Row]:
         try:
-            due_ms, numbers, texts = await self._call("reserve", limit, self._visibility_ms)
+            due_ms, numbers, texts = await self._call(
+                "reserve", limit, self._visibility_ms, MAX_RESERVED_BYTES, *map(_turn_of, without)
+            )
         except StoreUnavailable:
-            self._ready.set()  # who waits next asks again, and hears of it
+            self._ready.set()  # the next wait ends, and its reservation reports the failure
             raise
         rows = _rows(numbers, texts)
-        if len(rows) == limit:
+        is_more = len(rows) == limit or is_full(rows)
+        self._left_out = () if is_more else without
+        if is_more:
             self._ready.set()
         elif due_ms >= 0:
             self._look_in(due_ms / 1000)
@@ -247,26 +282,20 @@ class RedisQueue(Queue):
     def _look_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        # A millisecond later: the server cuts its time to whole ones.
+        # One millisecond later: the server truncates its time to milliseconds.
         self._timer = self._clock.call_at(self._clock.monotonic() + seconds + 0.001, self._ready.set)
 
     def _give_back(self, taking: asyncio.Task[list[Row]]) -> None:
-        """Nobody waits any more for what was just reserved: it returns at once."""
+        """Release what was reserved for a cancelled caller."""
         if taking.cancelled() or taking.exception() is not None:
             return
         for lease, _, _ in taking.result():
-            self._start(self._quietly(self._call("release", lease, 0)))
-
-    async def _quietly(self, work: Coroutine[Any, Any, Any]) -> None:
-        try:
-            await work
-        except StoreUnavailable as exc:  # the lease expires
-            _log.warning("reserved message not given back", error=str(exc))
+            self._background.run(self._call("release", lease, 0))
 
     # -- wake-ups -------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        """Have :meth:`wait` end whenever something was pushed or given back, by any node."""
+        """End :meth:`wait` whenever any node has pushed or released a message."""
         client = self._address.client(answer_s=None)
         try:
             while True:
@@ -283,13 +312,18 @@ class RedisQueue(Queue):
         async with client.pubsub() as channel:
             await channel.subscribe(self._key("wake"))
             while True:
-                # A message, the word that the subscription was made (anew), or nothing for some time: all say "look".
-                await channel.get_message(timeout=_LOOK_AGAIN_S)
+                # A message, a new subscription, or a timeout: each means "look".
+                await channel.get_message(timeout=LOOK_AGAIN_S)
                 self._ready.set()
 
 
+def _turn_of(app_name: str) -> str:
+    """Return the name under which an app takes turns. Names of messages use colons."""
+    return app_name.replace(":", "_")
+
+
 def _rows(numbers: bytes, texts: bytes) -> list[Row]:
-    """What the script reserved: of each message the length of the lease, the delivery and the length of the call."""
+    """Return what the script reserved. ``numbers`` has per message the lengths of lease and call, and the delivery."""
     rows: list[Row] = []
     told, at = map(int, numbers.split()), 0
     for lease_length, delivery, call_length in zip(told, told, told, strict=True):

@@ -1,37 +1,29 @@
-"""What a server tells of itself beside its version, as headers of ``/version``: its body is Fn's to the letter."""
+"""Headers of ``/version`` that describe the server; the body is exactly Fn's."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Final
-
-from starlette.requests import Request
 
 from hearth import __version__
 
 DRIVER: Final = "Hearth-Driver"
-BUNDLES: Final = "Hearth-Bundles"
-_HERE: Final = ("127.", "::1", "::ffff:127.")
+NODE: Final = "Hearth-Node"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class About:
-    """What runs its functions, and where its bundles are. A node without functions has neither."""
+    """The description of a node.
+
+    Attributes:
+        driver: The driver of its functions, or of those of its runners; empty if unknown.
+        node: The node's type.
+    """
 
     driver: str = ""
-    bundles: Path | None = None
+    node: str = ""
 
-    def headers(self, request: Request) -> dict[str, str]:
-        """For the one who asks: where bundles are is of use, and told, only on the same machine."""
-        told = {"Hearth-Version": __version__}
-        if self.driver:
-            told[DRIVER] = self.driver
-            if self.driver == "process" and self.bundles is not None and _is_here(request):
-                told[BUNDLES] = str(self.bundles)
-        return told
-
-
-def _is_here(request: Request) -> bool:
-    forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "via"))
-    return request.client is not None and request.client.host.startswith(_HERE) and not forwarded
+    def headers(self) -> dict[str, str]:
+        """Return the headers for clients that may see them."""
+        known = {DRIVER: self.driver, NODE: self.node}
+        return {"Hearth-Version": __version__, **{name: value for name, value in known.items() if value}}

@@ -1,4 +1,4 @@
-"""Everything but invocations: the small endpoints and API v1, as one ASGI application.
+"""Everything but invocations: the small endpoints and both APIs, as one ASGI application.
 
 Routing is a table of our own: the specification's rules for slashes, unknown paths and wrong methods are exact, and
 are not those of a framework.
@@ -6,7 +6,7 @@ are not those of a framework.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,48 +17,74 @@ from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from hearth import FN_VERSION
-from hearth.clock import Clock, pause
-from hearth.datastore.base import Datastore
-from hearth.models.errors import ApiError, AppsMissingName, PathNotFound
+from hearth.aio.clock import Clock, pause
+from hearth.authorize.rules import Action, is_allowed
+from hearth.models.call_result import DEFAULT_TTL_S
+from hearth.models.errors import ApiError, AppsMissingName, PathMalformed, PathNotFound
+from hearth.models.ids import IdGenerator
+from hearth.models.principal import ANONYMOUS
 from hearth.models.route import LIMITS, RouteLimits, clean_path
 from hearth.server import errors
 from hearth.server.about import About
 from hearth.server.api_v1.apps import Apps
+from hearth.server.api_v1.audit import Audit
 from hearth.server.api_v1.calls import Calls, GetLog
+from hearth.server.api_v1.registries import Registries
 from hearth.server.api_v1.request import ApiRequest
 from hearth.server.api_v1.routes import Routes
+from hearth.server.api_v1.secrets import Secrets
+from hearth.server.api_v1.tokens import Tokens
+from hearth.server.api_v1.versions import Versions
+from hearth.server.api_v2.api import ApiV2
+from hearth.server.api_v2.description import DESCRIPTION as DESCRIPTION_V2
 from hearth.server.description import DESCRIPTION, PAGE
+from hearth.server.door import principal_of
 from hearth.server.endpoints import Found
 from hearth.server.extensions import Server
 from hearth.server.health import Readiness
 from hearth.server.listeners import ListenedApps
+from hearth.server.registry.for_runners import RunnerImages
+from hearth.server.registry.paths import is_registry
+from hearth.server.registry.registry import Registry
+from hearth.server.results import Results
 from hearth.server.runner_api import RunnerApi
 from hearth.server.traced import label
-from hearth.telemetry import metrics
-from hearth.telemetry.logs import get_logger, is_debug
+from hearth.stores.datastore import Datastore
+from hearth.stores.secrets.vault import Vault
+from hearth.telemetry.logs import get_logger, log_levels
+from hearth.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _log = get_logger(__name__)
 
-#: Told that an app, or one of its routes, was changed or removed.
+#: Called when an app, or one of its routes, was changed or removed.
 Changed = Callable[[str, str | None], Awaitable[None]]
 Handler = Callable[[ApiRequest], Awaitable["dict[str, Any] | Response"]]
+_V2: Final = "/v2/"
 _ALIVE: Final = {"status": "ok"}
 _HOME: Final = {"goto": "https://github.com/fnproject/fn", "hello": "world!"}
 
 
 class Api:
-    """The application.
+    """The application. :class:`~hearth.server.door.Door` decides which requests reach it.
 
     Args:
-        datastore: Where definitions and records are; without it nothing of /v1 is served.
+        datastore: Where definitions and records are; without it nothing of /v1 and /v2 is served.
         stats: The node's counts, as /stats shows them.
         changed: Awaited after each change of a definition, before its answer.
         get_log: Finds the log of an app's call; without it, the datastore does.
-        about: What ``/version`` tells in its headers.
-        readiness: What /readyz tells; without it, that the node is ready.
+        about: What the headers of ``/version`` say.
+        readiness: What /readyz says; without it, that the node is ready.
         server: What extensions have added.
         runners: Serves /v1/runner.
+        vault: Encrypts the secrets of apps; without it, there are none.
         limits: The most that a route may ask for.
+        metrics: What /metrics says.
+        next_id: Makes the ids of apps, fns, triggers and tokens.
+        forget_token: Called with the id of a token that was revoked.
+        public_url: The beginning of the addresses at which clients call functions; empty for that of each request.
+        registry: Serves images below /v2; without it, there are none.
+        images: Serves the images of the data folder to runners.
+        result_ttl_s: Seconds for which results are kept.
         refused: Paths that nodes of this type do not serve, by their beginning, with the error that says so.
     """
 
@@ -73,9 +99,19 @@ class Api:
         refused: Mapping[str, type[ApiError]] | None = None,
         server: Server | None = None,
         runners: RunnerApi | None = None,
+        vault: Vault | None = None,
         about: About | None = None,
         limits: RouteLimits = LIMITS,
+        metrics: Metrics | None = None,
+        next_id: Callable[[], str] | None = None,
+        forget_token: Callable[[str], None] = lambda token_id: None,
+        public_url: str = "",
+        registry: Registry | None = None,
+        images: RunnerImages | None = None,
+        result_ttl_s: int = DEFAULT_TTL_S,
     ) -> None:
+        metrics = metrics or Metrics()
+        next_id = next_id or IdGenerator(0, clock.now_ns)
         self._changed = changed
         self._about = about or About()
         self._readiness = readiness
@@ -86,10 +122,14 @@ class Api:
             "/version": lambda: _json({"version": FN_VERSION}),
             "/stats": lambda: _json(stats()),
             "/healthz": lambda: _json(_ALIVE),
-            "/metrics": lambda: _metrics(clock),
+            "/metrics": lambda: _metrics(metrics, clock),
             "/v1/openapi.json": lambda: _json(DESCRIPTION),
+            "/v2/openapi.json": lambda: _json(DESCRIPTION_V2),
             "/docs": lambda: Response(PAGE, media_type="text/html"),
         }
+        self._v2: ApiV2 | None = None
+        self._registry = registry
+        self._results: Results | None = None
         self._of_apps: dict[str, Handler] = {}
         self._of_app: dict[str, Handler] = {}
         self._of_routes: dict[str, Handler] = {}
@@ -97,17 +137,52 @@ class Api:
         self._of_calls: dict[str, Handler] = {}
         self._of_call: dict[str, Handler] = {}
         self._of_log: dict[str, Handler] = {}
+        self._of_result: dict[str, Handler] = {}
+        self._of_tokens: dict[str, Handler] = {}
+        self._of_token: dict[str, Handler] = {}
+        self._of_audit: dict[str, Handler] = {}
+        self._of_versions: dict[str, Handler] = {}
+        self._of_secrets: dict[str, Handler] = {}
+        self._of_secret: dict[str, Handler] = {}
+        self._of_registries: dict[str, Handler] = {}
+        self._of_registry: dict[str, Handler] = {}
         if datastore is not None:
             store = ListenedApps(datastore, server.app_listeners if server is not None else ())
+            versions = Versions(datastore, clock, next_id)
+            self._of_versions = {"GET": versions.list}
+            results = self._results = Results(datastore, clock, result_ttl_s)
             self._serve_v1(
-                Apps(store, clock),
-                Routes(datastore, store, clock, limits),
-                Calls(datastore, get_log or datastore.get_log),
+                Apps(store, datastore, clock),
+                Routes(datastore, store, clock, limits, versions),
+                Calls(datastore, results, get_log),
+                Tokens(datastore, clock, next_id, forget_token),
             )
+            self._v2 = ApiV2(
+                datastore,
+                store,
+                clock,
+                next_id,
+                self._app_changed,
+                get_log or datastore.get_log,
+                limits.memory_mib,
+                versions,
+                results,
+                public_url,
+            )
+            self._of_audit = {"GET": Audit(datastore).list}
+        if vault is not None:
+            secrets = Secrets(vault, clock)
+            self._of_secrets = {"GET": secrets.list}
+            self._of_secret = {"PUT": secrets.put, "DELETE": secrets.remove}
+            registries = Registries(vault, clock)
+            self._of_registries = {"GET": registries.list}
+            self._of_registry = {"PUT": registries.put, "DELETE": registries.remove}
         self._runners = runners
         self._of_runner = {} if runners is None else _of_runners(runners)
+        if runners is not None and images is not None:
+            self._of_runner |= {"images": {"GET": images.image}, "blobs": {"GET": images.blob}}
 
-    def _serve_v1(self, apps: Apps, routes: Routes, calls: Calls) -> None:
+    def _serve_v1(self, apps: Apps, routes: Routes, calls: Calls, tokens: Tokens) -> None:
         self._of_apps = {"GET": apps.list, "POST": apps.create}
         self._of_app = {"GET": apps.get, "PATCH": apps.update, "DELETE": apps.remove}
         self._of_routes = {"GET": routes.list, "POST": routes.create}
@@ -115,6 +190,14 @@ class Api:
         self._of_calls = {"GET": calls.list}
         self._of_call = {"GET": calls.get}
         self._of_log = {"GET": calls.log}
+        self._of_result = {"GET": calls.result}
+        self._of_tokens = {"GET": tokens.list, "POST": tokens.create}
+        self._of_token = {"DELETE": tokens.remove}
+
+    def stop(self) -> None:
+        """End the waits of requests for results. Idempotent."""
+        if self._results is not None:
+            self._results.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -122,27 +205,33 @@ class Api:
         try:
             response = await self._answer(request)
         except Exception as exc:  # errors.answer tells those that clients may see from those they may not
-            response = errors.response(exc)
+            response = errors.response(exc, scope["path"])
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         path: str = request.scope["path"]
+        if "\0" in path:  # no stored name contains it, and not every database compares it
+            raise PathMalformed
         for beginning, error in self._refused.items():
             if path.startswith(beginning):
                 raise error
         if request.method == "GET" and (page := self._pages.get(path)) is not None:
             return self._told(request, page())
         if path == "/readyz" and request.method == "GET":
-            return await self._ready()
+            return await self._ready(request)
         if (added := self._added(request, path)) is not None:
             answer = await added.handle(request, added.app, added.route)
             return answer if isinstance(answer, Response) else _json(answer)
+        if self._registry is not None and is_registry(path):
+            return await self._registry.answer(request)
+        if path.startswith(_V2):
+            return await self._answer_v2(request, path)
         if (found := self._find(request, path)) is not None:
             handler, api_request = found
             # Nothing is unbound: what is logged of this request later, its error too, is to say whose it is.
             bind_contextvars(action=handler.__name__, **api_request.names())
             result = await handler(api_request)
-            if is_debug():
+            if log_levels.debug:
                 _log.debug("request answered")
             label(request.scope, api_request.app, api_request.route)
             if self._changed is not None and api_request.app and request.method not in ("GET", "POST"):
@@ -152,16 +241,66 @@ class Api:
             return _redirect(request, path.removesuffix("/"))
         raise PathNotFound.of(path)
 
-    async def _ready(self) -> Response:
-        ready, told = (True, {"ready": True}) if self._readiness is None else await self._readiness.look()
-        return _json(told, 200 if ready else 503)
+    async def _answer_v2(self, request: Request, path: str) -> Response:
+        if self._v2 is None:
+            raise PathNotFound.of(f"{request.method} {path}")
+        shorter = path.removesuffix("/")
+        if shorter != path and not self._v2.knows(path) and self._v2.knows(shorter):
+            return _redirect(request, shorter)
+        handler, api_request = self._v2.find(request, path)
+        bind_contextvars(action=handler.__qualname__, **api_request.names())
+        result = await handler(api_request)
+        if log_levels.debug:
+            _log.debug("request answered")
+        return result if isinstance(result, Response) else _json(result)
+
+    async def _app_changed(self, app_name: str) -> None:
+        if self._changed is not None:
+            await self._changed(app_name, None)
+
+    async def _ready(self, request: Request) -> Response:
+        ready, details = (True, {"ready": True}) if self._readiness is None else await self._readiness.look()
+        if not is_allowed(principal_of(request.scope), Action.SYSTEM_READ):
+            details = {"ready": ready}
+        return _json(details, 200 if ready else 503)
+
+    def entry_points(self) -> Iterator[tuple[str, str]]:
+        """Yield the method and the path of all that this node serves, extensions' endpoints left out."""
+        for path in [*self._pages, "/readyz"]:
+            yield "GET", path
+        tables = {
+            "/v1/apps": self._of_apps,
+            "/v1/apps/:app": self._of_app,
+            "/v1/apps/:app/routes": self._of_routes,
+            "/v1/apps/:app/routes/:route": self._of_route,
+            "/v1/apps/:app/versions": self._of_versions,
+            "/v1/apps/:app/secrets": self._of_secrets,
+            "/v1/apps/:app/secrets/:secret": self._of_secret,
+            "/v1/apps/:app/registries": self._of_registries,
+            "/v1/apps/:app/registries/:registry": self._of_registry,
+            "/v1/apps/:app/calls": self._of_calls,
+            "/v1/apps/:app/calls/:call": self._of_call,
+            "/v1/apps/:app/calls/:call/log": self._of_log,
+            "/v1/apps/:app/calls/:call/result": self._of_result,
+            "/v1/tokens": self._of_tokens,
+            "/v1/tokens/:token": self._of_token,
+            "/v1/audit": self._of_audit,
+            **{f"/v1/runner/{name}": table for name, table in self._of_runner.items()},
+        }
+        for path, table in tables.items():
+            for method in table:
+                yield method, path
+        if self._v2 is not None:
+            yield from self._v2.entry_points()
+        if self._registry is not None:
+            yield from self._registry.entry_points()
 
     def _added(self, request: Request, path: str) -> Found | None:
         return self._endpoints.find(request.method, path) if self._endpoints is not None else None
 
     def _told(self, request: Request, response: Response) -> Response:
-        if request.scope["path"] == "/version":
-            response.headers.update(self._about.headers(request))
+        if request.scope["path"] == "/version" and principal_of(request.scope) != ANONYMOUS:
+            response.headers.update(self._about.headers())
         return response
 
     def _find(self, request: Request, path: str) -> tuple[Handler, ApiRequest] | None:
@@ -178,14 +317,31 @@ class Api:
                 return None  # the list, one slash away
             case ["", "v1", "apps", app, "routes", *parts]:
                 return self._handler(self._of_route, request, app=app, route=clean_path("/".join(parts)))
+            case ["", "v1", "apps", app, "versions"]:
+                return self._handler(self._of_versions, request, app=app)
+            case ["", "v1", "apps", app, "secrets"]:
+                return self._handler(self._of_secrets, request, app=app)
+            case ["", "v1", "apps", app, "secrets", secret] if secret:
+                return self._handler(self._of_secret, request, app=app, secret=secret)
+            case ["", "v1", "apps", app, "registries"]:
+                return self._handler(self._of_registries, request, app=app)
+            case ["", "v1", "apps", app, "registries", registry] if registry:
+                return self._handler(self._of_registry, request, app=app, registry=registry)
             case ["", "v1", "apps", app, "calls"]:
                 return self._handler(self._of_calls, request, app=app)
             case ["", "v1", "apps", app, "calls", call] if call:
                 return self._handler(self._of_call, request, app=app, call=call)
             case ["", "v1", "apps", app, "calls", call, "log"] if call:
                 return self._handler(self._of_log, request, app=app, call=call)
+            case ["", "v1", "apps", app, "calls", call, "result"] if call:
+                return self._handler(self._of_result, request, app=app, call=call)
+            case ["", "v1", "audit"]:
+                return self._handler(self._of_audit, request)
+            case ["", "v1", "tokens"]:
+                return self._handler(self._of_tokens, request)
+            case ["", "v1", "tokens", token] if token:
+                return self._handler(self._of_token, request, token=token)
             case ["", "v1", "runner", name] if self._runners is not None and name in self._of_runner:
-                self._runners.check(request)
                 return self._handler(self._of_runner[name], request)
         return None
 
@@ -194,7 +350,7 @@ class Api:
         return None if handler is None else (handler, ApiRequest(request, **names))
 
     def _is_slash_away(self, request: Request, path: str) -> bool:
-        """Whether the path without its last slash is one that is served."""
+        """Return whether the path without its last slash is one that is served."""
         shorter = path.removesuffix("/")
         if shorter in ("", path):
             return False
@@ -213,6 +369,9 @@ def _of_runners(runners: RunnerApi) -> dict[str, dict[str, Handler]]:
         "renew": {"POST": runners.renew},
         "settle": {"POST": runners.settle},
         "release": {"POST": runners.release},
+        "retry": {"POST": runners.retry},
+        "secrets": {"POST": runners.secrets},
+        "tokens": {"POST": runners.tokens},
     }
 
 
@@ -221,7 +380,7 @@ def _json(value: Mapping[str, Any], status: int = 200) -> Response:
     return Response(body, status, headers={"Content-Type": errors.JSON_TYPE})
 
 
-def _metrics(clock: Clock) -> Response:
+def _metrics(metrics: Metrics, clock: Clock) -> Response:
     """Written piece by piece; between two of them other requests have their turn."""
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -229,7 +388,7 @@ def _metrics(clock: Clock) -> Response:
             yield piece
             await pause(clock, 0)
 
-    return StreamingResponse(pieces(), headers={"Content-Type": metrics.CONTENT_TYPE})
+    return StreamingResponse(pieces(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def _redirect(request: Request, path: str) -> Response:

@@ -1,17 +1,14 @@
-"""The node's ASGI application: calls take the short way, everything else the framework's."""
+"""The ASGI application of a node: calls take the short way, everything else the way of the framework."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hearth.models.errors import ServerBusy
-from hearth.server import errors
+from hearth.server.http.shared import CALLS
 
 
 class Front:
-    """Sends /r/ one way and the rest the other."""
+    """Sends function calls one way and the rest the other."""
 
     def __init__(self, invoke: ASGIApp, api: ASGIApp) -> None:
         self._invoke = invoke
@@ -21,20 +18,7 @@ class Front:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        if scope["path"].startswith("/r/"):
+        if scope["path"].startswith(CALLS):
             await self._invoke(scope, receive, send)
         else:
             await self._api(scope, receive, send)
-
-
-class Gate:
-    """Lets requests through while there is room for what they leave behind; else 503, to be tried elsewhere."""
-
-    def __init__(self, app: ASGIApp, has_room: Callable[[], bool]) -> None:
-        self._app = app
-        self._has_room = has_room
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        app = self._app if self._has_room() else errors.response(ServerBusy())
-        await app(scope, receive, send)

@@ -25,7 +25,7 @@ _log = get_logger(__name__)
 
 
 def parse_origins(text: str) -> frozenset[str]:
-    """The origins of a comma list; empty for none.
+    """Return the origins of a comma list; empty for none.
 
     Raises:
         StartUpError: One has no scheme, and is not ``*``.
@@ -38,7 +38,7 @@ def parse_origins(text: str) -> frozenset[str]:
 
 
 def allow_origins(app: ASGIApp, origins: frozenset[str]) -> ASGIApp:
-    """The application, for pages of these origins too; the very same one if there are none."""
+    """Return the application for pages of these origins too; the very same one if there are none."""
     if not origins:
         return app
     _log.info(f"CORS enabled for domains: [{' '.join(sorted(origins))}]")
@@ -78,7 +78,7 @@ class Cors:
     def _marked(send: Send, origin: bytes) -> Send:
         ours = [
             (b"Access-Control-Allow-Origin", origin),
-            (b"Access-Control-Expose-Headers", b"Fn_call_id"),
+            (b"Access-Control-Expose-Headers", b"Fn_call_id, Fn-Call-Id"),
             (b"Vary", b"Origin"),
         ]
 

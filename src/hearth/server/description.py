@@ -6,15 +6,54 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from hearth import FN_VERSION
-from hearth.models.call import ERROR, QUEUED, RUNNING, STAT_NAMES, SUCCESS, TIMEOUT
-from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB
+from hearth.models.app import MAX_NAME_BYTES
+from hearth.models.call import STAT_NAMES, STATUSES
+from hearth.models.call_auth import (
+    CALL_AUTHS,
+    DEFAULT_CALL_AUTHS,
+    DEFAULT_TOLERANCE_S,
+    INHERITED,
+    MAX_TOLERANCE_S,
+    STYLES,
+)
+from hearth.models.call_result import MAX_TTL_S
+from hearth.models.delivery import MAX_DELAY_S
+from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB, MAX_SECRET_BYTES, MAX_SECRET_NAME_LENGTH
+from hearth.models.function import MAX_CONCURRENCY
+from hearth.models.principal import TOKEN_ROLES
+from hearth.models.quotas import MAX_QUOTA, MAX_WEIGHT, QUOTAS
+from hearth.models.retry import FAILURES, JITTERS, MAX_ATTEMPTS, MAX_BACKOFF_S, MAX_FACTOR
 from hearth.models.route import FORMATS, MAX_ASYNC_TIMEOUT_S, MAX_IDLE_TIMEOUT_S, TYPES
+from hearth.models.secret import ENV, WAYS
+from hearth.models.token import MAX_APPS, MAX_NAME_LENGTH
 
 _STRING: Final[dict[str, Any]] = {"type": "string"}
 _MAP: Final = {"type": "object", "additionalProperties": _STRING}
 _LISTS: Final = {"type": "object", "additionalProperties": {"type": "array", "items": _STRING}}
+_ID: Final = {"type": "string", "readOnly": True, "description": "another one if the app is deleted and created again"}
 _TIME: Final = {"type": "string", "format": "date-time", "readOnly": True}
+_INTEGER: Final = {"type": "integer", "format": "int64"}
 _APP_NAME: Final = {"type": "string", "pattern": "^[0-9A-Za-z_-]{1,30}$"}
+#: Apps that API v2 creates may have longer names, of letters and numbers of any script.
+_ANY_APP_NAME: Final = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES}
+_SECRET_NAME: Final = {"type": "string", "pattern": f"^[A-Za-z_][0-9A-Za-z_]{{0,{MAX_SECRET_NAME_LENGTH - 1}}}$"}
+_SECRET_NAMES: Final = {
+    "type": "array",
+    "items": _SECRET_NAME,
+    "description": "names of secrets of the app that functions get",
+}
+_QUOTA: Final = {**_INTEGER, "minimum": 0, "maximum": MAX_QUOTA}
+_QUOTAS: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {**dict.fromkeys(QUOTAS, _QUOTA), "weight": {**_INTEGER, "minimum": 1, "maximum": MAX_WEIGHT}},
+    "additionalProperties": False,
+    "description": "limits of the app; those that are absent have the defaults of the node, 0 means no limit",
+}
+_QUOTA_CHANGES: Final = {
+    **_QUOTAS,
+    "properties": {name: {**schema, "nullable": True} for name, schema in _QUOTAS["properties"].items()},
+    "description": "quotas to change; null removes one. For administrators that reach all apps",
+}
 
 
 def _ref(name: str) -> dict[str, str]:
@@ -22,13 +61,14 @@ def _ref(name: str) -> dict[str, str]:
 
 
 def _object(optional: str = "", **properties: Any) -> dict[str, Any]:
-    """What the server answers: exactly these properties, all of them but the optional ones."""
+    """Describe what the server answers: exactly these properties, all of them but the optional ones."""
     required = [name for name in properties if name not in optional.split()]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**schema, "required": required} if required else schema  # an empty list is not valid
 
 
 def _body(key: str, required: str, **properties: Any) -> dict[str, Any]:
-    """What the server reads: most properties may be left out, unknown ones are ignored."""
+    """Describe what the server reads: most properties may be left out, unknown ones are ignored."""
     inner: dict[str, Any] = {"type": "object", "properties": properties}
     if required:
         inner["required"] = required.split()
@@ -50,6 +90,74 @@ def _seconds(maximum: int) -> dict[str, Any]:
     return {"type": "integer", "format": "int32", "default": 30, "minimum": 0, "maximum": maximum}
 
 
+_ROLE: Final = {"type": "string", "enum": [role.value for role in TOKEN_ROLES]}
+_APP_NAMES: Final = {"type": "array", "items": _ANY_APP_NAME, "maxItems": MAX_APPS, "description": "empty: all apps"}
+_OPTIONAL_TIME: Final = {**_TIME, "nullable": True}
+_TOKEN: Final[dict[str, Any]] = {
+    "id": _STRING,
+    "name": _STRING,
+    "role": _ROLE,
+    "apps": _APP_NAMES,
+    "created_at": _TIME,
+    "expires_at": _OPTIONAL_TIME,
+}
+
+_APP_AUTH: Final = {
+    "type": "string",
+    "enum": [*DEFAULT_CALL_AUTHS, INHERITED],
+    "description": "the proof that routes ask of callers unless they say otherwise; default: as the node says",
+}
+_SIGNATURE: Final = {
+    "type": "object",
+    "description": "the signature that callers show if auth is signed; replaced whole",
+    "required": ["style", "secret"],
+    "properties": {
+        "style": {"type": "string", "enum": list(STYLES)},
+        "secret": {**_SECRET_NAME, "description": "name of the secret of the app that is the key"},
+        "header": {"type": "string", "pattern": "^[0-9A-Za-z-]{1,64}$", "description": "default: that of the style"},
+        "tolerance": {
+            "type": "integer",
+            "format": "int32",
+            "default": DEFAULT_TOLERANCE_S,
+            "minimum": 1,
+            "maximum": MAX_TOLERANCE_S,
+            "description": "seconds by which the time of a signature may differ",
+        },
+    },
+}
+
+_DELIVERY: Final[dict[str, Any]] = {
+    "result_ttl_s": {
+        "type": "integer",
+        "format": "int32",
+        "minimum": 1,
+        "maximum": MAX_TTL_S,
+        "nullable": True,
+        "description": "seconds for which the result of an async call is kept; null: as the node says",
+    },
+    "expires_s": {
+        "type": "integer",
+        "format": "int32",
+        "minimum": 1,
+        "maximum": MAX_DELAY_S,
+        "nullable": True,
+        "description": "seconds in which an async call has to start, else it ends as expired; null: any",
+    },
+    "retry": {
+        "type": "object",
+        "nullable": True,
+        "description": "when an async call that fails is run again; replaced whole; null: never",
+        "properties": {
+            "attempts": {"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS, "default": 1},
+            "backoff_s": {"type": "number", "minimum": 0, "maximum": MAX_BACKOFF_S, "default": 1},
+            "factor": {"type": "number", "minimum": 1, "maximum": MAX_FACTOR, "default": 2},
+            "max_s": {"type": "number", "minimum": 0, "maximum": MAX_BACKOFF_S, "default": 300},
+            "jitter": {"type": "string", "enum": list(JITTERS), "default": "full"},
+            "on": {"type": "array", "minItems": 1, "items": {"type": "string", "enum": list(FAILURES)}},
+        },
+    },
+}
+
 _SETTABLE: Final[dict[str, Any]] = {
     "path": {"type": "string", "pattern": "^/[^:?#]*$"},
     "image": _STRING,
@@ -61,28 +169,98 @@ _SETTABLE: Final[dict[str, Any]] = {
     "timeout": _seconds(MAX_ASYNC_TIMEOUT_S),
     "idle_timeout": _seconds(MAX_IDLE_TIMEOUT_S),
     "config": _MAP,
+    "secrets": _SECRET_NAMES,
+    "secrets_as": {"type": "string", "enum": list(WAYS), "default": ENV},
+    "auth": {
+        "type": "string",
+        "enum": [*CALL_AUTHS, INHERITED],
+        "description": "the proof that callers show; default: as the app says",
+    },
+    "signature": _SIGNATURE,
+    "concurrency": {
+        "type": "integer",
+        "default": 1,
+        "minimum": 0,
+        "maximum": MAX_CONCURRENCY,
+        "description": "calls that one container runs at once; above 1 for http-stream only",
+    },
+    **_DELIVERY,
+}
+
+#: A past attempt of a call.
+ATTEMPT: Final[dict[str, Any]] = {
+    "attempt": {"type": "integer", "minimum": 1},
+    "node": _STRING,
+    "started_at": _TIME,
+    "completed_at": _TIME,
+    "status": {"type": "string", "enum": list(STATUSES)},
+    "error": _STRING,
 }
 
 _SCHEMAS: Final[dict[str, Any]] = {
-    "App": _object("config", name=_APP_NAME, config=_MAP, created_at=_TIME, updated_at=_TIME),
-    "Route": _object("config headers", app_name=_APP_NAME, **_SETTABLE, created_at=_TIME, updated_at=_TIME),
+    "App": _object(
+        "config id secrets auth quotas",
+        name=_ANY_APP_NAME,
+        config=_MAP,
+        created_at=_TIME,
+        updated_at=_TIME,
+        id=_ID,
+        secrets=_SECRET_NAMES,
+        auth=_APP_AUTH,
+        quotas=_QUOTAS,
+    ),
+    "Route": _object(
+        f"config headers secrets secrets_as auth signature concurrency {' '.join(_DELIVERY)}",
+        app_name=_ANY_APP_NAME,
+        **_SETTABLE,
+        created_at=_TIME,
+        updated_at=_TIME,
+    ),
     "Stat": _object(
         timestamp=_TIME,
-        metrics=_object(" ".join(STAT_NAMES), **{name: {"type": "integer", "format": "int64"} for name in STAT_NAMES}),
+        metrics={
+            "type": "object",
+            "properties": dict.fromkeys(STAT_NAMES, _INTEGER),
+            "additionalProperties": _INTEGER,  # nodes of another version may store more
+        },
     ),
     "Call": _object(
-        "stats error",
+        "stats error response_status attempt attempts",
         id=_STRING,
-        status={"type": "string", "enum": [QUEUED, RUNNING, SUCCESS, ERROR, TIMEOUT]},
-        app_name=_APP_NAME,
+        status={"type": "string", "enum": list(STATUSES)},
+        app_name=_ANY_APP_NAME,
         path=_STRING,
         created_at=_TIME,
         started_at=_TIME,
         completed_at=_TIME,
         stats={"type": "array", "items": _ref("Stat"), "maxItems": 240},
         error=_STRING,
+        response_status={
+            "type": "integer",
+            "format": "int32",
+            "description": "HTTP status of the call's answer; absent while there is none",
+        },
+        attempt={"type": "integer", "minimum": 1, "description": "absent without a policy of retries"},
+        attempts={"type": "array", "items": _ref("Attempt"), "maxItems": MAX_ATTEMPTS},
     ),
-    "Log": _object(call_id=_STRING, log=_STRING, app_name=_APP_NAME),
+    "Attempt": _object("node started_at completed_at status error", **ATTEMPT),
+    "Unfinished": _object(call_id=_STRING, status={"type": "string", "enum": list(STATUSES)}),
+    "Log": _object(call_id=_STRING, log=_STRING, app_name=_ANY_APP_NAME),
+    "Token": _object(**_TOKEN, last_used_at=_OPTIONAL_TIME),
+    "NewToken": _object(**_TOKEN, value={"type": "string", "description": "shown only here"}),
+    "AuditEvent": _object(
+        id=_STRING,
+        created_at=_TIME,
+        principal={"type": "string", "description": "deployer:ci, a token, or deployer@oidc:me, a subject"},
+        token_id=_STRING,
+        action=_STRING,
+        app=_STRING,
+        resource=_STRING,
+        status={"type": "integer", "format": "int32"},
+        address=_STRING,
+    ),
+    "Secret": _object(name=_SECRET_NAME, updated_at=_TIME, version=_INTEGER),
+    "Registry": _object(registry=_STRING, updated_at=_TIME, version=_INTEGER),
     "Version": _object(version=_STRING),
     "ErrorBody": _object("fields", message=_STRING, fields=_STRING),
     "Error": _object(error=_ref("ErrorBody")),
@@ -93,11 +271,58 @@ _SCHEMAS: Final[dict[str, Any]] = {
     "CallWrapper": _wrapper("call", "Call"),
     "CallsWrapper": _list("calls", "Call"),
     "LogWrapper": _wrapper("log", "Log"),
+    "SecretWrapper": _wrapper("secret", "Secret"),
+    "SecretsWrapper": _object(message=_STRING, secrets={"type": "array", "items": _ref("Secret")}),
+    "RegistryWrapper": _wrapper("registry", "Registry"),
+    "RegistriesWrapper": _object(message=_STRING, registries={"type": "array", "items": _ref("Registry")}),
     "Message": _object(message=_STRING),
-    "AppBody": _body("app", "name", name=_APP_NAME, config=_MAP),
-    "AppChange": _body("app", "", config=_MAP),
+    "TokensWrapper": _list("tokens", "Token"),
+    "AuditWrapper": _list("events", "AuditEvent"),
+    "VersionsWrapper": _object(message=_STRING, versions={"type": "array", "items": _ref("FunctionVersion")}),
+    "FunctionVersion": _object(
+        function=_STRING,
+        image=_STRING,
+        digest=_STRING,
+        config_hash=_STRING,
+        principal=_STRING,
+        created_at=_TIME,
+    ),
+    "NewTokenWrapper": _wrapper("token", "NewToken"),
+    "TokenBody": _body(
+        "token",
+        "name role",
+        name={"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH},
+        role=_ROLE,
+        apps=_APP_NAMES,
+        expires_at={"type": "string", "format": "date-time", "nullable": True},
+    ),
+    "AppBody": _body(
+        "app", "name", name=_APP_NAME, config=_MAP, secrets=_SECRET_NAMES, auth=_APP_AUTH, quotas=_QUOTA_CHANGES
+    ),
+    "AppChange": _body("app", "", config=_MAP, secrets=_SECRET_NAMES, auth=_APP_AUTH, quotas=_QUOTA_CHANGES),
     "RouteBody": _body("route", "path image", **_SETTABLE),
     "RouteChange": _body("route", "", **{name: schema for name, schema in _SETTABLE.items() if name != "path"}),
+    "RegistryBody": {
+        "type": "object",
+        "properties": {
+            "username": {"type": "string", "minLength": 1, "maxLength": 255, "writeOnly": True},
+            "password": {"type": "string", "minLength": 1, "maxLength": 16384, "writeOnly": True},
+        },
+        "required": ["username", "password"],
+    },
+    "SecretBody": {
+        "type": "object",
+        "properties": {
+            "value": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": MAX_SECRET_BYTES,
+                "writeOnly": True,
+                "description": f"at most {MAX_SECRET_BYTES} bytes of UTF-8, without NUL",
+            }
+        },
+        "required": ["value"],
+    },
 }
 
 
@@ -125,6 +350,27 @@ def _operation(
     return operation
 
 
+def _result(tag: str, summary: str) -> dict[str, Any]:
+    """Describe the answer of a function, of whatever type and status; 202 while there is none."""
+    return {
+        "tags": [tag],
+        "summary": summary,
+        "parameters": [
+            {**_in("query", "wait"), "schema": {"type": "number", "minimum": 0, "maximum": 60}},
+            _in("query", "token"),
+        ],
+        "responses": {
+            "200": {"description": "The answer of the function", "content": {"*/*": {"schema": {}}}},
+            "202": {
+                "description": "The call has not ended",
+                "headers": {name: {"schema": _STRING} for name in ("Retry-After", "Fn-Call-Status")},
+                "content": {"application/json": {"schema": _ref("Unfinished")}},
+            },
+            "default": {"description": "Error, or another status of the function", "content": {"*/*": {"schema": {}}}},
+        },
+    }
+
+
 def _error(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": _ref("Error")}}}
 
@@ -138,7 +384,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
     "info": {
         "title": "Hearth",
         "version": FN_VERSION,
-        "description": "Apps, routes, calls. A route runs when /r/APP/PATH is called.",
+        "description": "Apps, routes, secrets, calls. A route runs when /r/APP/PATH is called.",
     },
     "servers": [{"url": "/v1"}],
     "paths": {
@@ -165,16 +411,67 @@ DESCRIPTION: Final[dict[str, Any]] = {
             patch=_operation("Routes", "Change a route", "RouteWrapper", "400 404 409", body="RouteChange"),
             delete=_operation("Routes", "Delete a route", "Message", "404"),
         ),
+        "/apps/{app}/versions": _path(
+            "app",
+            get=_operation(
+                "Routes",
+                "List the versions of a route, or of a fn by its id",
+                "VersionsWrapper",
+                "404",
+                query="function",
+            ),
+        ),
+        "/apps/{app}/secrets": _path(
+            "app",
+            get=_operation("Secrets", "List an app's secrets: names, never values", "SecretsWrapper", "404"),
+        ),
+        "/apps/{app}/secrets/{secret}": _path(
+            "app secret",
+            put=_operation(
+                "Secrets", "Store or change a secret", "SecretWrapper", "400 404 409 413 503", body="SecretBody"
+            ),
+            delete=_operation("Secrets", "Delete a secret", "Message", "404"),
+        ),
+        "/apps/{app}/registries": _path(
+            "app",
+            get=_operation("Secrets", "List an app's logins at registries", "RegistriesWrapper", "404"),
+        ),
+        "/apps/{app}/registries/{registry}": _path(
+            "app registry",
+            put=_operation(
+                "Secrets", "Store or change a login", "RegistryWrapper", "400 404 409 503", body="RegistryBody"
+            ),
+            delete=_operation("Secrets", "Delete a login", "Message", "400 404"),
+        ),
         "/apps/{app}/calls": _path(
             "app",
             get=_operation(
-                "Call", "List an app's calls", "CallsWrapper", "400 404", query="path cursor per_page from_time to_time"
+                "Call",
+                "List an app's calls",
+                "CallsWrapper",
+                "400 404",
+                query="path status cursor per_page from_time to_time",
             ),
         ),
         "/apps/{app}/calls/{call}": _path("app call", get=_operation("Call", "Get a call", "CallWrapper", "404")),
         "/apps/{app}/calls/{call}/log": _path(
             "app call", get=_operation("Log", "Get a call's log", "LogWrapper", "404 406", text=True)
         ),
+        "/apps/{app}/calls/{call}/result": _path(
+            "app call", get=_result("Call", "Get what a sync caller would have been answered")
+        ),
+        "/audit": _path(
+            "",
+            get=_operation(
+                "Audit", "List changes and refused requests", "AuditWrapper", "", query="cursor per_page app principal"
+            ),
+        ),
+        "/tokens": _path(
+            "",
+            get=_operation("Tokens", "List tokens", "TokensWrapper", "", query="cursor per_page"),
+            post=_operation("Tokens", "Create a token", "NewTokenWrapper", "400", body="TokenBody"),
+        ),
+        "/tokens/{token}": _path("token", delete=_operation("Tokens", "Revoke a token", "Message", "404")),
     },
     "components": {"schemas": _SCHEMAS},
 }
@@ -190,7 +487,8 @@ def _page() -> str:
     style = "body{font:16px sans-serif;margin:2em auto;max-width:50em}td{padding:.3em 1em .3em 0}"
     return (
         f"<!doctype html><title>Hearth API</title><style>{style}</style><h1>Hearth API</h1>"
-        '<p>The whole description: <a href="/v1/openapi.json">/v1/openapi.json</a>.<table>' + "".join(rows) + "</table>"
+        '<p>The whole description: <a href="/v1/openapi.json">/v1/openapi.json</a>. API v2, of fns and '
+        'triggers: <a href="/v2/openapi.json">/v2/openapi.json</a>.<table>' + "".join(rows) + "</table>"
     )
 
 

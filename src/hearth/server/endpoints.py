@@ -9,10 +9,10 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hearth.datastore.base import Datastore
 from hearth.models.app import App
 from hearth.models.errors import AppsMissingName, StartUpError
 from hearth.models.route import Route, clean_path
+from hearth.stores.datastore import Datastore
 
 Result = Response | Mapping[str, Any]
 EndpointHandler = Callable[[Request], Awaitable[Result]]
@@ -20,18 +20,23 @@ AppEndpointHandler = Callable[[Request, App], Awaitable[Result]]
 RouteEndpointHandler = Callable[[Request, App, Route], Awaitable[Result]]
 
 #: What API v1 itself has directly under /v1.
-_OURS: Final = frozenset({"apps", "runner", "openapi.json"})
+_OURS: Final = frozenset({"apps", "audit", "runner", "tokens", "openapi.json"})
 #: And under an app.
-_OURS_OF_APPS: Final = frozenset({("routes",), ("calls",)})
+_OURS_OF_APPS: Final = frozenset({("routes",), ("calls",), ("secrets",), ("versions",)})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """An endpoint for a request, with the names that stood in its path."""
+    """An endpoint for a request, with the names that stood in its path.
+
+    Attributes:
+        public: Whether it is open to everybody, in every mode.
+    """
 
     handle: Callable[[Request, str, str], Awaitable[Result]]
     app: str = ""
     route: str = ""
+    public: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class _Endpoint:
     fixed: tuple[str, ...]
     suffix: tuple[str, ...]
     handle: Callable[[Request, str, str], Awaitable[Result]]
+    public: bool
 
     def match(self, method: str, parts: list[str]) -> Found | None:
         """``parts``: what stands between the slashes behind /v1."""
@@ -48,11 +54,11 @@ class _Endpoint:
             return None
         match self.fixed, parts[:cut]:
             case (), []:
-                return Found(self.handle)
+                return Found(self.handle, public=self.public)
             case ("apps",), ["apps", app]:
-                return Found(self.handle, _named(app))
+                return Found(self.handle, _named(app), public=self.public)
             case ("apps", "routes"), ["apps", app, "routes", _, *_]:
-                return Found(self.handle, _named(app), clean_path("/".join(parts[3:cut])))
+                return Found(self.handle, _named(app), clean_path("/".join(parts[3:cut])), self.public)
         return None
 
 
@@ -70,7 +76,7 @@ class Endpoints:
     def __len__(self) -> int:
         return len(self._endpoints)
 
-    def add(self, method: str, path: str, handler: EndpointHandler) -> None:
+    def add(self, method: str, path: str, handler: EndpointHandler, *, public: bool = False) -> None:
         """Serve ``/v1<path>``.
 
         Raises:
@@ -79,9 +85,9 @@ class Endpoints:
         suffix = _suffix(path)
         if suffix[0] in _OURS:
             raise StartUpError(f"endpoint {method} {path}: API v1 has this path itself; choose another")
-        self._add(method, (), suffix, lambda request, app, route: handler(request))
+        self._add(method, (), suffix, lambda request, app, route: handler(request), public)
 
-    def add_of_app(self, method: str, path: str, handler: AppEndpointHandler) -> None:
+    def add_of_app(self, method: str, path: str, handler: AppEndpointHandler, *, public: bool = False) -> None:
         """Serve ``/v1/apps/:app<path>``.
 
         Raises:
@@ -94,9 +100,9 @@ class Endpoints:
         async def handle(request: Request, app: str, route: str) -> Result:
             return await handler(request, await self._datastore.get_app(app))
 
-        self._add(method, ("apps",), suffix, handle)
+        self._add(method, ("apps",), suffix, handle, public)
 
-    def add_of_route(self, method: str, path: str, handler: RouteEndpointHandler) -> None:
+    def add_of_route(self, method: str, path: str, handler: RouteEndpointHandler, *, public: bool = False) -> None:
         """Serve ``/v1/apps/:app/routes/:route<path>``; the route may have several segments.
 
         Raises:
@@ -107,10 +113,10 @@ class Endpoints:
             found = await self._datastore.get_app(app)
             return await handler(request, found, await self._datastore.get_route(app, route))
 
-        self._add(method, ("apps", "routes"), _suffix(path), handle)
+        self._add(method, ("apps", "routes"), _suffix(path), handle, public)
 
     def find(self, method: str, path: str) -> Found | None:
-        """The endpoint that a request means."""
+        """Return the endpoint that a request means."""
         if not self._endpoints or not path.startswith("/v1/"):
             return None
         parts = path.split("/")[2:]
@@ -122,8 +128,9 @@ class Endpoints:
         fixed: tuple[str, ...],
         suffix: tuple[str, ...],
         handle: Callable[[Request, str, str], Awaitable[Result]],
+        public: bool,
     ) -> None:
-        added = _Endpoint(method.upper(), fixed, suffix, handle)
+        added = _Endpoint(method.upper(), fixed, suffix, handle, public)
         for one in self._endpoints:
             if (one.method, one.fixed, one.suffix) == (added.method, added.fixed, added.suffix):
                 raise StartUpError(f"endpoint {added.method} /{'/'.join(suffix)} is added twice")

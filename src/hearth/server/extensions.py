@@ -1,21 +1,22 @@
-"""What an extension may add to a node (operations specification 8)."""
+"""Extensions: additions to a node (operations specification 8)."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final, Protocol, TypeVar
 
 from starlette.types import ASGIApp
 
 from hearth.agent.listeners import CallListener
-from hearth.datastore.base import Datastore
 from hearth.models.errors import StartUpError
+from hearth.server.asgi import Front
 from hearth.server.endpoints import AppEndpointHandler, EndpointHandler, Endpoints, RouteEndpointHandler
 from hearth.server.listeners import AppListener
 from hearth.server.middleware import ApiChain, Invoke, Middleware, RootChain
 from hearth.settings import API, RUNNER
+from hearth.stores.datastore import Datastore
 from hearth.telemetry.logs import get_logger
 
 #: Installed packages offer their extensions under this entry-point group.
@@ -28,30 +29,30 @@ _registered: dict[str, Extension] = {}
 
 
 class Extension(Protocol):
-    """Something that is added to a node by its name."""
+    """An addition to a node, known by its name."""
 
     @property
     def name(self) -> str:
-        """Unique: by custom the import path of the package."""
+        """Return the unique name; by convention the import path of the package."""
 
     def setup(self, server: Server) -> Awaitable[None] | None:
-        """Add what it has. What this raises keeps the node from starting. A coroutine is awaited."""
+        """Add its parts to a node. An exception prevents the start of the node. A coroutine is awaited."""
 
 
 def register(extension: Extension) -> None:
-    """Make an extension known by its name, without adding it to a node."""
+    """Register an extension under its name, without adding it to a node."""
     _registered[extension.name] = extension
 
 
 class Server:
-    """A node that is being put together, as its extensions see it. Nothing can be added once it serves.
+    """A node under construction, as its extensions see it. Nothing can be added once the node serves.
 
-    What the type of the node has no use for is left out (an API node runs no calls), or refused where the extension
-    would be of no use without it (a runner node serves no API).
+    A part that the type of the node does not need is ignored (an API node runs no calls). A part that the extension
+    depends on is refused (a runner node serves no API).
 
     Args:
-        datastore: Its definitions and records, if it has any.
-        stack: What is entered on it is left when the node has stopped.
+        datastore: Definitions and records, if the node stores any.
+        stack: Closes what is entered on it when the node has stopped.
     """
 
     def __init__(self, node_type: str, datastore: Datastore | None, stack: AsyncExitStack) -> None:
@@ -69,59 +70,61 @@ class Server:
 
     @property
     def datastore(self) -> Datastore:
-        """Apps, routes and calls. What is done here passes no listeners.
+        """Return the store of apps, routes and calls. Changes made here pass no listeners.
 
         Raises:
-            StartUpError: A runner node has none.
+            StartUpError: The node is a runner, which has no store.
         """
         if self._datastore is None:
             raise self._lacks("datastore")
         return self._datastore
 
     async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
-        """Enter what the extension needs, a client say; it is left after the node's last call has ended."""
+        """Enter a resource of the extension, for example a client; it is left after the last call of the node."""
         return await self._stack.enter_async_context(manager)
 
     def add_app_listener(self, listener: AppListener) -> None:
-        """Watch what the API does with apps."""
+        """Watch the operations of the API on apps."""
         self._expect_api("app listener")
         self.app_listeners.append(listener)
 
     def add_call_listener(self, listener: CallListener) -> None:
-        """Watch calls; without effect on an API node, which runs none."""
+        """Watch calls; no effect on an API node, which runs none."""
         self._expect_open()
         if self.node_type != API:
             self.call_listeners.append(listener)
 
     def add_root_middleware(self, middleware: Middleware) -> None:
-        """Surround every request, calls and unknown paths too. The first that is added is outermost."""
+        """Surround every request, also calls and unknown paths. The first one that is added is outermost."""
         self._expect_open()
         self._root.append(middleware)
 
     def add_api_middleware(self, middleware: Middleware) -> None:
-        """Surround all that is under /v1, behind the root middleware. The first that is added is outermost."""
+        """Surround all paths under /v1, behind the root middleware. The first one that is added is outermost."""
         self._expect_open()
         self._api.append(middleware)
 
-    #: Fn's older name.
+    #: The older name in Fn.
     add_middleware = add_api_middleware
 
-    def add_endpoint(self, method: str, path: str, handler: EndpointHandler) -> None:
-        """Serve ``/v1<path>``."""
-        self._expect_api("endpoint").add(method, path, handler)
+    def add_endpoint(self, method: str, path: str, handler: EndpointHandler, *, public: bool = False) -> None:
+        """Serve ``/v1<path>``: to administrators, or to everybody if it is public."""
+        self._expect_api("endpoint").add(method, path, handler, public=public)
 
-    def add_app_endpoint(self, method: str, path: str, handler: AppEndpointHandler) -> None:
+    def add_app_endpoint(self, method: str, path: str, handler: AppEndpointHandler, *, public: bool = False) -> None:
         """Serve ``/v1/apps/:app<path>``; the handler gets the app, the client 404 if there is none."""
-        self._expect_api("endpoint").add_of_app(method, path, handler)
+        self._expect_api("endpoint").add_of_app(method, path, handler, public=public)
 
-    def add_route_endpoint(self, method: str, path: str, handler: RouteEndpointHandler) -> None:
+    def add_route_endpoint(
+        self, method: str, path: str, handler: RouteEndpointHandler, *, public: bool = False
+    ) -> None:
         """Serve ``/v1/apps/:app/routes/:route<path>``; the handler gets both, the client 404 if one is missing."""
-        self._expect_api("endpoint").add_of_route(method, path, handler)
+        self._expect_api("endpoint").add_of_route(method, path, handler, public=public)
 
-    # -- for whoever builds the node ----------------------------------------------------------------------------------
+    # -- for the code that builds the node -----------------------------------------------------------------------------
 
     async def add_extension(self, extension: Extension) -> None:
-        """Have an extension add what it has.
+        """Let an extension add its parts.
 
         Raises:
             StartUpError: It failed.
@@ -134,21 +137,28 @@ class Server:
         _log.info("extension added", extension=extension.name)
 
     async def add_extension_by_name(self, name: str) -> None:
-        """Add one that was registered, or that an installed package offers.
+        """Add an extension that was registered, or that an installed package offers.
 
         Raises:
-            StartUpError: Nobody knows it, or it failed.
+            StartUpError: There is no such extension, or it failed.
         """
-        await self.add_extension(_registered.get(name) or _installed(name))
+        await self.add_extension(find_extension(name))
 
-    def surround(self, front: ASGIApp, invoke: Invoke) -> ASGIApp:
-        """The whole application with the middlewares around it; itself if there are none. Nothing is added any more."""
+    @property
+    def surrounds_calls(self) -> bool:
+        """Function calls pass middleware, so they take the way over ASGI."""
+        return bool(self._root)
+
+    def surround(self, calls: ASGIApp, api: ASGIApp, invoke: Invoke, door: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
+        """Return the whole application, with the middlewares around it. Nothing can be added afterwards.
+
+        The door checks all requests but calls, before any middleware sees them.
+        """
         self._serves = True
-        return RootChain(front, self._root, invoke) if self._root or self._api else front
-
-    def surround_api(self, api: ASGIApp) -> ASGIApp:
-        """The API with its middlewares; itself if there are none. Only within what :meth:`surround` returns."""
-        return ApiChain(api, self._api) if self._api else api
+        if not self._root and not self._api:
+            return Front(calls, door(api))
+        front = RootChain(Front(calls, ApiChain(api, self._api) if self._api else api), self._root, invoke)
+        return Front(front, door(front))
 
     def _expect_open(self) -> None:
         if self._serves:
@@ -162,6 +172,15 @@ class Server:
 
     def _lacks(self, what: str) -> StartUpError:
         return StartUpError(f"a {self.node_type or RUNNER} node serves no /v1, so it takes no {what}")
+
+
+def find_extension(name: str) -> Extension:
+    """Return an extension that was registered, or that an installed package offers.
+
+    Raises:
+        StartUpError: There is no such extension, or it cannot be imported.
+    """
+    return _registered.get(name) or _installed(name)
 
 
 def _installed(name: str) -> Extension:

@@ -1,4 +1,4 @@
-"""Whether a node lives, and whether it should be sent work.
+"""The health of a node: it lives, and it should be sent work.
 
 ``/healthz`` says only that the process answers: cheap, and true during a drain, so that nobody kills a node that is
 finishing its calls. ``/readyz`` says whether new work belongs here: it asks what the node depends on.
@@ -7,23 +7,46 @@ finishing its calls. ``/readyz`` says whether new work belongs here: it asks wha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from hearth.clock import Clock
-from hearth.models.errors import HearthError
+from hearth.aio.clock import Clock
+from hearth.models.errors import HearthError, StoreUnavailable
 from hearth.telemetry.logs import get_logger
 
 #: How long an answer is good for: many who ask cost the stores no more than one.
 _FRESH_S: Final = 1.0
-#: What does not answer within so long is not ready.
+#: What does not answer within this time is not ready, seconds.
 _LIMIT_S: Final = 2.0
 OK: Final = "ok"
 DRAINING: Final = "draining"
 
+#: A block of a disk: what is less might still fit into one that is full.
+_PROBE_BYTES: Final = 4096
+
 Check = Callable[[], Awaitable[object]]
 
 _log = get_logger(__name__)
+
+
+def folder_check(folder: Path) -> Check:
+    """Return a check that writes a file to a folder, and removes it."""
+
+    async def check() -> None:
+        await asyncio.to_thread(_write_to, folder)
+
+    return check
+
+
+def _write_to(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".hearth-check-") as file:
+            file.write(b"x" * _PROBE_BYTES)
+            file.flush()
+    except OSError as exc:
+        raise StoreUnavailable(f"cannot write to {folder}: {exc.strerror}") from exc
 
 
 class Readiness:
@@ -31,15 +54,23 @@ class Readiness:
 
     Args:
         checks: By name; one that raises, or takes too long, makes the node not ready.
+        warnings: What the operator should know of a node that is ready.
     """
 
-    def __init__(self, clock: Clock, checks: Mapping[str, Check]) -> None:
+    def __init__(
+        self, clock: Clock, checks: Mapping[str, Check], warnings: Callable[[], Sequence[str]] = lambda: ()
+    ) -> None:
         self._clock = clock
         self._checks = checks
+        self._warnings = [warnings]
         self._draining = False
         self._found: dict[str, str] = {}
         self._fresh_until = 0.0
         self._lock = asyncio.Lock()
+
+    def add_warnings(self, warnings: Callable[[], Sequence[str]]) -> None:
+        """Show further warnings, too."""
+        self._warnings.append(warnings)
 
     def drain(self) -> None:
         """From now on the node is not ready."""
@@ -51,7 +82,7 @@ class Readiness:
         return self._draining
 
     async def look(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the node is ready, and what is told of it: a word, or a reason, for each check."""
+        """Return whether the node is ready, and a word or a reason for each check."""
         if self._draining:
             return False, {"ready": False, "node": DRAINING}
         async with self._lock:  # who comes while others ask gets their answer
@@ -60,7 +91,10 @@ class Readiness:
                 self._found = dict(zip(self._checks, words, strict=True))
                 self._fresh_until = self._clock.monotonic() + _FRESH_S
         ready = not self._draining and all(word == OK for word in self._found.values())
-        return ready, {"ready": ready, "node": DRAINING if self._draining else OK, **self._found}
+        told = {"ready": ready, "node": DRAINING if self._draining else OK, **self._found}
+        if warnings := [text for source in self._warnings for text in source()]:
+            told["warnings"] = warnings
+        return ready, told
 
     async def _ask(self, name: str, check: Check) -> str:
         try:

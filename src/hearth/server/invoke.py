@@ -1,318 +1,473 @@
-"""The invocation front: /r/APP/PATH, raw ASGI, before any framework (protocols specification 1, 6)."""
+"""The front of function calls: from a request to its answer (protocols specification 1, 6).
+
+It stands before any framework. Routes are called as /r/APP/PATH, fns as /invoke/FN_ID and /t/APP/SOURCE.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import functools
-from collections.abc import Callable
-from typing import Final
+import time
+from collections.abc import Awaitable, Callable
+from typing import ClassVar, Final
+from urllib.parse import quote
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from hearth.access.base import DataAccess
-from hearth.access.cached import Definitions
+from hearth.access.base import AcceptedCalls
+from hearth.access.cache import CachedDefinitions
+from hearth.access.fn_cache import CachedFns
 from hearth.agent.agent import Agent
 from hearth.agent.call import ActiveCall, ClientGone
-from hearth.agent.function import Function
-from hearth.clock import Clock
-from hearth.expiry import Expiries
-from hearth.models.call import QUEUED
-from hearth.models.errors import AppsMissingName, BodyTooLarge, CallTimeout, InvalidPayload, PathNotFound, ServerBusy
-from hearth.models.route import HeaderMap, clean_path
-from hearth.models.times import format_duration
-from hearth.protocols.base import HOP_BY_HOP, Head, canonical
-from hearth.protocols.fields import blank_controls, is_token
+from hearth.agent.shares import Share
+from hearth.aio.clock import Clock
+from hearth.aio.deadlines import Expiries, TimeLimit
+from hearth.contracts.base import HOP_BY_HOP, Head, canonical
+from hearth.contracts.stdio.fields import BODILESS
+from hearth.models.call import QUEUED, Call, HeaderMap
+from hearth.models.call_result import new_result_token
+from hearth.models.errors import CallTimeout, RequestBodyTimeout, ServerBusy
+from hearth.models.fn_errors import NeverFits
+from hearth.models.function import FunctionSpec
+from hearth.models.times import ZERO, format_duration
 from hearth.server import errors
-from hearth.server.body import WATCH_AFTER_S, AsgiBody, ClientWatch
+from hearth.server.api_v1.functions import Functions
+from hearth.server.api_v2.functions import FnFunctions
+from hearth.server.asgi_calls import AsgiExchange
+from hearth.server.call_gates import CallGates
+from hearth.server.call_io import CallExchange, beginning, read_all
+from hearth.server.delays import delay_call
+from hearth.server.fn_targets import FnTargets
+from hearth.server.http.exchange import Arrival, HttpExchange
+from hearth.server.http.parsing import RequestHead
+from hearth.server.http.shared import ROUTES, Handler
+from hearth.server.targets import METHODS, OURS, SINGLE, Fields, RouteTargets, Target, Targets, route_names
 from hearth.server.traced import label
+from hearth.telemetry.logs import get_logger
+from hearth.telemetry.metrics import Metrics
+from hearth.telemetry.tracing import Tracing
 
-METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "DELETE", "CONNECT", "TRACE"})
+#: Default limit on a body that is held in memory.
+DEFAULT_MAX_HELD_BYTES: Final = 16 << 20
 
-#: Headers of which an answer has one: the function's replaces what was there.
-_SINGLE: Final = frozenset(
-    {
-        "Content-Type",
-        "Content-Length",
-        "Date",
-        "Location",
-        "Etag",
-        "Last-Modified",
-        "Server",
-        "Content-Encoding",
-    }
-)
-#: Headers that only Hearth sets.
-_OURS: Final = frozenset({"Fn_call_id", "Xxx-Fxlb-Wait"})
-#: Request headers that are no part of the call's header map.
+#: Request headers that are no part of the header map of a call.
 _FRAMING: Final = frozenset({"Host", "Transfer-Encoding", "Trailer"})
-#: Headers that a route cannot add: they belong to one answer and its connection.
-_NOT_OF_ROUTES: Final = _OURS | HOP_BY_HOP | {"Content-Length"}
-_BODILESS: Final = frozenset({204, 304})
-
 #: Headers of an answer that a function does not set.
-_NOT_OF_FUNCTIONS: Final = _OURS | HOP_BY_HOP
-#: Names up to this length are remembered: functions and clients choose them.
+_NOT_OF_FUNCTIONS: Final = OURS | HOP_BY_HOP
+_SINGLE_FIELDS: Final = frozenset(name.lower().encode() for name in SINGLE)
+_WAIT: Final = b"xxx-fxlb-wait"
+_INVOKE_TYPE: Final = "Fn-Invoke-Type"
+_DETACHED: Final = ["detached"]
+_RESPOND_ASYNC: Final = "respond-async"
+_DEFAULT_TYPE: Final = (b"content-type", b"application/json")
+#: Names of header fields up to this length are remembered: clients and functions choose them.
 _REMEMBERED_LENGTH: Final = 64
 
-Pairs = list[tuple[str, bytes]]
+#: Names the app and the route of a request, once it is known that they exist.
+Label = Callable[[str, str], None]
+
+_log = get_logger(__name__)
 
 
-@functools.lru_cache(maxsize=2048)
-def _remembered(raw: bytes) -> str:
-    return canonical(raw.decode("latin-1"))
+class Answer(msgspec.Struct, eq=False):
+    """A :class:`~hearth.contracts.base.ResponseSink`: collects an answer, and sends it.
+
+    Nothing is sent before the first byte of the body, and the last byte not before the call is recorded. So an error
+    can still be reported while nothing was sent, and a client that has its answer finds the record.
+
+    A struct, because its constructor takes no call of Python's.
+
+    Attributes:
+        exchange: Where it is sent.
+        is_bodiless: Its body is not sent.
+        call: The call that it answers, once it was made.
+        call_id: The id of the call, once it is known that there is such a function.
+        of_route: The header fields of its route.
+        status: Its status.
+        given: The header fields of the function.
+        remaining: Bytes of the body that the function has announced and not written; negative if it has not said.
+        is_streamed: Some of its body was handed over before the end.
+        tail: The bytes of the body that are held until the call is recorded.
+    """
+
+    #: The name of the field with the id of the call.
+    id_field: ClassVar[bytes] = b"fn_call_id"
+    #: It says how long the call waited, and has the type of JSON if the function gave none.
+    is_of_route: ClassVar[bool] = True
+
+    exchange: CallExchange
+    is_bodiless: bool
+    call: ActiveCall | None = None
+    call_id: str = ""
+    of_route: Fields = ()
+    status: int = 200
+    given: Fields = ()
+    remaining: int = -1
+    is_streamed: bool = False
+    tail: bytes = b""
+
+    @property
+    def started(self) -> bool:
+        """The client was sent something: the status can no longer change."""
+        return self.exchange.started
+
+    def accept(self) -> None:
+        """Answer that the call will run at some time."""
+        self.status = 202
+        self.tail = b'{"call_id":"%b"}' % self.call_id.encode()
+
+    def located(self, fields: Fields) -> None:
+        """Add header fields to the answer that says where the result will be."""
+        self.given = [*self.given, *fields]
+
+    def head(self, head: Head) -> None:
+        """Take the function's status and headers."""
+        self.status = status = head.status
+        given = self.given = []
+        for name, value in head.headers:
+            if name in _NOT_OF_FUNCTIONS:
+                continue
+            if name == "Content-Length":
+                self.remaining = int(value)
+                if status in BODILESS:
+                    continue
+            field_name = _remembered_field(name) if len(name) <= _REMEMBERED_LENGTH else _lower(name)
+            given.append((field_name, value.encode("latin-1", "replace")))
+        if status in BODILESS:
+            self.is_bodiless = True
+
+    def answer(self, head: Head, body: bytes) -> None:
+        """Take a whole answer; its body waits until the call is recorded."""
+        self.head(head)
+        if not self.is_bodiless:
+            self.tail = body
+
+    async def write(self, data: bytes, *, last: bool) -> None:
+        """Send some bytes of the body; hold the last ones until the call is recorded."""
+        if self.is_bodiless:
+            return
+        if self.remaining > 0:
+            self.remaining -= len(data)
+            last = last or self.remaining <= 0
+        if last:
+            self.tail = data
+            return
+        if not self.is_streamed:
+            self.is_streamed = True
+            self.exchange.begin(self.status, self._fields())
+        await self.exchange.write(data)
+
+    def complete(self) -> None:
+        """Do nothing: the last bytes wait for the record of the call; see :meth:`finish`."""
+
+    async def finish(self) -> None:
+        """Send what is held: the call has ended well."""
+        exchange = self.exchange
+        if not self.is_streamed:
+            fields = self._fields()
+            if not self.is_bodiless and self.remaining < 0:
+                fields.append((b"content-length", b"%d" % len(self.tail)))
+            exchange.begin(self.status, fields)
+        await exchange.end(self.tail)
+
+    async def fail(self, exc: Exception) -> None:
+        """Report an error, with nothing that the function said. Nothing was sent yet."""
+        told = errors.answer(exc, self.exchange.head.path)
+        fields = [field for field in self.of_route if field[0] not in _SINGLE_FIELDS]
+        if self.call_id:
+            fields.insert(0, (self.id_field, self.call_id.encode()))
+        fields += [(_lower(name), value.encode()) for name, value in told.headers.items()]
+        fields.append((b"content-length", b"%d" % len(told.body)))
+        call = self.call
+        has_waited = isinstance(exc, ServerBusy | CallTimeout) or (call is not None and call.record.started_at != ZERO)
+        if call is not None and has_waited and self.is_of_route:
+            fields.append((_WAIT, format_duration(call.waited_s).encode()))
+        self.exchange.begin(told.status, fields)
+        await self.exchange.end(told.body)
+
+    def _fields(self) -> list[tuple[bytes, bytes]]:
+        given, of_route = self.given, self.of_route
+        fields = [(self.id_field, self.call_id.encode())]
+        if not self.is_of_route:
+            return fields + [field for field in given if field[0] != self.id_field]
+        if of_route:
+            names = {name for name, _ in given}
+            fields += [field for field in of_route if field[0] not in names or field[0] not in _SINGLE_FIELDS]
+        if self.call is not None:
+            fields.append((_WAIT, format_duration(self.call.waited_s).encode()))
+        fields += given
+        if self.status not in BODILESS:
+            for name, _ in fields:
+                if name == b"content-type":
+                    break
+            else:
+                fields.append(_DEFAULT_TYPE)
+        return fields
 
 
-def _name(raw: bytes) -> str:
-    """A header's canonical name."""
-    return _remembered(raw) if len(raw) <= _REMEMBERED_LENGTH else canonical(raw.decode("latin-1"))
+class FnAnswer(Answer):
+    """The answer to a call of a fn."""
 
+    id_field: ClassVar[bytes] = b"fn-call-id"
+    is_of_route: ClassVar[bool] = False
 
-@functools.lru_cache(maxsize=2048)
-def _remembered_bytes(name: str) -> bytes:
-    return name.encode()
+    def accept(self) -> None:
+        """Answer that the call will run at some time."""
+        self.status = 202
 
-
-def _line(pair: tuple[str, bytes]) -> tuple[bytes, bytes]:
-    name, value = pair
-    return (_remembered_bytes(name) if len(name) <= _REMEMBERED_LENGTH else name.encode()), value
+    async def fail(self, exc: Exception) -> None:
+        """Report an error. What never fits is no call."""
+        if isinstance(exc, NeverFits):
+            self.call_id = ""
+        await Answer.fail(self, exc)
 
 
 class InvokeFront:
     """Answers calls.
 
     Args:
-        access: Takes async calls.
+        functions: Compile routes to functions.
+        gates: Find out who may call functions.
+        accepted: Takes async calls.
         next_id: Makes the ids of calls.
+        tracing: Times the requests that come from the server itself.
+        max_bytes: Of the body of a request that comes from the server itself; ``None`` for any.
+        max_held_bytes: Of a body that is held in memory.
+        has_room: Whether there is room for what a call leaves behind; if not, clients are to go elsewhere.
+        fns: Fns, and what compiles them to functions; ``None`` if there are none.
     """
 
     def __init__(
         self,
         agent: Agent,
-        definitions: Definitions,
-        access: DataAccess,
+        functions: Functions,
+        gates: CallGates,
+        definitions: CachedDefinitions,
+        accepted: AcceptedCalls,
         clock: Clock,
         next_id: Callable[[], str],
+        *,
+        tracing: Tracing | None = None,
+        max_bytes: int | None = None,
+        max_held_bytes: int = DEFAULT_MAX_HELD_BYTES,
+        has_room: Callable[[], bool] = lambda: True,
+        fns: tuple[CachedFns, FnFunctions] | None = None,
     ) -> None:
         self._agent = agent
-        self._definitions = definitions
-        self._access = access
+        self._accepted = accepted
         self._clock = clock
+        self._now = clock.monotonic
         self._next_id = next_id
-        self._patience = Expiries(clock, WATCH_AFTER_S)
+        self._tracing = tracing or Tracing(Metrics())
+        self._durations = self._tracing.histogram("serve_http")
+        self._max_held_bytes = max_held_bytes
+        self._routes = RouteTargets(agent, functions, gates, definitions, self._durations, max_held_bytes)
+        self._fns: Targets = self._routes
+        if fns is not None:
+            cached, compiled = fns
+            self._fns = FnTargets(agent, compiled, gates, cached, self._durations, max_held_bytes)
+        self._max_bytes = max_bytes
+        self._has_room = has_room
+        self._body_limits: dict[float, Expiries] = {}
+
+    @property
+    def handler(self) -> Handler:
+        """Answers the calls that come from the server itself."""
+        return self._serve_traced if self._tracing.exports else self.serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one call."""
-        app_name, _, rest = scope["path"][3:].partition("/")
-        await self.call(app_name, rest, scope, receive, send)
+        """Answer a call that comes over ASGI."""
+        path = scope["path"]
+        names = route_names(path) if path.startswith(ROUTES) else None
+        await self.serve(AsgiExchange(scope, receive, send), names, functools.partial(label, scope))
 
     async def call(self, app_name: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request with the function of an app and a path, whatever the request's own path is."""
-        answer = Answer(send, scope["method"], self._clock)
+        """Answer a request with the function of an app and a path, whatever the path of the request is."""
+        await self.serve(AsgiExchange(scope, receive, send), (app_name, path), functools.partial(label, scope))
+
+    async def serve(
+        self, exchange: CallExchange, names: tuple[str, str] | None = None, marked: Label | None = None
+    ) -> None:
+        """Answer a call.
+
+        Args:
+            exchange: The request.
+            names: The app and the path of a route; ``None`` for a request whose path has them, or names a fn.
+            marked: Labels the span of the request; ``None`` for a request that is timed here.
+        """
+        began = time.perf_counter()
+        head = exchange.head
+        if names is not None or head.path.startswith(ROUTES):
+            targets: Targets = self._routes
+            answer = Answer(exchange, head.method == "HEAD")
+        else:
+            targets = self._fns
+            answer = FnAnswer(exchange, head.method == "HEAD")
+        target: Target | None = None
+        admitted: Share | None = None
         try:
-            await self._invoke(app_name, path, scope, receive, answer)
+            if names is None:
+                most = self._max_bytes
+                if most is not None and (exchange.length is None or exchange.length > most):
+                    exchange.limit(most)
+                target = targets.known.get(head.path)
+            if not self._has_room():
+                raise ServerBusy
+            method = head.method
+            if (
+                target is None
+                or target.definition.until <= self._now()
+                or method not in METHODS
+                or (target.is_plain and method != "POST")
+            ):
+                target = None
+                target = await targets.find(head, names)
+            if marked is not None:
+                marked(*target.definition.labels)
+            answer.call_id, answer.of_route = self._next_id(), target.fields
+            spec = target.spec or targets.compile(target)
+            if not target.fits:
+                raise targets.misfit()
+            headers, url = _header_map(head)
+            most = target.most_bytes
+            located = False
+            if target.is_plain:
+                if target.detached is not None and headers.get(_INVOKE_TYPE) == _DETACHED:
+                    spec, most, located = target.detached, target.most_detached_bytes, True
+            elif (preferences := headers.get("Prefer")) is not None and _prefers_async(preferences):
+                if target.detached is not None:
+                    spec, most, located = target.detached, target.most_detached_bytes, True
+                else:
+                    located = not spec.is_sync
+            if most is not None and (exchange.length is None or exchange.length > most):
+                exchange.limit(most)
+            body: bytes | None = None
+            if target.gate is not None:
+                body = await target.gate.admit(exchange, headers, lambda: self._whole(exchange, spec.timeout_s))
+            if target.checks_head is not None:
+                target.checks_head(url, headers)
+            if spec.is_sync:
+                if body is None:
+                    body = exchange.whole()
+                if body is None:
+                    body = await self._begin(exchange, spec.timeout_s)
+                if target.counted is not None:
+                    target.counted.admit(self._now())
+                    admitted = target.counted
+                call = answer.call = self._agent.new_call(
+                    spec, answer.call_id, method=method, url=url, headers=headers, body=exchange, sink=answer
+                )
+                call.is_plain = target.is_plain
+                if body:
+                    call.kept_body.append(body)
+                task = exchange.watcher = asyncio.current_task()
+                try:
+                    if exchange.arrival is Arrival.GONE:
+                        raise ClientGone
+                    await self._agent.submit(call)
+                except asyncio.CancelledError:
+                    if exchange.arrival is Arrival.GONE and task is not None:
+                        task.uncancel()
+                        raise ClientGone from None
+                    raise
+                finally:
+                    exchange.watcher = None
+            else:
+                if target.counted is not None:
+                    target.counted.accept(self._now())
+                record = Call.of(spec, answer.call_id, self._clock.now(), method=method, url=url, headers=headers)
+                record.result_ttl = target.delivery.result_ttl_s or 0
+                delay_call(record, target.delivery)
+                record.retry = target.delivery.retry
+                record.attempt = 0 if record.retry is None else 1
+                record.result_headers = tuple((name.decode(), value.decode()) for name, value in target.fields)
+                token = ""
+                if located:
+                    token, record.result_digest = new_result_token()
+                await self._accept(record, exchange, body, answer)
+                if located:
+                    answer.located(_location(record, spec, token, applied=not target.is_plain))
         except ClientGone:
             return
         except Exception as exc:
-            named = {"id": answer.call_id, "call_id": answer.call_id} if answer.call_id else {}
-            with bound_contextvars(action="invoke", app=app_name, route=clean_path(path), **named):
-                if answer.started:
-                    errors.tell(exc)  # unfinished: the server closes the connection, and the client sees the truncation
-                else:
-                    await answer.fail(exc)
+            await self._report(exc if target is None else target.explain(exc), answer, targets.log_fields(head, names))
         else:
             await answer.finish()
+        finally:
+            if admitted is not None:
+                admitted.leave()
+            answer.call = None  # its sink is the answer: neither would be freed before the garbage collector runs
+            if marked is None:
+                durations = self._durations.series() if target is None else target.durations
+                durations.observe(time.perf_counter() - began)
 
-    async def _invoke(self, app_name: str, path: str, scope: Scope, receive: Receive, answer: Answer) -> None:
-        if not app_name:
-            raise AppsMissingName
-        if scope["method"] not in METHODS:
-            raise PathNotFound.of(scope["path"])
-        path = clean_path(path)
-        pair = self._definitions.get_nowait(app_name, path)
-        if pair is None:
-            pair = await self._definitions.get(app_name, path)
-        label(scope, app_name, path)
-        call_id = self._next_id()
-        answer.identify(call_id, pair[1].headers)
-        function = self._agent.function(*pair)
-        self._agent.check_capacity(function)
-        body = AsgiBody(scope, receive)
-        if not function.is_sync:
-            await self._accept(scope, function, call_id, body, answer)
-            return
-        call = self._call(scope, function, call_id, body, answer)
-        answer.call = call
-        with ClientWatch(call.body, receive, self._patience) as watch:
-            try:
-                await self._agent.submit(call)
-            except asyncio.CancelledError:
-                watch.settle()
-                raise
+    async def _serve_traced(self, exchange: HttpExchange) -> None:
+        with self._tracing.serving(exchange.head.path, exchange.head.headers) as span:
+            await self.serve(exchange, None, span.label)
 
-    def _call(self, scope: Scope, function: Function, call_id: str, body: AsgiBody, answer: Answer) -> ActiveCall:
-        headers, url = _request_line(scope)
-        return self._agent.new_call(
-            function, call_id, method=scope["method"], url=url, headers=headers, body=body, sink=answer
-        )
+    async def _report(self, exc: Exception, answer: Answer, named: dict[str, str]) -> None:
+        """Tell the client of an error, if it was not sent anything; else only the log."""
+        if answer.call_id:
+            named |= {"id": answer.call_id, "call_id": answer.call_id}
+        with bound_contextvars(action="invoke", **named):
+            if answer.started:
+                errors.tell(exc)  # the answer stays cut off: the server closes the connection
+            else:
+                await answer.fail(exc)
 
-    async def _accept(self, scope: Scope, function: Function, call_id: str, body: AsgiBody, answer: Answer) -> None:
-        """Keep an async call; 202 only for what is durable (protocols specification 7)."""
-        headers, url = _request_line(scope)
-        record = function.record(call_id, self._clock.now(), method=scope["method"], url=url, headers=headers)
+    async def _whole(self, exchange: CallExchange, limit_s: float) -> bytes:
+        """Return the whole body, before the time of the call begins."""
+        body = exchange.whole()
+        return await self._begin(exchange, limit_s, read_all) if body is None else body
+
+    async def _begin(
+        self, exchange: CallExchange, limit_s: float, read: Callable[[CallExchange], Awaitable[bytes]] = beginning
+    ) -> bytes:
+        """Return the beginning of the body, before the time of the call begins."""
+        task = asyncio.current_task()
+        assert task is not None
+        limits = self._body_limits.get(limit_s)
+        if limits is None:
+            limits = self._body_limits[limit_s] = Expiries(self._clock, limit_s)
+        try:
+            with TimeLimit(limits, task):
+                return await read(exchange)
+        except TimeoutError:
+            raise RequestBodyTimeout(limit_s) from None
+
+    async def _accept(self, record: Call, exchange: CallExchange, body: bytes | None, answer: Answer) -> None:
+        """Keep an async call, whose body may be known; 202 only for what is durable (protocols specification 7)."""
         record.status = QUEUED
-        record.payload = await _payload(body)
-        await self._access.enqueue(record)
-        answer.accepted(call_id)
+        record.payload = await read_all(exchange) if body is None else body
+        await self._accepted.enqueue(record)
+        _log.debug("call accepted and queued", call_id=record.id, app_name=record.app_name, path=record.path)
+        answer.accept()
 
 
-class Answer:
-    """The response of one call: a :class:`~hearth.agent.call.ResponseSink` over ASGI.
-
-    Nothing is sent before the first byte of the body, and the last byte not before the call is recorded, so that an
-    error can still be told while nothing was sent, and a client that has its answer finds the record.
-    """
-
-    __slots__ = (
-        "_base",
-        "_bodiless",
-        "_clock",
-        "_head",
-        "_remaining",
-        "_send",
-        "_status",
-        "_tail",
-        "call",
-        "call_id",
-        "started",
+def _prefers_async(values: list[str]) -> bool:
+    """Return whether a client prefers an answer at once (RFC 7240, 4.1)."""
+    return any(
+        preference.partition(";")[0].strip().lower() == _RESPOND_ASYNC
+        for value in values
+        for preference in value.split(",")
     )
 
-    def __init__(self, send: Send, method: str, clock: Clock) -> None:
-        self.started = False
-        self._clock = clock
-        self.call_id = ""
-        self.call: ActiveCall | None = None
-        self._send = send
-        self._bodiless = method == "HEAD"
-        self._base: Pairs = []
-        self._status = 200
-        self._head: Pairs = []
-        self._remaining = -1
-        self._tail = b""
 
-    def identify(self, call_id: str, route_headers: HeaderMap) -> None:
-        """The call has an id: from here on errors, too, carry it and the route's headers."""
-        self.call_id = call_id
-        self._base = [("Fn_call_id", call_id.encode())]
-        for spelled, values in route_headers.items():
-            name = canonical(spelled)
-            if name not in _NOT_OF_ROUTES and is_token(name):
-                self._base += [(name, blank_controls(value).encode()) for value in values]
-
-    def accepted(self, call_id: str) -> None:
-        """The call will run some time."""
-        self._status = 202
-        self._tail = b'{"call_id":"%b"}' % call_id.encode()
-
-    def head(self, head: Head) -> None:
-        """The function's status and headers, merged with what is there."""
-        self._status = status = head.status
-        given: Pairs = []
-        for name, value in head.headers:
-            if name in _NOT_OF_FUNCTIONS:
-                continue
-            if name == "Content-Length":
-                self._remaining = int(value)
-                if status in _BODILESS:
-                    continue
-            given.append((name, value.encode("latin-1", "replace")))
-        self._head = given
-        if len(self._base) > 1:  # more than the id
-            names = {name for name, _ in given if name in _SINGLE}
-            self._base = [pair for pair in self._base if pair[0] not in names]
-        if status in _BODILESS:
-            self._bodiless = True
-
-    async def write(self, data: bytes, *, last: bool) -> None:
-        """Some bytes of the body."""
-        if self._bodiless:
-            return
-        if self._remaining > 0:
-            self._remaining -= len(data)
-            last = last or self._remaining <= 0
-        if last:
-            self._tail = data
-            return
-        if not self.started:
-            await self._send_head(self._headers())
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    def complete(self) -> None:
-        """The last bytes wait for the call's record; see :meth:`finish`."""
-
-    async def finish(self) -> None:
-        """The call has ended well: send what is held."""
-        if not self.started:
-            headers = self._headers()
-            if not self._bodiless and self._remaining < 0:
-                headers.append(("Content-Length", b"%d" % len(self._tail)))
-            await self._send_head(headers)
-        await self._send({"type": "http.response.body", "body": self._tail, "more_body": False})
-
-    async def fail(self, exc: Exception) -> None:
-        """Nothing was sent yet: tell the error, with nothing that the function said."""
-        told = errors.answer(exc)
-        self._status = told.status
-        headers = [pair for pair in self._base if pair[0] not in _SINGLE]
-        headers += [(name, value.encode()) for name, value in told.headers.items()]
-        headers.append(("Content-Length", b"%d" % len(told.body)))
-        if isinstance(exc, ServerBusy | CallTimeout):
-            headers += self._wait_header()
-        await self._send_head(headers)
-        await self._send({"type": "http.response.body", "body": told.body, "more_body": False})
-
-    def _headers(self) -> Pairs:
-        headers = [*self._base, *self._wait_header(), *self._head]
-        if "Content-Type" not in [name for name, _ in headers]:
-            headers.append(("Content-Type", b"application/json"))
-        return headers
-
-    def _wait_header(self) -> Pairs:
-        if self.call is None:
-            return []
-        return [("Xxx-Fxlb-Wait", format_duration(self.call.waited_s).encode())]
-
-    async def _send_head(self, headers: Pairs) -> None:
-        self.started = True
-        lines = [_line(pair) for pair in headers]
-        if "Date" not in [name for name, _ in headers]:
-            lines.append((b"Date", _date(self._clock.now_ms() // 1000)))
-        await self._send({"type": "http.response.start", "status": self._status, "headers": lines})
+def _location(record: Call, spec: FunctionSpec, token: str, *, applied: bool) -> Fields:
+    """Return the header fields that say where the result of a call will be."""
+    where = f"/v2/fns/{spec.ref.id}" if spec.ref.is_fn else f"/v1/apps/{quote(record.app_name, safe='')}"
+    fields = [(b"location", f"{where}/calls/{record.id}/result?token={token}".encode())]
+    return [*fields, (b"preference-applied", _RESPOND_ASYNC.encode())] if applied else fields
 
 
-@functools.lru_cache(maxsize=2)  # once a second, not once a call
-def _date(second: int) -> bytes:
-    return email.utils.formatdate(second, usegmt=True).encode()
-
-
-async def _payload(body: AsgiBody) -> bytes:
-    pieces: list[bytes] = []
-    try:
-        while piece := await body.read():
-            pieces.append(piece)
-    except BodyTooLarge as exc:
-        raise InvalidPayload from exc
-    return b"".join(pieces)
-
-
-def _request_line(scope: Scope) -> tuple[HeaderMap, str]:
-    """The call's header map, canonical names, and its URL."""
+def _header_map(head: RequestHead) -> tuple[HeaderMap, str]:
+    """Return the header map of a call, canonical names, and its URL."""
     headers: HeaderMap = {}
     host = ""
-    pairs: list[tuple[bytes, bytes]] = scope["headers"]
-    for raw_name, raw_value in pairs:
-        name = _name(raw_name)
+    for raw_name, raw_value in head.headers:
+        name = _remembered_name(raw_name) if len(raw_name) <= _REMEMBERED_LENGTH else _canonical(raw_name)
         value = raw_value.decode("latin-1")
         if name not in _FRAMING:
             known = headers.get(name)
@@ -322,6 +477,18 @@ def _request_line(scope: Scope) -> tuple[HeaderMap, str]:
                 known.append(value)
         elif name == "Host":
             host = value
-    query: bytes = scope["query_string"]
-    target = scope["raw_path"].decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
-    return headers, f"{scope['scheme']}://{host}{target}"
+    return headers, f"{head.scheme}://{host}{head.target}"
+
+
+def _canonical(raw: bytes) -> str:
+    return canonical(raw.decode("latin-1"))
+
+
+_remembered_name = functools.lru_cache(maxsize=2048)(_canonical)
+
+
+def _lower(name: str) -> bytes:
+    return name.lower().encode()
+
+
+_remembered_field = functools.lru_cache(maxsize=2048)(_lower)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearth.models.errors import BodyTooLarge
@@ -11,27 +13,26 @@ from hearth.server import errors
 class BodyLimit:
     """An application that takes bodies up to a limit.
 
-    A request that announces more is refused at once. One that does not say how much it brings is cut: its reader gets
-    a :class:`~hearth.models.errors.BodyTooLarge` where the limit is passed.
+    A request that announces more is refused at once. If it announces nothing, reading its body raises
+    :class:`~hearth.models.errors.BodyTooLarge` at the limit.
 
     Args:
-        limit: Bytes that a body may have; ``None`` for any.
-        exempt: The beginning of paths that have no limit; empty: none has.
+        limit: Returns the limit in bytes for a path; ``None`` for no limit.
     """
 
-    def __init__(self, app: ASGIApp, limit: int | None, exempt: str = "") -> None:
+    def __init__(self, app: ASGIApp, limit: Callable[[str], int | None]) -> None:
         self._app = app
         self._limit = limit
-        self._exempt = exempt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if self._limit is None or (self._exempt and scope.get("path", "").startswith(self._exempt)):
+        limit = self._limit(scope.get("path", ""))
+        if limit is None:
             await self._app(scope, receive, send)
-        elif (length := _announced(scope)) > self._limit:
-            await errors.response(BodyTooLarge(length, self._limit))(scope, receive, send)
+        elif (length := _announced(scope)) > limit:
+            await errors.response(BodyTooLarge(length, limit), scope["path"])(scope, receive, send)
         else:
-            await self._app(scope, _cut(receive, self._limit), send)
+            await self._app(scope, _cut(receive, limit), send)
 
 
 def _announced(scope: Scope) -> int:

@@ -1,13 +1,15 @@
-"""Extensions that watch apps (operations specification 8.2): one layer around the store, whoever uses it."""
+"""Extensions that watch apps (operations specification 8.2): one layer around the store, for all of its users."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
 
-from hearth.datastore.base import AppFilter, Datastore
 from hearth.models.app import App, validate_app_name
+from hearth.models.errors import AppsNotFound
 from hearth.models.patch import AppPatch
+from hearth.stores.datastore import Datastore
+from hearth.stores.definitions.base import AppCheck, AppFilter
 
 
 class AppListener:
@@ -21,16 +23,16 @@ class AppListener:
     """
 
     async def before_app_create(self, app: App) -> App | None:
-        """The app to store."""
+        """Return the app to store."""
 
     async def after_app_create(self, app: App) -> App | None:
-        """The app to show."""
+        """Return the app to show."""
 
     async def before_app_update(self, patch: AppPatch) -> AppPatch | None:
-        """The changes to store; ``patch.name`` names the app."""
+        """Return the changes to store; ``patch.name`` names the app."""
 
     async def after_app_update(self, app: App) -> App | None:
-        """The app to show; ``app`` is what is stored now."""
+        """Return the app to show; ``app`` is what is stored now."""
 
     async def before_app_delete(self, app: App) -> None:
         """Only the name of ``app`` is set."""
@@ -42,13 +44,17 @@ class AppListener:
         """Somebody wants to see the app."""
 
     async def after_app_get(self, app: App) -> App | None:
-        """The app to show."""
+        """Return the app to show."""
 
     async def before_apps_list(self, which: AppFilter) -> AppFilter | None:
-        """The apps to look for."""
+        """Return the apps to look for."""
 
     async def after_apps_list(self, apps: list[App]) -> list[App] | None:
-        """The apps to show."""
+        """Return the apps to show."""
+
+
+def _check_name(app: App) -> None:
+    validate_app_name(app.name)
 
 
 class ListenedApps:
@@ -58,45 +64,49 @@ class ListenedApps:
         self._datastore = datastore
         self._listeners = listeners
 
-    async def create(self, app: App) -> App:
-        """Store a new app."""
+    async def create(self, app: App, check: AppCheck = _check_name) -> App:
+        """Store a new app, if the check accepts it."""
         for listener in self._listeners:
             app = await listener.before_app_create(app) or app
-        validate_app_name(app.name)
+        check(app)
         app = await self._datastore.insert_app(app)
         for listener in self._listeners:
             app = await listener.after_app_create(app) or app
         return app
 
-    async def update(self, name: str, patch: AppPatch, now: dt.datetime) -> App:
-        """Merge changes into an app."""
+    async def update(
+        self, name: str, patch: AppPatch, now: dt.datetime, *, app_id: str = "", check: AppCheck | None = None
+    ) -> App:
+        """Merge changes into an app, which has this id, if one is given."""
         patch.name = name
         for listener in self._listeners:
             patch = await listener.before_app_update(patch) or patch
-        app = await self._datastore.update_app(name, patch, now)
+        app = await self._datastore.update_app(name, patch, now, app_id=app_id, check=check)
         for listener in self._listeners:
             app = await listener.after_app_update(app) or app
         return app
 
-    async def remove(self, name: str) -> None:
-        """Delete an app."""
+    async def remove(self, name: str, *, app_id: str = "") -> None:
+        """Delete an app, which has this id, if one is given."""
         for listener in self._listeners:
             await listener.before_app_delete(App(name=name))
-        await self._datastore.remove_app(name)
+        await self._datastore.remove_app(name, app_id=app_id)
         for listener in self._listeners:
             await listener.after_app_delete(App(name=name))
 
-    async def get(self, name: str) -> App:
-        """One app."""
+    async def get(self, name: str, *, app_id: str = "") -> App:
+        """Return an app, which has this id, if one is given."""
         for listener in self._listeners:
             await listener.before_app_get(name)
         app = await self._datastore.get_app(name)
+        if app_id not in ("", app.id):
+            raise AppsNotFound
         for listener in self._listeners:
             app = await listener.after_app_get(app) or app
         return app
 
     async def list(self, which: AppFilter) -> list[App]:
-        """A page of apps."""
+        """Return a page of apps."""
         for listener in self._listeners:
             which = await listener.before_apps_list(which) or which
         apps = await self._datastore.get_apps(which)

@@ -1,7 +1,7 @@
-"""What extensions put around the handling of requests (operations specification 8.4).
+"""Middleware of extensions around the handling of requests (operations specification 8.4).
 
-A middleware is ASGI's: a function that is given the next application and returns the one to ask instead. Any ASGI
-middleware works, and answers stream through it. :func:`middleware` makes one of a function ``(request, call_next)``.
+A middleware is a function that takes the next ASGI application and returns the one to call instead. Every ASGI
+middleware works, and answers stream through it. :func:`middleware` makes one from a function ``(request, call_next)``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _log = get_logger(__name__)
 
 @dataclasses.dataclass(slots=True)
 class Context:
-    """What the middlewares of one request share.
+    """The state that the middlewares of one request share.
 
     Attributes:
         app_name: The app that the URL names, for API middleware; the app of the function to call.
         path: The path of the function to call.
-        function_called: A function was called instead: whatever comes next is skipped.
+        function_called: A function was called instead, so the next application is skipped.
     """
 
     invoke: Invoke
@@ -43,45 +43,45 @@ class Context:
     function_called: bool = False
 
     async def call_function(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the function at ``app_name`` and ``path`` instead of what the URL names."""
+        """Answer with the function at ``app_name`` and ``path`` instead of the one in the URL."""
         self.function_called = True
         await self.invoke(self.app_name, self.path, scope, receive, send)
 
 
 def context(request: HTTPConnection | Scope) -> Context:
-    """The context of a request; within a middleware only."""
+    """Return the context of a request; only within a middleware."""
     scope = request.scope if isinstance(request, HTTPConnection) else request
     found: Context = scope[_KEY]
     return found
 
 
 class IncomingRequest(Request):
-    """A request whose body a middleware may read: what comes next can read it again."""
+    """A request whose body a middleware may read; the next application can read it again."""
 
     consumed: bytes | None = None
 
     async def body(self) -> bytes:
-        """All of it."""
+        """Return the whole body."""
         self.consumed = await super().body()
         return self.consumed
 
 
 class Next:
-    """What a middleware's request would meet next."""
+    """The next application of a middleware."""
 
     def __init__(self, app: ASGIApp, send: Send) -> None:
         self._app = app
         self._send = send
 
     async def __call__(self, request: Request, *, body: bytes | None = None) -> None:
-        """Have it answered. ``body`` replaces the request's own."""
+        """Let it answer the request. ``body`` replaces the body of the request."""
         scope, receive = _prepared(request, body)
         await self._app(scope, receive, self._send)
 
     async def call_function(
         self, request: Request, app_name: str, path: str = "/", *, body: bytes | None = None
     ) -> None:
-        """Have a function answer it, whatever its URL is."""
+        """Let a function answer the request instead of the one in its URL."""
         chosen = context(request)
         chosen.app_name, chosen.path = app_name, path
         scope, receive = _prepared(request, body)
@@ -89,7 +89,7 @@ class Next:
 
 
 def middleware(function: Callable[[IncomingRequest, Next], Awaitable[Response | None]]) -> Middleware:
-    """A middleware of a function. It awaits ``call_next(request)``, or returns the answer itself."""
+    """Make a middleware from a function that awaits ``call_next(request)``, or returns the answer itself."""
 
     def wrap(app: ASGIApp) -> ASGIApp:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,14 +103,14 @@ def middleware(function: Callable[[IncomingRequest, Next], Awaitable[Response | 
 
 
 def chained(middlewares: Sequence[Middleware], app: ASGIApp) -> ASGIApp:
-    """The application with middlewares around it; the first is outermost."""
+    """Return the application with middlewares around it; the first is outermost."""
     for wrap in reversed(middlewares):
         app = wrap(_unless_called(app))
     return app
 
 
 class RootChain:
-    """An application that middlewares surround: what they raise is answered, whatever they do."""
+    """An application with middlewares around it. It answers the errors that they raise."""
 
     def __init__(self, app: ASGIApp, middlewares: Sequence[Middleware], invoke: Invoke) -> None:
         self._app = chained(middlewares, app)
@@ -130,12 +130,12 @@ class RootChain:
         except Exception as exc:
             if not isinstance(exc, ApiError):
                 _log.error("A panic occurred during middleware.", error=str(exc), exc_info=exc)
-            if not started:  # else it stays unfinished: the server closes the connection
-                await _answer(exc)(scope, receive, send)
+            if not started:  # otherwise the answer stays incomplete, and the server closes the connection
+                await _answer(exc, scope["path"])(scope, receive, send)
 
 
 class ApiChain:
-    """An API whose middlewares surround all that is under /v1, whether it exists or not."""
+    """An API with middlewares around all paths under /v1 and /v2, also those that do not exist."""
 
     def __init__(self, app: ASGIApp, middlewares: Sequence[Middleware]) -> None:
         self._app = app
@@ -144,15 +144,16 @@ class ApiChain:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         parts = scope["path"].split("/")
-        if parts[1:2] != ["v1"]:
+        if parts[1:2] not in (["v1"], ["v2"]):
             await self._app(scope, receive, send)
             return
-        context(scope).app_name = parts[3] if parts[2:3] == ["apps"] and len(parts) > 3 else ""
+        names_app = parts[1:3] == ["v1", "apps"] and len(parts) > 3
+        context(scope).app_name = parts[3] if names_app else ""
         await self._chain(scope, receive, send)
 
 
-def _answer(exc: Exception) -> Response:
-    return errors.response(exc if isinstance(exc, ApiError) else ApiError())
+def _answer(exc: Exception, path: str) -> Response:
+    return errors.response(exc if isinstance(exc, ApiError) else ApiError(), path)
 
 
 def _unless_called(app: ASGIApp) -> ASGIApp:
@@ -175,14 +176,14 @@ def _prepared(request: Request, body: bytes | None) -> tuple[Scope, Receive]:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """A body that is here, then what the client does next."""
-    told = False
+    """Return a callable that gives this body, then the next messages of the client."""
+    was_given = False
 
     async def again() -> Message:
-        nonlocal told
-        if told:
+        nonlocal was_given
+        if was_given:
             return await receive()
-        told = True
+        was_given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again

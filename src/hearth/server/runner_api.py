@@ -1,13 +1,13 @@
-"""What runners ask of this node: /v1/runner (nodes specification 3).
+"""The API for runners: /v1/runner (nodes specification 3).
 
 Fn's own requests and answers, and what Hearth's runners need beyond them: leases, which are renewed, released and
-settled, and many starts or ends in one request. Every request may be sent again: whoever lost an answer does.
+settled, and many starts or ends in one request. Every request may be sent again: a runner that lost an answer does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
+import datetime as dt
 from collections import OrderedDict
 from typing import Any, Final
 
@@ -15,11 +15,19 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hearth.access import wire
-from hearth.access.base import AlreadyStarted, DataAccess, EndedCall
-from hearth.batch import GroupCommit, write_apart
-from hearth.clock import Clock
-from hearth.datastore.base import Datastore
+from hearth.access.base import (
+    NO_SECRET_SOURCE,
+    AcceptedCalls,
+    AlreadyStarted,
+    CallRecords,
+    EndedCall,
+    SecretSource,
+)
+from hearth.access.remote import protocol
+from hearth.aio.background import Background
+from hearth.aio.clock import Clock
+from hearth.aio.group_commit import GroupCommit, write_apart
+from hearth.async_calls.dispatcher import Dispatcher
 from hearth.models.call import ERROR, QUEUED, RUNNING, Call
 from hearth.models.errors import (
     CallNotFound,
@@ -27,14 +35,16 @@ from hearth.models.errors import (
     HearthError,
     InvalidJSON,
     RecordRefused,
-    RunnerUnknown,
+    SecretUnavailable,
+    StoreUnavailable,
 )
 from hearth.models.message import InvalidMessage, decode_call
 from hearth.models.times import ZERO, format_time
+from hearth.models.token import Token
 from hearth.queues.base import Reserved
 from hearth.server import errors
 from hearth.server.api_v1.request import ApiRequest
-from hearth.server.dispatch import Dispatcher
+from hearth.stores.datastore import Datastore
 from hearth.telemetry.logs import get_logger
 
 #: Seconds for which a poll waits.
@@ -42,6 +52,8 @@ POLL_S: Final = 30.0
 #: A request that is sent again says so, by its number.
 ATTEMPT: Final = "hearth-attempt"
 _MAX_LIMIT: Final = 1000
+#: Payloads in one answer: they are put together in one turn of the event loop.
+_MAX_HANDED_BYTES: Final = 16 << 20
 #: Calls of which it is remembered that they were accepted, or handed to a runner that knows no leases.
 _REMEMBERED: Final = 20_000
 _ACCEPTED: Final = {"msg": "enqueued call"}
@@ -56,19 +68,27 @@ class RunnerApi:
     """The operations.
 
     Args:
-        access: This node's own.
+        records: This node's own.
+        accepted: This node's own.
         datastore: Where records are.
-        token: What runners have to show; empty: nothing.
+        secrets: The secrets of functions.
     """
 
     def __init__(
-        self, access: DataAccess, datastore: Datastore, clock: Clock, dispatcher: Dispatcher, token: str = ""
+        self,
+        records: CallRecords,
+        accepted: AcceptedCalls,
+        datastore: Datastore,
+        clock: Clock,
+        dispatcher: Dispatcher,
+        secrets: SecretSource = NO_SECRET_SOURCE,
     ) -> None:
-        self._access = access
+        self._records = records
+        self._accepted = accepted
         self._datastore = datastore
         self._clock = clock
         self._dispatcher = dispatcher
-        self._token = token.encode()
+        self._secrets = secrets
         self._accepting: OrderedDict[str, asyncio.Future[None]] = OrderedDict()
         self._plain: OrderedDict[str, Reserved] = OrderedDict()
         self._finishing = GroupCommit(self._finish_many)
@@ -76,18 +96,6 @@ class RunnerApi:
     async def close(self) -> None:
         """Wait until all is written."""
         await self._finishing.close()
-
-    def check(self, request: Request) -> None:
-        """Let only those in who know the secret.
-
-        Raises:
-            RunnerUnknown: They do not.
-        """
-        if not self._token:
-            return
-        kind, _, shown = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), self._token):
-            raise RunnerUnknown
 
     # -- the queue ------------------------------------------------------------------------------------------------
 
@@ -106,12 +114,13 @@ class RunnerApi:
         accepted = self._accepting[call.id] = asyncio.get_running_loop().create_future()
         try:
             if not (again and await self._is_recorded(call)):
-                await self._access.enqueue(call)
+                await self._accepted.enqueue(call)
             accepted.set_result(None)
         except BaseException as exc:
             del self._accepting[call.id]
             accepted.set_exception(exc if isinstance(exc, Exception) else HearthError("not accepted"))
             accepted.exception()  # seen, also where nobody else waits
+            del accepted  # it holds the error, which holds this frame
             raise
         if len(self._accepting) > _REMEMBERED and next(iter(self._accepting.values())).done():
             self._accepting.popitem(last=False)
@@ -130,14 +139,31 @@ class RunnerApi:
         reserved = await self._wait_for_calls(request, min(int(limit), _MAX_LIMIT) or 1, min(wait_s, POLL_S))
         if not limit:
             reserved = await self._remember(reserved)
+        reserved = self._as_many_as_fit(reserved)
         now = self._clock.monotonic()
-        body = wire.encode_handed(reserved, waited_s=now - asked_at, now=now, visibility_s=self._access.visibility_s)
+        body = protocol.encode_handed(
+            reserved,
+            waited_s=now - asked_at,
+            now=now,
+            visibility_s=self._accepted.visibility_s,
+            behind=request.query("behind") == "1",
+        )
         return Response(body, headers={"Content-Type": errors.JSON_TYPE})
 
+    def _as_many_as_fit(self, reserved: list[Reserved]) -> list[Reserved]:
+        """Keep the first calls whose payloads fit one answer, at least one; give back the others."""
+        size = 0
+        for count, one in enumerate(reserved):
+            size += len(one.call.payload)
+            if count and size > _MAX_HANDED_BYTES:
+                self._dispatcher.give_back(reserved[count:])
+                return reserved[:count]
+        return reserved
+
     async def _wait_for_calls(self, request: ApiRequest, limit: int, wait_s: float) -> list[Reserved]:
-        loop = asyncio.get_running_loop()
-        taking = loop.create_task(self._dispatcher.take(limit, wait_s))
-        leaving = loop.create_task(_left(request.http))
+        background = Background()
+        taking = background.start(self._dispatcher.take(limit, wait_s))
+        leaving = background.start(_left(request.http))
         try:
             await asyncio.wait([taking, leaving], return_when=asyncio.FIRST_COMPLETED)
             if not leaving.done():
@@ -146,9 +172,7 @@ class RunnerApi:
                 self._dispatcher.give_back(taking.result())
             return []
         finally:
-            taking.cancel()
-            leaving.cancel()
-            await asyncio.wait([taking, leaving])
+            await background.cancel()
 
     async def _remember(self, reserved: list[Reserved]) -> list[Reserved]:
         """For a runner that knows no leases: what can be run, with its lease kept here until it starts."""
@@ -165,23 +189,23 @@ class RunnerApi:
 
     async def _record_fault(self, reserved: Reserved) -> None:
         call = reserved.call
-        call.started_at = call.completed_at = self._clock.now()
+        call.started_at = call.completed_at = call.not_before(self._clock.now())
         call.status = RUNNING
         try:
-            await self._access.start(call)
+            await self._records.start(call)
         except AlreadyStarted:
-            await self._access.settle([reserved.lease])
+            await self._accepted.acknowledge([reserved.lease])
             return
         call.status, call.error = ERROR, reserved.fault
-        await self._access.finish_many([EndedCall(call, b"")])
-        await self._access.settle([reserved.lease])
+        await self._records.finish_many([EndedCall(call, b"")])
+        await self._accepted.acknowledge([reserved.lease])
 
     # -- one call's start and end ---------------------------------------------------------------------------------
 
     async def start(self, request: ApiRequest) -> dict[str, Any]:
         """Compare and swap the record: one runner may run the call."""
         body = await request.body()
-        batch = wire.decode_starts(body)
+        batch = protocol.decode_starts(body)
         if batch is None:
             await self._start_plain(_call(body))
             return _STARTED
@@ -190,30 +214,30 @@ class RunnerApi:
     async def _start_plain(self, call: Call) -> None:
         """As Fn has it: the message goes now, and a call that is started twice ends as an error."""
         handed = self._plain.pop(call.id, None)
-        if handed is not None and await self._access.renew([handed.lease]) != [True]:
+        if handed is not None and await self._accepted.renew([handed.lease]) != [True]:
             raise DatastoreCannotUpdateCall
         found = await self._start(call)
         if found == RUNNING:
             call.status, call.error, call.completed_at = ERROR, _STARTED_TWICE, self._clock.now()
-            await self._access.interrupted(call)
+            await self._records.interrupted(call)
         if handed is not None:
-            await self._access.settle([handed.lease])
+            await self._accepted.acknowledge([handed.lease])
         if found:
             raise DatastoreCannotUpdateCall
 
     async def _start(self, call: Call) -> str:
-        """How far the call had come; empty if it may run now, be it that this was said before."""
+        """Return how far the call had come; empty if it may run now, or was allowed to before."""
         call.status = RUNNING
         if call.started_at == ZERO:
-            call.started_at = self._clock.now()
+            call.started_at = call.not_before(self._clock.now())
         try:
-            await self._access.start(call)
+            await self._records.start(call)
         except AlreadyStarted as exc:
             return "" if exc.status == RUNNING and await self._is_same(call) else exc.status
         return ""
 
     async def _is_same(self, call: Call) -> bool:
-        """Whether it was this very start that is stored: its answer was lost, and its runner asks again."""
+        """Return whether this very start is stored: its answer was lost, and its runner asks again."""
         stored = await self._datastore.get_call(call.app_name, call.id)
         return stored.status == RUNNING and format_time(stored.started_at) == format_time(call.started_at)
 
@@ -221,9 +245,9 @@ class RunnerApi:
         """Store records and logs. A batch is stored before the answer; Fn's single form is answered in any case."""
         body = await request.body()
         try:
-            batch = wire.decode_many_ended(body)
+            batch = protocol.decode_many_ended(body)
             if batch is None:
-                await self._finish_one(*wire.decode_ended(body))
+                await self._finish_one(*protocol.decode_ended(body))
                 return _FINISHED
         except InvalidMessage as exc:
             raise InvalidJSON from exc
@@ -234,7 +258,7 @@ class RunnerApi:
 
     async def _finish_one(self, ended: EndedCall, interrupted: bool) -> None:
         if interrupted:
-            await self._access.interrupted(ended.call)
+            await self._records.interrupted(ended.call)
             return
         try:
             failure: Exception | None = await self._finishing.put(ended)
@@ -247,27 +271,77 @@ class RunnerApi:
         """For each why the store does not take it: they are of several runners, and none is to lose another's."""
 
         async def finish(some: list[EndedCall]) -> list[Exception | None]:
-            await self._access.finish_many(some)
+            await self._records.finish_many(some)
             return [None] * len(some)
 
         return await write_apart(finish, ended, refused=lambda _, exc: exc)
+
+    # -- secrets --------------------------------------------------------------------------------------------------
+
+    async def secrets(self, request: ApiRequest) -> Response:
+        """Return secrets with their values. This is the only request that does, and it needs a runner's token."""
+        wanted = _decoded(await request.body(), protocol.WantedSecrets)
+        try:
+            found = await self._secrets.values(wanted.app_name, wanted.app_id, wanted.names)
+        except SecretUnavailable as exc:
+            given = protocol.GivenSecrets(unavailable=protocol.Unreadable(exc.name, exc.reason))
+        else:
+            given = protocol.GivenSecrets(found.values, found.versions)
+        headers = {"Content-Type": errors.JSON_TYPE, "Cache-Control": "no-store"}
+        return Response(protocol.encode(given), headers=headers)
+
+    # -- tokens ---------------------------------------------------------------------------------------------------
+
+    async def tokens(self, request: ApiRequest) -> Response:
+        """Return tokens that callers of a runner have shown, straight from the store, and note their use."""
+        digests = _decoded(await request.body(), protocol.WantedTokens).digests
+        found = await asyncio.gather(*[self._token(digest) for digest in digests])
+        headers = {"Content-Type": errors.JSON_TYPE, "Cache-Control": "no-store"}
+        return Response(protocol.encode_tokens(found), headers=headers)
+
+    async def _token(self, digest: str) -> Token | StoreUnavailable | None:
+        try:
+            token = await self._datastore.find_token(digest)
+        except StoreUnavailable as exc:  # of one token: those of other callers are answered
+            _log.warning("token not checked", error=str(exc))
+            return exc
+        now = self._clock.now()
+        if token is not None and not token.has_expired(now):
+            await self._note_use(token, now.replace(minute=0, second=0, microsecond=0))
+        return token
+
+    async def _note_use(self, token: Token, hour: dt.datetime) -> None:
+        if token.last_used_at >= hour:
+            return
+        try:
+            await self._datastore.note_token_use(token.id, hour)
+        except HearthError as exc:
+            _log.debug("use of a token not stored", token_id=token.id, error=str(exc))
 
     # -- leases ---------------------------------------------------------------------------------------------------
 
     async def renew(self, request: ApiRequest) -> dict[str, Any]:
         """Keep calls with their runner for longer."""
-        leases = _decoded(await request.body(), wire.Leases).leases
-        return {"held": await self._access.renew(leases), "visibility_s": self._access.visibility_s}
+        leases = _decoded(await request.body(), protocol.Leases).leases
+        return {"held": await self._accepted.renew(leases), "visibility_s": self._accepted.visibility_s}
 
     async def settle(self, request: ApiRequest) -> dict[str, Any]:
         """Forget the messages of calls that have ended."""
-        leases = _decoded(await request.body(), wire.Leases).leases
-        return {"held": await self._access.settle(leases)}
+        leases = _decoded(await request.body(), protocol.Leases).leases
+        return {"held": await self._accepted.acknowledge(leases)}
+
+    async def retry(self, request: ApiRequest) -> dict[str, Any]:
+        """Put the next attempt of a call in the place of the one that has ended."""
+        try:
+            lease, again, delay_s = protocol.decode_retry(await request.body())
+        except InvalidMessage as exc:
+            raise InvalidJSON from exc
+        return {"held": [await self._accepted.retry(lease, again, delay_s)]}
 
     async def release(self, request: ApiRequest) -> dict[str, Any]:
         """Take calls back that were not started."""
-        for one in _decoded(await request.body(), wire.Releases).leases:
-            await self._access.release(one.lease, one.delay_s)
+        for one in _decoded(await request.body(), protocol.Releases).leases:
+            await self._accepted.release(one.lease, one.delay_s)
         return {"msg": "released"}
 
 
@@ -283,9 +357,9 @@ def _call(body: bytes) -> Call:
         raise InvalidJSON from exc
 
 
-def _decoded(body: bytes, kind: type[wire.T]) -> wire.T:
+def _decoded(body: bytes, kind: type[protocol.T]) -> protocol.T:
     try:
-        return wire.decode(body, kind)
+        return protocol.decode(body, kind)
     except InvalidMessage as exc:
         raise InvalidJSON from exc
 

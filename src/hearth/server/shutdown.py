@@ -14,21 +14,24 @@ _PATH: Final = "/shutdown"
 
 
 class ShutdownEndpoint:
-    """An application with ``GET /shutdown`` before it; no middleware sees that request.
+    """``GET /shutdown``, behind the door and before every middleware.
 
     Attributes:
         stop: Called once the request is answered.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self) -> None:
         self.stop: Callable[[], None] = lambda: None
-        self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["path"] != _PATH or scope["method"] != "GET":
-            await self._app(scope, receive, send)
-            return
-        response = Response(b'"shutting down"', headers={"Content-Type": JSON_TYPE})
-        await response(scope, receive, send)
-        self.stop()
+    def before(self, app: ASGIApp) -> ASGIApp:
+        """Return an application that has this endpoint, too."""
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] != _PATH or scope["method"] != "GET":
+                await app(scope, receive, send)
+                return
+            response = Response(b'"shutting down"', headers={"Content-Type": JSON_TYPE})
+            await response(scope, receive, send)
+            self.stop()
+
+        return answer

@@ -1,17 +1,18 @@
-"""Reads the addresses of databases in Fn's forms (storage specification 2).
+"""Parse the addresses of databases in Fn's forms (storage specification 2).
 
-They are not quite URLs: MySQL's is a Go DSN with ``tcp(host:port)``, and passwords hold what they like. So each dialect
-has a small parser of its own. What may be shown of an address is :attr:`Address.shown`: never the password.
+They are not quite URLs: MySQL's is a Go DSN with ``tcp(host:port)``, and passwords may hold every character. So each
+dialect has a parser of its own. Logs and errors show :attr:`Address.shown`, which never holds the password.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 import sqlalchemy as sa
 
@@ -28,7 +29,7 @@ _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "veri
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Address:
-    """Where a database is, in the terms of its driver.
+    """The address of a database.
 
     Attributes:
         url: For SQLAlchemy.
@@ -44,12 +45,12 @@ class Address:
 
     @property
     def dialect(self) -> str:
-        """``sqlite``, ``postgresql`` or ``mysql``."""
+        """Return ``sqlite``, ``postgresql`` or ``mysql``."""
         return self.url.get_backend_name()
 
 
 def parse(text: str, variable: str = "FN_DB_URL") -> Address:
-    """Read an address.
+    """Parse an address.
 
     Args:
         text: ``sqlite3:///file``, ``postgres://user:pass@host:port/db?sslmode=disable`` or
@@ -57,7 +58,7 @@ def parse(text: str, variable: str = "FN_DB_URL") -> Address:
         variable: The setting that it comes from; errors name it.
 
     Raises:
-        StartUpError: It is none of them.
+        StartUpError: It has none of these forms.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
@@ -72,14 +73,16 @@ def parse(text: str, variable: str = "FN_DB_URL") -> Address:
 
 
 def _sqlite(rest: str) -> Address:
-    name, _, query = rest.partition("?")
+    name, mark, query = rest.rpartition("?")
+    if not mark or "/" in query:  # part of a folder's name
+        name, query = rest, ""
     if not name:
         raise ValueError("it names no file; use sqlite3:///absolute/path/to/fn.db")
     path = Path(name).absolute()
     arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S}
     database = str(path)
     if query:
-        database, arguments["uri"] = f"file:{path}?{query}", True
+        database, arguments["uri"] = f"file:{quote(os.fsencode(path))}?{query}", True
     url = sa.URL.create("sqlite+aiosqlite", database=database)
     return Address(url, arguments, f"sqlite3://{path}", path)
 
@@ -112,7 +115,7 @@ def _mysql(rest: str) -> Address:
     if not slash:
         raise ValueError("it names no database; use mysql://user:pass@tcp(host:3306)/db")
     arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "charset": "utf8mb4"}
-    # whatever the server's own mode: nothing is cut, and a backslash is what the driver takes it for
+    # The mode of the server might cut texts, or read a backslash in another way than the driver.
     arguments["sql_mode"] = "'TRADITIONAL'"
     if socket := re.fullmatch(r"unix\((.+)\)", place):
         arguments["unix_socket"] = socket[1]
@@ -130,7 +133,7 @@ def _mysql(rest: str) -> Address:
 
 
 def _credentials(rest: str) -> tuple[str, str, str]:
-    """User, password, and what follows the last ``@``: the password may hold every character, also that one."""
+    """Split off user and password at the last ``@``, because the password may hold one."""
     who, _, where = rest.rpartition("@")
     user, _, password = who.partition(":")
     return user, password, where

@@ -1,4 +1,4 @@
-"""Statements that are put into words once for a database, and asked often past SQLAlchemy's own machinery."""
+"""SQLAlchemy statements, compiled once for each database and executed by the driver itself."""
 
 from __future__ import annotations
 
@@ -7,73 +7,68 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-#: A limit that is none.
+#: A limit that no list reaches.
 ALL: Final = 2**31 - 1
 
-#: A row by the names of its columns: a driver's own, or a dictionary.
+#: A row by the names of its columns: the driver's own type, or a dictionary.
 Row = Mapping[str, Any]
+Rows = Sequence[Row]
 
 
-class Words(NamedTuple):
-    """A statement as a driver wants it.
+class Compiled(NamedTuple):
+    """A statement for one driver.
 
     Attributes:
-        text: The statement.
-        names: Its parameters, in order.
-        given: The values that it brings itself.
-        columns: What it selects.
+        text: SQL.
+        names: The parameters, in order.
+        constants: The values that the statement itself brings.
+        columns: The columns that it selects.
     """
 
     text: str
     names: list[str]
-    given: Mapping[str, Any]
+    constants: Mapping[str, Any]
     columns: list[str]
 
-    def values(self, params: Mapping[str, Any]) -> list[Any]:
-        """The parameters' values, in order."""
-        return [params[name] if name in params else self.given[name] for name in self.names]
+    def values(self, params: Row) -> list[Any]:
+        """Return the values of the parameters, in order."""
+        return [params[name] if name in params else self.constants[name] for name in self.names]
 
 
 def param(name: str) -> sa.BindParameter[Any]:
-    """What varies from one time to the next; of the type of what it is compared with."""
+    """Return a parameter of the type that it is compared with."""
     return sa.bindparam(name, required=False)
 
 
-def page_size() -> sa.BindParameter[int]:
-    """How many rows at most: the parameter ``most``."""
-    return sa.bindparam("most", required=False, type_=sa.Integer)
+def number(name: str) -> sa.BindParameter[int]:
+    """Return a parameter that is a number, such as a limit."""
+    return sa.bindparam(name, required=False, type_=sa.Integer)
 
 
 class Query:
-    """A statement; keep it where it is asked again. What varies is a :func:`param`."""
+    """A statement with parameters (:func:`param`). Keep it where it is executed again: compiling takes longer.
 
-    __slots__ = ("_statement", "_words")
+    Args:
+        statement: A SELECT, INSERT, UPDATE or DELETE.
+        columns: The columns that an UPDATE sets, each from the parameter of its name.
+    """
 
-    def __init__(self, statement: sa.Select[Any] | sa.Delete) -> None:
+    __slots__ = ("_columns", "_compiled", "_statement")
+
+    def __init__(self, statement: sa.Select[Any] | sa.UpdateBase, columns: Sequence[str] | None = None) -> None:
         self._statement = statement
-        self._words: dict[str, Words] = {}
+        self._columns = columns
+        self._compiled: dict[str, Compiled] = {}
 
-    def words(self, dialect: sa.Dialect) -> Words:
-        """It in the words of a database."""
-        known = self._words.get(dialect.name)
+    def compiled(self, dialect: sa.Dialect) -> Compiled:
+        """Return the statement for a database."""
+        known = self._compiled.get(dialect.name)
         if known is None:
-            compiled: Any = self._statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
-            statement = self._statement
-            columns = [column.name for column in statement.selected_columns] if isinstance(statement, sa.Select) else []
-            known = Words(str(compiled), list(compiled.positiontup), compiled.params, columns)
-            self._words[dialect.name] = known
+            known = self._compiled[dialect.name] = self._compile(dialect)
         return known
 
-
-class Question(NamedTuple):
-    """A query with its parameters."""
-
-    query: Query
-    params: Mapping[str, Any]
-
-
-class Removal(NamedTuple):
-    """A deletion with the parameters of each time that it is done."""
-
-    query: Query
-    params: Sequence[Mapping[str, Any]]
+    def _compile(self, dialect: sa.Dialect) -> Compiled:
+        options = {"render_postcompile": True}
+        found: Any = self._statement.compile(dialect=dialect, column_keys=self._columns, compile_kwargs=options)
+        selected = self._statement.selected_columns if isinstance(self._statement, sa.Select) else ()
+        return Compiled(str(found), list(found.positiontup), found.params, [column.name for column in selected])

@@ -1,6 +1,7 @@
-"""Logging: one line per entry, logfmt, fixed field names (operations specification 5).
+"""The log of a process: one line per entry, logfmt, fixed field names (operations specification 5).
 
-``log = get_logger(__name__)``; events are short fixed phrases, details are fields.
+``log = get_logger(__name__)``; events are short fixed phrases, details are fields. The entry point of a command calls
+:func:`configure`; until then, and after :func:`reset`, structlog prints lines its own way.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any, Final
 from hearth.telemetry import sinks
 from hearth.telemetry.redaction import redact
 
-# structlog has a look for developers, unused here, that imports Rich where it is: a tenth of a start, and 5 MiB.
-sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # how Python spells "cannot be imported"
+# structlog imports Rich, if it is installed, for a renderer that is unused here: a tenth of a start, and 5 MiB.
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # makes an import fail
 try:
     import structlog
 finally:
@@ -41,41 +42,54 @@ _FIRST: Final = ("time", "level", "msg")
 _COLOURS: Final = {"debug": 37, "warning": 33, "error": 31, "fatal": 31}
 _INFO_COLOUR: Final = 36
 
+
+class LogLevels:
+    """Which levels are written.
+
+    Attributes:
+        debug: Debug lines are written. Reading this is cheaper than logging a line that is not written.
+    """
+
+    __slots__ = ("debug",)
+
+    def __init__(self) -> None:
+        self.debug = True
+
+
+log_levels: Final = LogLevels()
+#: The last of structlog's processors.
+Renderer = Callable[[Any, str, MutableMapping[str, Any]], str]
+
 _writer: sinks.Writer | None = None
-_debug = True
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module; cheap when its level is off."""
+    """Return the logger of a module; cheap when its level is off."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(logger_name=name)
     return logger
 
 
-def is_debug() -> bool:
-    """Whether lines of the level debug are wanted: to ask is cheaper than to log in vain."""
-    return _debug
-
-
 def configure(level: str = "info", destination: str = "stderr", prefix: str = "") -> None:
-    """Set up logging; never fails. What cannot be had becomes ``info`` and stderr, with a word on it.
+    """Set up the log; never fails. An unknown level becomes ``info``, an unavailable destination stderr; it says so.
 
     Args:
         level: One of ``LEVELS``, in any case; empty: ``info``.
         destination: ``stderr``, ``file:///path``, ``udp://host:port`` or ``tcp://host:port``.
         prefix: The tag of lines for syslog.
     """
-    global _writer, _debug
-    trouble = ""
+    global _writer
+    failure = ""
     try:
         sink, warning = sinks.open_sink(destination, prefix)
     except sinks.Unusable as exc:
-        sink, warning, trouble = sinks.stderr(), "", str(exc)
+        sink, warning, failure = sinks.stderr(), "", str(exc)
     close()
     _writer = sinks.Writer(sink)
     known = level.lower() or "info"
     number = LEVELS.get(known, logging.INFO)
-    _debug = number <= logging.DEBUG
-    is_coloured = isinstance(sink, sinks.File) and destination in ("", "stderr") and sinks.is_terminal()
+    log_levels.debug = number <= logging.DEBUG
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    is_coloured = is_terminal and isinstance(sink, sinks.File) and destination in ("", "stderr")
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -83,16 +97,16 @@ def configure(level: str = "info", destination: str = "stderr", prefix: str = ""
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
-            render_for_people if is_coloured else render_logfmt,
+            without_secrets(render_for_people if is_coloured else render_logfmt),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *args: _Lines(_writer),
         cache_logger_on_first_use=False,
     )
-    _take_over_stdlib()
+    logging.getLogger().addHandler(_from_libraries)
     log = get_logger(__name__)
-    if trouble:
-        log.error(trouble, destination=destination)
+    if failure:
+        log.error(failure, destination=destination)
     elif warning:
         log.warning(warning, destination=destination)
     if known not in LEVELS:
@@ -100,15 +114,28 @@ def configure(level: str = "info", destination: str = "stderr", prefix: str = ""
 
 
 def close() -> None:
-    """Write what is left. Later lines are lost, until :meth:`configure`."""
+    """Write what is left. Later lines are lost, until :func:`configure`."""
     global _writer
     if _writer is not None:
         _writer.close()
         _writer = None
 
 
+def reset() -> None:
+    """Close the log, and undo :func:`configure`."""
+    close()
+    log_levels.debug = True
+    structlog.reset_defaults()
+    logging.getLogger().removeHandler(_from_libraries)
+
+
+def dropped() -> int:
+    """Return how many lines the destination did not take."""
+    return _writer.dropped if _writer is not None else 0
+
+
 class _Lines:
-    """What structlog hands finished lines to: one method for each level."""
+    """The end of structlog's chain: one method for each level."""
 
     def __init__(self, writer: sinks.Writer | None) -> None:
         self._writer = writer
@@ -118,11 +145,11 @@ class _Lines:
 
     def _put(self, level: str, text: str) -> None:
         if self._writer is not None:
-            self._writer.put(level, redact(text))
+            self._writer.put(level, text)
 
 
 class _FromStdlib(logging.Handler):
-    """What libraries log."""
+    """Takes the lines of libraries."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "critical" if record.levelno >= logging.CRITICAL else record.levelname.lower()
@@ -131,20 +158,27 @@ class _FromStdlib(logging.Handler):
             log(record.getMessage(), logger=record.name, exc_info=record.exc_info or None)
 
 
-def _take_over_stdlib() -> None:
-    root = logging.getLogger()
-    if not any(isinstance(handler, _FromStdlib) for handler in root.handlers):
-        root.addHandler(_FromStdlib(logging.WARNING))
+_from_libraries: Final = _FromStdlib(logging.WARNING)
+
+
+def without_secrets(render: Renderer) -> Renderer:
+    """Return a renderer whose lines show no secrets. Functions may show their own."""
+
+    def rendered(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        by_function = "user_log" in event or "between_log" in event
+        return redact(render(logger, method, event), by_function=by_function)
+
+    return rendered
 
 
 def render_logfmt(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    """One line: time, level, msg, then the other fields sorted by name."""
+    """Return one line: time, level, msg, then the other fields sorted by name."""
     _name(event)
     return " ".join([f"{key}={_value(event[key])}" for key in (*_FIRST, *_rest(event)) if key in event])
 
 
 def render_for_people(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    """One line for a terminal: level and time in front, the other fields behind the message."""
+    """Return one line for a terminal: level and time in front, the other fields behind the message."""
     _name(event)
     colour = _COLOURS.get(event["level"], _INFO_COLOUR)
     fields = "".join([f" \x1b[{colour}m{key}\x1b[0m={_value(event[key])}" for key in _rest(event)])

@@ -1,20 +1,19 @@
-"""Every metric of a node and every span, in one table each: name, kind, unit, meaning.
+"""The names of every metric and every span of a node; ``docs/observability.md`` says what each of them means.
 
-A name, once published, is what dashboards and alerts select by; so its kind, its unit and its labels never change.
+Dashboards and alerts select by published names; so the kind, the unit and the labels of a name never change.
 The labels of every metric are ``fn_appname`` and ``fn_path``, empty where they do not apply.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Final, Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
 
 #: Seconds.
 TIME_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: The buckets of times, and powers of four of a kibibyte up to 16 GiB: names and values stay Fn's.
+#: The buckets of times, and powers of four of a kibibyte up to 16 GiB: names and values stay those of Fn.
 BYTE_BUCKETS: Final = (*TIME_BUCKETS, *(float(4**power * 1024) for power in range(13)))
 #: The buckets of times, and percents of a processor up to 64 of them.
 PERCENT_BUCKETS: Final = (*TIME_BUCKETS, 25.0, 50.0, 75.0, *(100.0 * 2**power for power in range(7)))
@@ -23,137 +22,83 @@ _BUCKETS: Final = {"seconds": TIME_BUCKETS, "bytes": BYTE_BUCKETS, "percent": PE
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Metric:
-    """What a name stands for.
-
-    Attributes:
-        unit: Of its values.
-        meaning: For people: when it moves, or what is measured.
-    """
+    """A metric and the unit of its values."""
 
     name: str
     kind: Kind
     unit: str
-    meaning: str
 
     @property
     def buckets(self) -> tuple[float, ...]:
-        """Upper bounds of a histogram's buckets."""
+        """The upper bounds of the buckets of a histogram."""
         return _BUCKETS.get(self.unit, TIME_BUCKETS)
 
 
-_STATES: Final = {
-    "wait": "wait for memory, CPU and a place to start",
-    "start": "are being made and started",
-    "idle": "are ready for a call",
-    "busy": "serve a call",
-}
-_STATS: Final = {
-    "net_rx": ("bytes", "received from the network"),
-    "net_tx": ("bytes", "sent to the network"),
-    "mem_limit": ("bytes", "memory it may use"),
-    "mem_usage": ("bytes", "memory it uses"),
-    "disk_read": ("bytes", "read from disks"),
-    "disk_write": ("bytes", "written to disks"),
-    "cpu_user": ("percent", "of one processor, in user mode"),
-    "cpu_total": ("percent", "of one processor"),
-    "cpu_kernel": ("percent", "of one processor, in the kernel"),
+#: Answers of calls, by the first digit of their status.
+RESPONSES: Final = {first: f"hearth_responses_{first}xx" for first in (2, 3, 4, 5)}
+
+#: Calls that the quotas of their apps refused, by quota.
+QUOTA_REFUSALS: Final = {
+    quota: f"hearth_quota_refusals_{quota}"
+    for quota in (
+        "memory_mib",
+        "concurrent_calls",
+        "waiting_calls",
+        "calls_per_second",
+        "queued_calls",
+        "request_bytes",
+    )
 }
 
-
-def _metrics() -> Iterable[Metric]:
-    yield Metric("fn_calls", "counter", "calls", "submitted: entered the queue of their function")
-    yield Metric("fn_queued", "gauge", "calls", "wait for a container")
-    yield Metric("fn_running", "gauge", "calls", "run")
-    yield Metric("fn_completed", "counter", "calls", "executed without error")
-    yield Metric("fn_failed", "counter", "calls", "ended with an error, in time or late, or failed before their start")
-    yield Metric("fn_timeouts", "counter", "calls", "ran into their deadline (failed, too)")
-    yield Metric("fn_errors", "counter", "calls", "ended with any other error (failed, too)")
-    yield Metric("fn_server_busy", "counter", "calls", "found no container in time (503; not failed)")
-    for state, meaning in _STATES.items():
-        yield Metric(f"fn_container_{state}_total", "gauge", "containers", f"that now {meaning}")
-    yield Metric("fn_container_done_total", "gauge", "containers", "that are gone; only grows")
-    for state in _STATES:
-        yield Metric(
-            f"fn_container_{state}_duration_seconds", "histogram", "seconds", f"from entering to leaving {state}"
-        )
-    for name, (unit, meaning) in _STATS.items():
-        yield Metric(f"fn_docker_stats_fn_{name}", "histogram", unit, f"{meaning}; one value per container and second")
-    yield Metric("fn_s3_log_upload_size", "histogram", "bytes", "of a log that was stored")
-    yield Metric("fn_s3_log_download_size", "histogram", "bytes", "of a log that was fetched")
-    yield Metric("hearth_records_waiting", "gauge", "calls", "whose record is not stored yet")
-    yield Metric("hearth_records_lost", "counter", "calls", "whose record could not be stored")
-    yield Metric("hearth_logs_lost", "counter", "logs", "of calls that could not be stored")
-    yield Metric("hearth_queue_length", "gauge", "messages", "of async calls that no node has taken")
-    yield Metric("hearth_queue_oldest_age_seconds", "gauge", "seconds", "since the oldest of them was accepted")
-    yield Metric("hearth_log_lines_dropped", "counter", "lines", "of the log that their destination did not take")
-    yield Metric("hearth_runner_spooled", "gauge", "calls", "whose ends wait for the API node")
-    yield Metric("hearth_runner_records_refused", "counter", "calls", "whose ends the API node can never store")
-
-
-METRICS: Final = {metric.name: metric for metric in _metrics()}
+_STATES: Final = ("wait", "start", "idle", "busy")
+_BY_KIND: Final[tuple[tuple[Kind, str, str], ...]] = (
+    ("counter", "calls", "fn_calls fn_completed fn_failed fn_timeouts fn_errors fn_server_busy"),
+    ("gauge", "calls", "fn_queued fn_running"),
+    ("gauge", "containers", " ".join(f"fn_container_{state}_total" for state in (*_STATES, "done"))),
+    ("histogram", "seconds", " ".join(f"fn_container_{state}_duration_seconds" for state in _STATES)),
+    ("gauge", "containers", "hearth_containers_frozen"),
+    ("histogram", "bytes", "fn_docker_stats_fn_net_rx fn_docker_stats_fn_net_tx fn_docker_stats_fn_mem_limit"),
+    ("histogram", "bytes", "fn_docker_stats_fn_mem_usage fn_docker_stats_fn_disk_read fn_docker_stats_fn_disk_write"),
+    ("histogram", "percent", "fn_docker_stats_fn_cpu_user fn_docker_stats_fn_cpu_total fn_docker_stats_fn_cpu_kernel"),
+    ("histogram", "bytes", "fn_s3_log_upload_size fn_s3_log_download_size"),
+    ("counter", "calls", " ".join(RESPONSES.values())),
+    ("counter", "calls", " ".join(QUOTA_REFUSALS.values())),
+    ("counter", "connections", "hearth_connections_refused"),
+    ("counter", "connections", "hearth_client_connections_refused hearth_client_heads_refused"),
+    ("counter", "connections", "hearth_tls_handshakes_failed"),
+    ("gauge", "seconds", "hearth_tls_certificate_expiry_timestamp_seconds"),
+    ("gauge", "calls", "hearth_records_waiting hearth_runner_spooled"),
+    ("counter", "calls", "hearth_records_lost hearth_runner_records_refused"),
+    ("counter", "logs", "hearth_logs_lost"),
+    ("gauge", "messages", "hearth_queue_length"),
+    ("gauge", "seconds", "hearth_queue_oldest_age_seconds"),
+    ("counter", "lines", "hearth_log_lines_dropped"),
+    ("gauge", "nodes", "hearth_functions_unsandboxed"),
+)
+METRICS: Final = {name: Metric(name, kind, unit) for kind, unit, names in _BY_KIND for name in names.split()}
 
 
 def of_span(span: str) -> str:
-    """The histogram that a span's durations go to."""
+    """Return the histogram of a span's durations."""
     return f"fn_span_{span}_duration_seconds"
 
 
-#: Spans by name: what each of them times.
-SPANS: Final = {
-    "serve_http": "a request, from its head to the end of its answer",
-    "server_init": "a node's start",
-    "agent_submit": "a call, from its acceptance to its record",
-    "agent_submit_global": "the same, without labels; a trace of its own",
-    "agent_submit_app": "the same, by app; a trace of its own",
-    "agent_get_slot": "the wait for a container, hot or cold",
-    "agent_wait_hot": "the wait for a hot container",
-    "agent_hot_launcher": "the life of a function's launcher",
-    "agent_run_hot": "the life of a hot container",
-    "agent_hot_exec": "a call's exchange with a hot container",
-    "agent_launch_cold": "the wait for a cold container",
-    "agent_prep_cold": "the making of a cold container",
-    "agent_cold_exec": "a cold container's run",
-    "agent_call_start": "what comes before an execution: an async call is taken over",
-    "agent_call_end": "what comes after it: the record is stored",
-    "agent_get_resource_token": "the wait for memory and CPU",
-    "agent_wait_async_resource": "the wait for room for an async call",
-    "agent_async_dequeue": "a look into the queue of async calls",
-    "agent_async_run": "an async call, from its reservation to its end",
-    "docker_auth": "the search for an image's credentials",
-    "docker_pull_image": "the fetch of an image",
-    "docker_create_container": "the creation of a container",
-    "docker_attach_container": "the connection to its streams",
-    "docker_start_container": "its start",
-    "docker_inspect_container": "a look at it",
-    "docker_wait_container": "its run, as the Engine sees it",
-    "docker_remove_container": "its removal",
-    "docker_collect_stats": "its samples, as long as they come",
-    "ds_get_app": "the datastore: an app is read",
-    "ds_get_apps": "the datastore: apps are listed",
-    "ds_insert_app": "the datastore: an app is stored",
-    "ds_update_app": "the datastore: an app is changed",
-    "ds_remove_app": "the datastore: an app is removed",
-    "ds_get_route": "the datastore: a route is read",
-    "ds_get_routes_by_app": "the datastore: routes are listed",
-    "ds_insert_route": "the datastore: a route is stored",
-    "ds_update_route": "the datastore: a route is changed",
-    "ds_remove_route": "the datastore: a route is removed",
-    "ds_get_call": "the datastore: a call's record is read",
-    "ds_get_calls": "the datastore: calls are listed",
-    "ds_insert_call": "the datastore: records of calls are stored",
-    "ds_update_call": "the datastore: a call's record is changed",
-    "ds_insert_log": "the datastore: a call's log is stored",
-    "ds_get_log": "the datastore: a call's log is read",
-    "s3_insert_log": "the object store: a call's log is stored",
-    "s3_get_log": "the object store: a call's log is read",
-    "mq_push": "the queue: an async call is made durable",
-    "mq_reserve": "the queue: async calls are taken",
-    "mq_delete": "the queue: a call that has ended is forgotten",
-    "hybrid_client_get_app": "a runner asks its API node: an app",
-    "hybrid_client_get_route": "a runner asks its API node: a route",
-    "hybrid_client_enqueue": "a runner asks its API node: an async call is handed over",
-    "hybrid_client_dequeue": "a runner asks its API node: async calls are taken",
-    "hybrid_client_start": "a runner asks its API node: a call's start",
-    "hybrid_client_end": "a runner asks its API node: a call's end",
-    "hybrid_client_http_do": "one HTTP request of a runner to its API node",
+#: The steps of each component that have a span.
+_STEPS: Final = {
+    "serve": "http",
+    "server": "init",
+    "agent": "submit submit_global submit_app get_slot wait_hot hot_launcher run_hot hot_exec launch_cold prep_cold"
+    " cold_exec call_start call_end get_resource_token wait_async_resource async_dequeue async_run",
+    "docker": "auth pull_image create_container attach_container start_container inspect_container wait_container"
+    " remove_container collect_stats",
+    "ds": "get_app get_apps insert_app update_app remove_app get_route get_routes_by_app insert_route update_route"
+    " remove_route get_call get_calls insert_call update_call insert_log remove_calls get_log get_result insert_token"
+    " get_token get_tokens update_token remove_token insert_audit get_audit remove_audit insert_secret get_secrets"
+    " insert_fn get_fn get_fns update_fn remove_fn insert_trigger get_trigger get_trigger_by_source get_triggers"
+    " update_trigger remove_trigger get_secret_values get_secret_keys get_secrets_of_key update_secret remove_secret"
+    " insert_version get_versions get_version_images",
+    "s3": "insert_log get_log list_logs",
+    "mq": "push reserve delete",
+    "hybrid_client": "get_app get_route get_fn get_trigger get_secrets get_token enqueue dequeue start end http_do",
 }
+SPANS: Final = frozenset(f"{component}_{step}" for component, steps in _STEPS.items() for step in steps.split())

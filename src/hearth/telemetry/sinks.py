@@ -1,6 +1,9 @@
-"""Where log lines go (operations specification 5): a thread writes them, so that no destination holds up a call.
+"""The destinations of log lines (operations specification 5): a thread writes them, so that none holds up a call.
 
-What a destination does not take in time is dropped and counted (``hearth_log_lines_dropped``).
+Lines that a destination does not take in time are dropped and counted (``hearth_log_lines_dropped``).
+
+The standard library's ``QueueListener`` writes one line at a time, and stops only when the destination has taken all;
+its ``SysLogHandler`` writes no time, and does not connect again. So both are Hearth's own.
 """
 
 from __future__ import annotations
@@ -10,13 +13,10 @@ import os
 import queue
 import select
 import socket
-import sys
 import threading
 import time
 from typing import Any, BinaryIO, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
-
-from hearth.telemetry import metrics
 
 #: Lines that may wait for a destination.
 _MAX_WAITING: Final = 10_000
@@ -32,25 +32,23 @@ _SEVERITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical
 
 Line = tuple[str, str]
 
-_dropped = metrics.counter("hearth_log_lines_dropped")
-
 
 class Unusable(Exception):
-    """A destination that cannot be had; the text says why, and what is used instead."""
+    """A destination is not available; the text says why, and what is used instead."""
 
 
 class Sink(Protocol):
-    """A destination. Called by one thread."""
+    """A destination. One thread calls it."""
 
     def write(self, lines: list[Line]) -> int:
-        """Write lines, each with its level; how many were lost."""
+        """Write lines, each with its level; return how many were lost."""
 
     def close(self) -> None:
-        """No more."""
+        """Close the destination."""
 
 
 class File:
-    """An open file: stderr, or one that is appended to."""
+    """An open file: stderr, or one that lines are appended to."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -61,7 +59,7 @@ class File:
         try:
             while data:
                 taken = self._file.write(data)
-                if taken is None:  # a pipe that whoever shares it has told not to wait
+                if taken is None:  # a full pipe that another process made non-blocking
                     _is_ready(self._file, select.POLLOUT)
                 data = data[taken or 0 :]
         except OSError:
@@ -74,7 +72,7 @@ class File:
 
 
 class Syslog:
-    """A syslog server. A connection that broke is made again, a second after the last try at the earliest."""
+    """A syslog server. After a connection broke, connect again, a second after the last try at the earliest."""
 
     def __init__(self, is_tcp: bool, host: str, port: int, prefix: str) -> None:
         self._is_tcp = is_tcp
@@ -107,7 +105,7 @@ class Syslog:
         return True
 
     def _is_left(self) -> bool:
-        """Whether the server closed the connection: what is sent after that is lost without an error."""
+        """Return True if the server closed the connection: lines sent after that are lost without an error."""
         if not self._is_tcp or self._socket is None:
             return False
         return _is_ready(self._socket, select.POLLIN, 0) and self._socket.recv(1024) == b""
@@ -133,16 +131,21 @@ class Syslog:
 
 
 def _is_ready(file: BinaryIO | socket.socket, event: int, wait_ms: int | None = None) -> bool:
-    """Whether it is, now or in some time. Not by ``select.select``: that knows no descriptor above 1023."""
+    """Return True if it is ready, now or within the wait. ``select.select`` knows no descriptor above 1023."""
     poll = select.poll()
     poll.register(file, event)
     return bool(poll.poll(wait_ms))
 
 
 class Writer:
-    """Hands lines to a sink in a thread of its own."""
+    """Passes lines to a sink in a thread of its own.
+
+    Attributes:
+        dropped: Lines that the sink did not take.
+    """
 
     def __init__(self, sink: Sink) -> None:
+        self.dropped = 0
         self._sink = sink
         self._lines: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -150,14 +153,14 @@ class Writer:
         self._thread.start()
 
     def put(self, level: str, text: str) -> None:
-        """Have a line written; never waits."""
+        """Queue a line; never waits."""
         if self._lines.qsize() >= _MAX_WAITING:
             self._lose(1)
         else:
             self._lines.put((level, text))
 
     def close(self) -> None:
-        """Write what is left, if the destination takes it."""
+        """Write the rest, if the destination takes it soon."""
         if self._thread.is_alive():
             self._lines.put(None)
             self._thread.join(_CLOSE_S)
@@ -176,19 +179,19 @@ class Writer:
     def _lose(self, count: int) -> None:
         if count:
             with self._lock:
-                _dropped.add(count)
+                self.dropped += count
 
 
 def stderr() -> Sink:
-    """The process's stderr."""
+    """Return the stderr of the process."""
     return File(_raw(2))
 
 
 def open_sink(destination: str, prefix: str) -> tuple[Sink, str]:
-    """A destination, and what there is to warn of. Waits for syslog: before the loop runs.
+    """Return a destination, and a warning or an empty text. Blocks while syslog connects: call it before the loop runs.
 
     Raises:
-        Unusable: It cannot be had.
+        Unusable: It is not available.
     """
     if destination in ("", "stderr"):
         return stderr(), ""
@@ -207,7 +210,7 @@ def open_sink(destination: str, prefix: str) -> tuple[Sink, str]:
 
 
 def _parse(destination: str) -> tuple[SplitResult, str]:
-    """A URL and its path; what follows a scheme without a slash is none."""
+    """Return a URL and its path; text that follows a scheme without a slash is not a path."""
     try:
         url = urlsplit(destination)
         _ = url.port
@@ -232,8 +235,3 @@ def _open_file(path: str) -> File:
 
 def _raw(descriptor: int) -> Any:
     return os.fdopen(descriptor, "wb", buffering=0, closefd=descriptor != 2)
-
-
-def is_terminal() -> bool:
-    """Whether somebody reads stderr as it comes."""
-    return sys.stderr is not None and sys.stderr.isatty()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
 import uvloop
 from tests.support.driver_bench import Bench, make_bench, opened
 
-_UVLOOP = {"uvloop": uvloop.new_event_loop}
-_BOTH = {**_UVLOOP, "asyncio": asyncio.new_event_loop}
+_BOTH = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
-def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The event loop of a node; for the streams, whose code talks to the loop itself, asyncio's own too."""
-    return _BOTH if item.path.stem == "test_drivers_streams" else _UVLOOP
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None:
+    """For the streams, whose code talks to the loop itself, asyncio's own loop too."""
+    return _BOTH if item.path.stem == "test_drivers_streams" else None
 
 
 @pytest.fixture(params=["fake", "process", "process without sandbox", "docker"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.support.driver_bench import NODE, Bench, spec, until
 
-from hearth.drivers.base import ImageError, ImageNotFound, StartFailed, StreamClosed
+from hearth.drivers.base import Container, ImageError, ImageNotFound, StartFailed, StreamClosed
 
 DOOMED = Path(__file__).parents[2] / "support" / "doomed_server.py"
 
@@ -25,12 +25,19 @@ async def test_fifty_prepares_of_a_missing_image_all_fail(bench: Bench) -> None:
     assert bench.left() == []
 
 
+async def start_fault(container: Container) -> str:
+    """Why the image's program cannot be executed; some backends tell when the container has ended."""
+    try:
+        await container.start()
+    except StartFailed as failed:
+        return failed.reason if failed.image_fault else ""
+    return (await container.wait()).start_fault
+
+
 async def test_a_command_that_cannot_run_is_the_images_fault(bench: Bench) -> None:
     for image in bench.broken:
         container = await bench.prepare("echo", image=image)
-        with pytest.raises(StartFailed) as failed:
-            await container.start()
-        assert failed.value.image_fault
+        assert (await start_fault(container)).endswith(("no such file or directory", "permission denied"))
         await container.remove()
     assert bench.left() == []
 
@@ -48,13 +55,13 @@ async def test_removal_works_in_every_phase_and_twice(bench: Bench) -> None:
         assert await container.wait() == container.exited
     assert bench.left() == []
     with pytest.raises(StreamClosed):
-        await running.stdin.write(b"x")
+        await running.channel.stdin.write(b"x")
 
 
 async def test_kill_and_remove_may_meet_the_exit(bench: Bench) -> None:
     for _ in range(5):
         container = await bench.start("echo")
-        container.stdin.close()  # it ends while it is killed
+        container.channel.stdin.close()  # it ends while it is killed
         await asyncio.gather(container.kill(), container.remove(), container.wait(), container.kill())
         assert container.exited is not None
     assert bench.left() == []
@@ -165,8 +172,8 @@ async def test_two_nodes_do_not_touch_each_other(bench: Bench) -> None:
         await container.start()
     second_run = bench.another(f"{NODE}-b", "two")
     await second_run.open()
-    await containers[0].stdin.write(b"alive")
-    assert await containers[0].stdout.read() == b"alive"
+    await containers[0].channel.stdin.write(b"alive")
+    assert await containers[0].channel.stdout.read() == b"alive"
     if bench.image != "probe":
         await containers[1].wait()  # a leftover for its own node
     for container in containers:

@@ -17,21 +17,21 @@ MIB = 1 << 20
 
 async def read_all(container: Container) -> bytes:
     chunks = []
-    while chunk := await container.stdout.read():
+    while chunk := await container.channel.stdout.read():
         chunks.append(chunk)
     return b"".join(chunks)
 
 
 async def feed(container: Container, data: bytes) -> None:
     for start in range(0, len(data), len(PIECE)):
-        await container.stdin.write(data[start : start + len(PIECE)])
-    container.stdin.close()
+        await container.channel.stdin.write(data[start : start + len(PIECE)])
+    container.channel.stdin.close()
 
 
 def waiting(container: Container) -> int:
     """Bytes of its stdout that nobody has read."""
-    assert isinstance(container.stdout, StreamBuffer)
-    return container.stdout.size
+    assert isinstance(container.channel.stdout, StreamBuffer)
+    return container.channel.stdout.size
 
 
 @pytest.mark.parametrize("size", [0, 1, 64 * 1024, 10 * MIB])
@@ -48,12 +48,12 @@ async def test_a_slow_reader_holds_both_directions_back(bench: Bench) -> None:
     container = await bench.start("echo")
     data = PIECE * 160
     writing = asyncio.ensure_future(feed(container, data))
-    await until(lambda: waiting(container) > HIGH_WATER and container.stdin.pending > 0)
+    await until(lambda: waiting(container) > HIGH_WATER and container.channel.stdin.pending > 0)
     got = []
-    while chunk := await container.stdout.read(4096):
+    while chunk := await container.channel.stdout.read(4096):
         got.append(chunk)
         assert waiting(container) <= 2 * HIGH_WATER
-        assert container.stdin.pending <= 2 * HIGH_WATER
+        assert container.channel.stdin.pending <= 2 * HIGH_WATER
     await writing
     assert b"".join(got) == data
 
@@ -70,6 +70,14 @@ async def test_output_that_nobody_reads_stops_the_function(bench: Bench) -> None
     assert b"".join(stderr) == b"x" * 10 * MIB
 
 
+async def test_a_container_is_removed_although_nobody_reads_its_output(bench: Bench) -> None:
+    container = await bench.start("flood")
+    container.stderr.watch(lambda data: None)
+    await until(lambda: waiting(container) > HIGH_WATER)
+    await container.remove()
+    assert bench.left(ids=[container.id]) == []
+
+
 async def test_input_that_nobody_reads_makes_the_writer_wait(bench: Bench) -> None:
     container = await bench.start("sleep")
     written = 0
@@ -77,11 +85,11 @@ async def test_input_that_nobody_reads_makes_the_writer_wait(bench: Bench) -> No
     async def write() -> None:
         nonlocal written
         while True:
-            await container.stdin.write(PIECE)
+            await container.channel.stdin.write(PIECE)
             written += len(PIECE)
 
     writing = asyncio.ensure_future(write())
-    await until(lambda: writing.done() or container.stdin.pending > HIGH_WATER // 4)
+    await until(lambda: writing.done() or container.channel.stdin.pending > HIGH_WATER // 4)
     assert not writing.done(), (writing.exception(), container.exited, written)
     await container.kill()
     with pytest.raises(StreamClosed):
@@ -91,65 +99,67 @@ async def test_input_that_nobody_reads_makes_the_writer_wait(bench: Bench) -> No
 
 async def test_a_wait_for_room_that_is_given_up_loses_nothing(bench: Bench) -> None:
     container = await bench.start("echo")
-    writing = asyncio.ensure_future(container.stdin.write(PIECE * 64))
-    await until(lambda: container.stdin.pending > HIGH_WATER)
+    writing = asyncio.ensure_future(container.channel.stdin.write(PIECE * 64))
+    await until(lambda: container.channel.stdin.pending > HIGH_WATER)
     writing.cancel()
-    container.stdin.close()
-    assert await read_all(container) == PIECE * 64
+    container.channel.stdin.close()
+    got = await read_all(container)
+    assert (await container.wait()).code == 0, container.exited
+    assert got == PIECE * 64
 
 
 async def test_a_read_that_is_given_up_loses_nothing(bench: Bench) -> None:
     container = await bench.start("echo")
     for number in range(20):
-        reading = asyncio.ensure_future(container.stdout.read())
-        await container.stdin.write(b"%d" % number)
+        reading = asyncio.ensure_future(container.channel.stdout.read())
+        await container.channel.stdin.write(b"%d" % number)
         await asyncio.sleep(0)
         reading.cancel()
         try:
             got = await reading
         except asyncio.CancelledError:
-            got = await container.stdout.read()
+            got = await container.channel.stdout.read()
         assert got == b"%d" % number
 
 
 async def test_watching_takes_what_is_there_and_what_comes(bench: Bench) -> None:
     container = await bench.start("echo")
-    await container.stdin.write(b"before")
+    await container.channel.stdin.write(b"before")
     await until(lambda: waiting(container) > 0)
     seen: list[bytes] = []
-    container.stdout.watch(seen.append)
+    container.channel.stdout.watch(seen.append)
     assert seen == [b"before"]
-    await container.stdin.write(b"after")
-    container.stdin.close()
+    await container.channel.stdin.write(b"after")
+    container.channel.stdin.close()
     await container.wait()
     assert seen == [b"before", b"after", b""]
 
 
 async def test_a_late_second_answer_is_seen_before_the_loop_turns(bench: Bench) -> None:
     container = await bench.start("twice")
-    await container.stdin.write(b"call")
-    assert await container.stdout.read() == b"answer"
-    assert container.stdout.quiet()
-    await container.stdin.write(b"go on")
+    await container.channel.stdin.write(b"call")
+    assert await container.channel.stdout.read() == b"answer"
+    assert container.channel.stdout.quiet()
+    await container.channel.stdin.write(b"go on")
     await asyncio.sleep(0)
     deadline = time.monotonic() + 60
-    while container.stdout.quiet():
+    while container.channel.stdout.quiet():
         assert time.monotonic() < deadline
         if bench.image == "probe":
             await asyncio.sleep(0)  # the fake's function lives on this loop
         else:
             time.sleep(0.001)  # the loop stands still: only the kernel knows
-    assert container.stdout.read_nowait() in (None, b"late")
+    assert container.channel.stdout.read_nowait() in (None, b"late")
     await container.remove()
-    assert not container.stdout.quiet()
+    assert not container.channel.stdout.quiet()
 
 
 async def test_a_closed_stdin_is_told_to_the_writer(bench: Bench) -> None:
     container = await bench.start("deaf")
-    assert await container.stdout.read() == b"closed"
+    assert await container.channel.stdout.read() == b"closed"
     writing = asyncio.ensure_future(feed(container, PIECE * 1000))
     if not bench.tells_closed_streams:  # the Engine does tell now and then: it depends on which of its copies looks
-        await until(lambda: writing.done() or container.stdin.pending > HIGH_WATER // 4)
+        await until(lambda: writing.done() or container.channel.stdin.pending > HIGH_WATER // 4)
         await container.kill()
     with pytest.raises(StreamClosed):
         await writing
@@ -160,8 +170,20 @@ async def test_the_end_of_stdout_is_told_while_the_function_lives(bench: Bench) 
     container = await bench.start("mute")
     assert await container.stderr.read() == b"closed"
     if bench.tells_closed_streams:
-        assert await container.stdout.read() == b""
+        assert await container.channel.stdout.read() == b""
         assert container.exited is None
-    container.stdin.close()
-    assert await container.stdout.read() == b""
+    container.channel.stdin.close()
+    assert await container.channel.stdout.read() == b""
     assert (await container.wait()).code == 0
+
+
+async def test_input_that_was_not_read_is_told_where_the_driver_sees_it(bench: Bench) -> None:
+    sees = bench.driver.capabilities.unread_input
+    idle, reading = await bench.start("burn"), await bench.start("echo")
+    for container in (idle, reading):
+        await container.channel.stdin.write(b"0123456789")
+    assert await reading.channel.stdout.read() == b"0123456789"
+    assert reading.channel.stdin.unread() == (0 if sees else None)
+    assert idle.channel.stdin.unread() == (10 if sees else None)
+    await idle.channel.stdin.write(PIECE)
+    assert idle.channel.stdin.unread() == (10 + len(PIECE) if sees else None)

@@ -37,8 +37,8 @@ async def test_many_containers_leave_no_trace_and_lose_no_byte(bench: Bench) -> 
             bench.made.remove(container)
             await container.start()
             await container.wait()  # nobody has read yet
-            assert await container.stdout.read() == b"early\n"
-            assert await container.stdout.read() == b""
+            assert await container.channel.stdout.read() == b"early\n"
+            assert await container.channel.stdout.read() == b""
             await container.remove()
 
     await start_all_threads()
@@ -82,10 +82,10 @@ async def test_a_bomb_of_processes_does_not_hurt_a_neighbour(bench: Bench) -> No
         pytest.skip("the fake has no processes")
     neighbour = await bench.start("echo")
     bomb = await bench.start("fork-bomb")
-    made = int(await bomb.stdout.read())
+    made = int(await bomb.channel.stdout.read())
     assert 10 < made <= 50
-    await neighbour.stdin.write(b"alive")
-    assert await neighbour.stdout.read() == b"alive"
+    await neighbour.channel.stdin.write(b"alive")
+    assert await neighbour.channel.stdout.read() == b"alive"
     await bomb.remove()
-    await neighbour.stdin.write(b"still")
-    assert await neighbour.stdout.read() == b"still"
+    await neighbour.channel.stdin.write(b"still")
+    assert await neighbour.channel.stdout.read() == b"still"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from typing import Final
 
-from hearth.drivers.docker.references import HUB
+from hearth.models.registry_login import HUB
 from hearth.telemetry.logs import get_logger
 
 #: A helper that asks a person for a password would otherwise hold the image for ever.
-_LIMIT_S: Final = 10.0
+LIMIT_S: Final = 10.0
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: The key under which docker stores credentials of the public registry.
 _HUB_KEY: Final = "https://index.docker.io/v1/"
@@ -48,8 +49,12 @@ async def _run(program: str, question: str) -> tuple[int, bytes]:
         program, "get", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(_LIMIT_S):
-            output, _ = await process.communicate(question.encode())
+        async with asyncio.timeout(LIMIT_S):
+            if process.stdin is not None:
+                with contextlib.suppress(OSError, RuntimeError):  # uvloop's error where it has ended without reading
+                    process.stdin.write(question.encode())
+                    process.stdin.close()
+            output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()

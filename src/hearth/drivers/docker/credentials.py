@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from hearth.drivers.docker.credential_helpers import ask
-from hearth.drivers.docker.references import registry_of
 from hearth.models.errors import StartUpError
+from hearth.models.registry_login import registry_of
 from hearth.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -26,7 +26,7 @@ _log = get_logger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Auth:
-    """What opens one registry: a name with a password, or a token."""
+    """The credentials of one registry: a name with a password, or a token."""
 
     username: str
     password: str = dataclasses.field(repr=False)
@@ -59,7 +59,7 @@ class Credentials:
         files: Where docker keeps its configuration; the first that exists counts.
 
     Raises:
-        StartUpError: ``text`` is no docker configuration.
+        StartUpError: ``text`` is not a Docker configuration.
     """
 
     def __init__(self, text: str = "", files: tuple[Path, ...] = ()) -> None:
@@ -69,7 +69,7 @@ class Credentials:
             try:
                 self._given = _config(json.loads(text))
             except ValueError:  # neither it nor its cause is shown: they quote the text
-                raise StartUpError("DOCKER_AUTH: this is no docker configuration in JSON") from None
+                raise StartUpError("DOCKER_AUTH: must be a Docker configuration in JSON") from None
 
     async def announce(self) -> None:
         """Say so if there is nothing to find: the usual reason for a refused image."""
@@ -77,7 +77,7 @@ class Credentials:
             _log.info("no docker auths from config files found (this is fine)")
 
     async def find(self, registry: str) -> Auth | None:
-        """What opens this registry, if anything does.
+        """Return the credentials of a registry, if there are any.
 
         Args:
             registry: ``host[:port]``, as in a parsed reference.

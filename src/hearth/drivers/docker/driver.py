@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 import ssl
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from aiodocker.exceptions import DockerError
 
-from hearth.clock import Clock, SystemClock
+from hearth.aio.background import Background
+from hearth.aio.clock import Clock, SystemClock
 from hearth.drivers.base import (
     Capabilities,
     Container,
@@ -19,28 +23,38 @@ from hearth.drivers.base import (
     DriverUnavailable,
     ImageError,
     PhaseLimits,
+    StartFailed,
 )
+from hearth.drivers.docker import init, missing_limits
 from hearth.drivers.docker.container import EngineContainer
-from hearth.drivers.docker.creation import Creation, Networks, Walls
+from hearth.drivers.docker.creation import Creation, Walls
 from hearth.drivers.docker.credentials import Credentials
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import CONFLICT, NOT_FOUND, phase
 from hearth.drivers.docker.exits import Exits
 from hearth.drivers.docker.images import Images
+from hearth.drivers.docker.networks import Networks
 from hearth.drivers.docker.references import InvalidReference, Reference, parse
 from hearth.drivers.docker.removal import Remover
 from hearth.drivers.docker.retries import ENGINE_ERRORS
-from hearth.telemetry.tracing import span
+from hearth.drivers.sockets import SocketFolders, UnixSocket
+from hearth.models.addresses import IPNetwork
+from hearth.telemetry.logs import get_logger
+from hearth.telemetry.node import Telemetry
 
 NODE_LABEL: Final = "hearth.node"
 INSTANCE_LABEL: Final = "hearth.instance"
+#: Of the folder of the sockets' folders: the Engine's mounts are the only way into those.
+_PRIVATE: Final = 0o700
 #: An image may be cleaned up between its pull and the creation; then it is fetched once more.
 _PULLS: Final = 2
+
+_log = get_logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Open:
-    """What exists while the driver is open."""
+    """The parts that exist while the driver is open."""
 
     engine: Engine
     images: Images
@@ -48,24 +62,46 @@ class _Open:
     exits: Exits
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class SocketPlace:
+    """The folder in which the sockets of functions are made.
+
+    Attributes:
+        parent: A folder of this machine; ``None``: in memory where possible.
+        seen_parent: The same folder on the machine of the Engine, if it has another path there.
+    """
+
+    parent: Path | None = None
+    seen_parent: Path | None = None
+
+
 class DockerDriver(Driver):
-    """Runs images.
+    """Runs images as containers of a Docker Engine.
 
     Args:
         host: The Engine's URL, ``unix://...`` or ``tcp://host:port``.
-        node: Names this node; its containers carry it, and leftovers of its earlier runs are found by it.
-        instance: Names this run of the node.
-        limits: Of each phase of a container's life.
-        walls: Limits that all containers share.
-        credentials: Of registries; none: only public images can be fetched.
-        tls: For a ``tcp`` host; ``None``: plain.
-        api_version: Of the Engine's API, as ``1.24``; empty: what the Engine offers.
-        clock: For the waits between tries.
+        node: The name of this node. It labels the containers, so that later runs find leftovers.
+        instance: The name of this run of the node.
+        limits: The limits of each phase of a container's life.
+        walls: The limits that all containers share.
+        sockets: Where the sockets of functions are made.
+        credentials: The credentials of registries; without any, only public images can be pulled.
+        notes: The folder where images that were pulled with an app's login are noted; ``None`` forgets them.
+        tls: The TLS context of a ``tcp`` host; ``None`` for a plain connection.
+        api_version: The version of the Engine's API, as ``1.24``; empty: the newest that the Engine offers.
+        clock: The clock of the waits between tries.
+        telemetry: Receives the durations of the Engine's work.
     """
 
     name = "docker"
     capabilities = Capabilities(
-        limits_memory=True, limits_cpu=True, isolates_network=True, stats=True, stderr_lags=True, images=True
+        limits_memory=True,
+        limits_cpu=True,
+        isolates_network=True,
+        stats=True,
+        freeze=True,
+        stderr_lags=True,
+        images=True,
     )
 
     def __init__(
@@ -76,71 +112,113 @@ class DockerDriver(Driver):
         instance: str,
         limits: PhaseLimits | None = None,
         walls: Walls | None = None,
+        sockets: SocketPlace | None = None,
         credentials: Credentials | None = None,
+        notes: Path | None = None,
         tls: ssl.SSLContext | None = None,
         api_version: str = "",
         clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._host = host
         self._node = node
         self._instance = instance
         self._limits = limits or PhaseLimits()
         self._credentials = credentials or Credentials()
+        self._notes = notes
         self._tls = tls
         self._api_version = api_version
         self._clock = clock or SystemClock()
+        self._tracing = (telemetry or Telemetry()).tracing
         walls = walls or Walls()
         labels = {NODE_LABEL: node, INSTANCE_LABEL: instance}
         self._creation = Creation(walls, socket.gethostname(), labels)
-        self._networks = Networks(walls.networks)
+        self._max_pids = walls.max_pids
+        self._unlimited: tuple[str, ...] = ()
+        place = sockets or SocketPlace()
+        self._sockets = SocketFolders(
+            node, self._clock, parent=place.parent, ready_s=self._limits.ready_s, mode=_PRIVATE
+        )
+        self._seen_parent = place.seen_parent
+        self._networks = Networks(walls.networks, walls.network)
+        self._requests = Background()  # each is awaited by who made it, or by the remover
         self._open: _Open | None = None
 
     def __repr__(self) -> str:
         return f"<DockerDriver {self._host}>"
 
+    @property
+    def function_subnets(self) -> Sequence[IPNetwork]:
+        """Return the addresses of the networks that containers join."""
+        return self._networks.subnets
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Return a warning for each kind of isolation, and each limit, that this Engine lacks."""
+        unlimited = dict.fromkeys((*self._unlimited, *self._creation.missing))
+        return (*self._networks.warnings, *(() if self._creation.has_init else (init.MISSING,)), *unlimited)
+
     async def open(self) -> None:
-        """Reach the Engine; remove what earlier runs of this node left, in the background."""
-        engine = Engine(self._host, self._clock, tls=self._tls, api_version=self._api_version)
+        """Connect to the Engine, and remove containers of earlier runs of this node in the background."""
+        engine = Engine(self._host, self._clock, tls=self._tls, api_version=self._api_version, tracing=self._tracing)
         remover = Remover(engine, self._limits.remove_s)
         exits = Exits(engine, f"{INSTANCE_LABEL}={self._instance}")
-        self._open = _Open(engine, Images(engine, self._credentials, self._limits.pull_s), remover, exits)
-        await engine.ping()
+        images = Images(engine, self._credentials, self._limits.pull_s, self._notes)
+        self._open = _Open(engine, images, remover, exits)
+        self._creation.has_init = not init.is_missing(await engine.ping())
+        self._unlimited = await missing_limits.look(engine, max_pids=self._max_pids)
+        await self._networks.open(engine)
+        await asyncio.to_thread(self._sockets.open)
+        for warning in self.warnings:
+            _log.warning(warning)
         await self._credentials.announce()
         remover.clean(lambda: self._leftovers(engine))
 
     async def check(self) -> None:
-        """Ask the Engine for a sign of life."""
+        """Check that the Engine answers."""
         await self._opened().engine.ping()
 
     async def close(self) -> None:
-        """Finish what is being cleaned up, close the connections."""
+        """Finish the running removals and close the connections."""
         if self._open is None:
             return
         opened, self._open = self._open, None
         await opened.images.close()
         await opened.remover.close()
         await opened.exits.close()
+        await asyncio.to_thread(self._sockets.remove)
+        self._sockets.close()
         await opened.engine.close()
 
     async def prepare(self, spec: ContainerSpec) -> Container:
-        """Make a container; its image is fetched only if the Engine does not have it."""
+        """Create a container; pull its image only if the Engine does not have it."""
         opened = self._opened()
         try:
             reference = parse(spec.image)
         except InvalidReference as exc:
             raise ImageError(spec.image, str(exc)) from exc
-        made = await self._make(opened, spec, reference)
-        for _ in range(_PULLS):
-            if made is not None:
-                return made
-            await opened.images.pull(spec.image, reference)
-            made = await self._make(opened, spec, reference)
-        if made is None:
-            raise ImageError(spec.image, "the image vanished after it was pulled")
+        socket = self._make_socket(spec)
+        with contextlib.ExitStack() as undo:
+            if socket is not None:
+                undo.callback(socket.close)
+            made = await self._make(opened, spec, reference, socket)
+            for _ in range(_PULLS):
+                if made is not None:
+                    break
+                await opened.images.pull(spec.image, reference, spec.find_login)
+                made = await self._make(opened, spec, reference, socket)
+            if made is None:
+                raise ImageError(spec.image, "the image vanished after it was pulled")
+            undo.pop_all()
+        try:
+            await opened.images.check_right(spec.image, reference, made.id, spec.find_login)
+        except BaseException:
+            self._requests.start(made.remove())
+            raise
         return made
 
     async def is_stale(self, container: Container) -> bool:
-        """Compare the image that it was made of with the one that has its name now."""
+        """Compare the image of the container with the image that has its name now."""
         docker = self._opened().engine.docker
         try:
             made = await docker.containers.get(container.id)
@@ -149,18 +227,39 @@ class DockerDriver(Driver):
             return False
         return bool(now["Id"] != made["Image"])
 
-    async def _make(self, opened: _Open, spec: ContainerSpec, reference: Reference) -> Container | None:
-        """A container, or ``None`` if its image is not here."""
-        network = self._networks.take()
+    def _make_socket(self, spec: ContainerSpec) -> UnixSocket | None:
+        if not spec.listens:
+            return None
+        try:
+            return self._sockets.make(spec.id, owner=None, mode=0o777)  # only the container passes through its parent
+        except OSError as exc:
+            raise StartFailed(f"the folder of its socket cannot be made: {exc}") from exc
+
+    def _as_the_engine_sees(self, socket: UnixSocket | None) -> str:
+        """Return the path of the folder of a socket on the machine of the Engine."""
+        if socket is None:
+            return ""
+        if self._seen_parent is None:
+            return str(socket.folder)
+        return str(self._seen_parent / socket.folder.relative_to(self._sockets.root.parent))
+
+    async def _make(
+        self, opened: _Open, spec: ContainerSpec, reference: Reference, socket: UnixSocket | None
+    ) -> Container | None:
+        """Create a container; return ``None`` if its image is not here."""
         request: asyncio.Task[str | None] | None = None
+        async with phase("create", self._limits.create_s):
+            network = await opened.engine.call("network", lambda: self._networks.take(opened.engine))
 
         async def attempt() -> str | None:
             nonlocal request
-            request = asyncio.get_running_loop().create_task(self._create(opened, spec, reference, network))
+            request = self._requests.start(
+                self._create(opened, spec, reference, network, self._as_the_engine_sees(socket))
+            )
             return await asyncio.shield(request)
 
         try:
-            with span("docker_create_container"):
+            with opened.engine.span("docker_create_container"):
                 async with phase("create", self._limits.create_s):
                     engine_id = await opened.engine.call("create", attempt)
         except BaseException:
@@ -177,21 +276,35 @@ class DockerDriver(Driver):
             container_id=spec.id,
             limits=self._limits,
             on_removed=lambda: self._networks.give_back(network),
+            secret_files=spec.secrets if spec.secrets_as_files else {},
+            socket=socket,
         )
 
     async def _create(
-        self, opened: _Open, spec: ContainerSpec, reference: Reference, network: str | None
+        self, opened: _Open, spec: ContainerSpec, reference: Reference, network: str, sockets: str
+    ) -> str | None:
+        """Create a container and return its id; ``None`` if its image is not here.
+
+        The digest of a reference is a registry's, or, of an image that was built here and never pushed, its id.
+        """
+        for image in filter(None, (str(reference), reference.digest)):
+            if (made := await self._create_of(opened, spec, image, network, sockets)) is not None:
+                return made
+        return None
+
+    async def _create_of(
+        self, opened: _Open, spec: ContainerSpec, image: str, network: str, sockets: str
     ) -> str | None:
         containers = opened.engine.docker.containers
         try:
-            made = await containers.create(self._creation.form(spec, reference, network), name=spec.id)
+            made = await containers.create(self._creation.form(spec, image, network, sockets), name=spec.id)
         except DockerError as exc:
             if exc.status == NOT_FOUND and "no such image" in str(exc.message).lower():
                 return None
-            if exc.status == CONFLICT:  # an earlier try of ours got through
+            if exc.status == CONFLICT:  # an earlier try succeeded, although its answer was an error
                 made = await containers.get(spec.id)
             elif self._creation.learn(exc):
-                return await self._create(opened, spec, reference, network)
+                return await self._create_of(opened, spec, image, network, sockets)
             else:
                 raise
         return made.id

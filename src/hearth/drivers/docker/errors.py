@@ -1,4 +1,4 @@
-"""What the Engine says, as the errors of the drivers' interface (drivers specification 2.4)."""
+"""Convert the Engine's errors to those of the drivers' interface (drivers specification 2.4)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import aiohttp
 from aiodocker.exceptions import DockerError
 
 from hearth.drivers.base import DriverError, DriverUnavailable, OutOfTime, StartFailed
+from hearth.telemetry.logs import get_logger
+from hearth.telemetry.redaction import redact
 
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
@@ -26,15 +28,30 @@ _IMAGE_FAULTS: Final = (
     "is a directory",
     "no command specified",
 )
+#: Texts that say that the function's settings are why, each with the reason for the client. What the Engine says after
+#: them may be a secret: the value of a variable.
+_SETTING_FAULTS: Final = {
+    "invalid environment variable": "invalid environment variable in the config",
+    "environment variable value can't contain null": "NUL character in an environment variable of the config",
+    "environment variable name can't contain null": "NUL character in an environment variable of the config",
+    "argument list too long": "the environment (config and call) is too large",
+    "minimum memory limit": "the memory limit is too low",
+    "memory limit too low": "the memory limit is too low",
+}
 #: Texts of a server error that no second try changes.
 _PERMANENT: Final = (
     *_IMAGE_FAULTS,
+    *_SETTING_FAULTS,
+    "error during container init",
     "invalid reference",
     "no space left",
     "operation not permitted",
     "unknown or invalid runtime",
     "certificate",
 )
+
+
+_log = get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -58,19 +75,24 @@ async def phase(name: str, limit_s: float) -> AsyncIterator[None]:
 
 
 def refused(exc: DockerError) -> DriverError:
-    """The Engine's refusal to make or start a container."""
+    """Return the Engine's refusal to create or start a container as an error of ours; log the Engine's own words."""
     if exc.status >= ENGINE_GONE:
         return DriverUnavailable(f"docker daemon: {exc.message}")
-    text = str(exc.message)
+    text = redact(str(exc.message))  # it may quote the request, which contains secrets
     lowered = text.lower()
+    for fault, reason in _SETTING_FAULTS.items():
+        if (position := lowered.find(fault)) >= 0:
+            _log.warning("docker engine refuses a container", status=exc.status, error=text[: position + len(fault)])
+            return StartFailed(reason, image_fault=True)
     for fault in _IMAGE_FAULTS:
         if fault in lowered:
+            _log.warning("docker engine cannot run an image", status=exc.status, error=text)
             return StartFailed(fault, image_fault=True)
     return StartFailed(text)
 
 
 def temporary(exc: Exception) -> bool:
-    """Whether another try may succeed: the network or the Engine is in trouble, and names no lasting cause."""
+    """Return whether another try may succeed: the network or the Engine failed, without a permanent cause."""
     if isinstance(exc, DockerError):
         lowered = str(exc.message).lower()
         return exc.status >= 500 and not any(cause in lowered for cause in _PERMANENT)
@@ -78,5 +100,5 @@ def temporary(exc: Exception) -> bool:
 
 
 def gone(exc: Exception) -> bool:
-    """Whether the Engine says that there is no such container."""
+    """Return whether the Engine answered that there is no such container."""
     return isinstance(exc, DockerError) and exc.status == NOT_FOUND and "no such container" in str(exc.message).lower()

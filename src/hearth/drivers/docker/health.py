@@ -1,4 +1,4 @@
-"""Waiting for a container whose image says how to tell that it is ready."""
+"""Wait for containers whose image has a health check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOOK_EVERY_S: Final = 0.1
 
 
 def has_check(shown: Mapping[str, Any]) -> bool:
-    """Whether the image has a health check, by what the Engine shows of the container."""
+    """Return whether the image has a health check, according to the inspected container."""
     test: list[str] | None = ((shown.get("Config") or {}).get("Healthcheck") or {}).get("Test")
     return test is not None and test[:1] not in ([], ["NONE"])
 

@@ -1,83 +1,140 @@
-"""Images: fetched when a container cannot be made without, one fetch at a time for each."""
+"""Pull missing images, each once at a time."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from aiodocker.exceptions import DockerError
 
-from hearth.clock import pause
-from hearth.drivers.base import OutOfTime
+from hearth.aio.background import Background
+from hearth.aio.clock import pause
+from hearth.drivers.base import FindLogin, ImageError, OutOfTime
 from hearth.drivers.docker.credentials import Auth, Credentials
 from hearth.drivers.docker.engine import Engine
+from hearth.drivers.docker.errors import phase
+from hearth.drivers.docker.logins import Logins
+from hearth.drivers.docker.private_images import PrivateImages
 from hearth.drivers.docker.pull_errors import PullTrouble, pull_error, retry_after_s, trouble
-from hearth.drivers.docker.references import Reference
+from hearth.drivers.docker.references import InvalidReference, Reference, parse
 from hearth.drivers.docker.retries import ENGINE_ERRORS, delays, warn
+from hearth.models.registry_login import RegistryLogin
 from hearth.telemetry.logs import get_logger
-from hearth.telemetry.tracing import span
 
-#: A registry that cannot be reached is tried again for this long only: the name is likely wrong.
+#: An unreachable registry is tried again for this long only: its name is probably wrong.
 _UNREACHABLE_S: Final = 5.0
-#: A registry that had too many requests is left alone for longer than one that stumbled.
+#: A registry that answered "too many requests" gets longer pauses than one that failed for a moment.
 _TOO_MANY_FIRST_S: Final = 0.5
 _TOO_MANY_LONGEST_S: Final = 30.0
+
+#: Seconds for the Engine's answers about a container and its image.
+_INSPECT_S: Final = 30.0
+
+#: An image, and the login of the app that it is pulled for.
+_Wanted = tuple[Reference, RegistryLogin | None]
 
 _log = get_logger(__name__)
 
 
 class Images:
-    """Fetches images; all who want the same one share the fetch, its waits and its outcome.
+    """Pulls images; everybody who needs the same image with the same login shares its pull and the outcome.
 
-    A node has one source of credentials, so an image is always fetched with the same ones: to share by image is to
-    share by image and credentials.
+    An app that has stored a login at a registry uses that, and no other app does. The other apps use the node's.
+
+    Args:
+        engine: The Engine that gets the images.
+        credentials: The credentials of the node.
+        limit_s: Seconds for a pull.
+        notes: The folder where private images are noted; ``None`` notes them for the life of the process.
     """
 
-    def __init__(self, engine: Engine, credentials: Credentials, limit_s: float) -> None:
+    def __init__(self, engine: Engine, credentials: Credentials, limit_s: float, notes: Path | None = None) -> None:
         self._engine = engine
-        self._credentials = credentials
+        self._logins = Logins(credentials, limit_s)
+        self._private = PrivateImages(engine, self._logins, notes)
         self._limit_s = limit_s
-        self._pulls: dict[Reference, asyncio.Task[None]] = {}
+        self._pulls: dict[_Wanted, asyncio.Task[None]] = {}
+        self._background = Background()
 
-    async def pull(self, image: str, reference: Reference) -> None:
-        """Have the image here.
+    async def pull(self, image: str, reference: Reference, find_login: FindLogin | None = None) -> None:
+        """Pull an image, or wait for a pull of it that already runs.
 
         Args:
             image: As on the route, for messages.
             reference: What it means.
+            find_login: Finds the login of the app that it is for.
 
         Raises:
-            ImageNotFound: There is none.
-            ImageRefused: The registry does not give it.
-            ImageError: It cannot be had for another reason.
-            OutOfTime: It took too long.
+            ImageNotFound: The image does not exist.
+            ImageRefused: The registry refuses access.
+            ImageError: The pull failed for another reason.
+            OutOfTime: The pull took too long.
         """
-        pull = self._pulls.get(reference)
+        login = None if find_login is None else await self._logins.of_app(image, reference.registry, find_login)
+        wanted = (reference, login)
+        pull = self._pulls.get(wanted)
         if pull is None:
-            pull = self._pulls[reference] = asyncio.get_running_loop().create_task(self._pull(image, reference))
-            pull.add_done_callback(lambda done: self._pulled(reference, done))
-        with span("docker_pull_image"):
-            await asyncio.shield(pull)  # one who gives up does not take the image from the others
+            pull = self._pulls[wanted] = self._background.start(self._pull(image, reference, login))
+            pull.add_done_callback(lambda _: self._pulls.pop(wanted))
+        with self._engine.span("docker_pull_image"):
+            await asyncio.shield(pull)  # a cancelled caller does not cancel the pull for the others
 
     async def close(self) -> None:
-        """End the fetches that still run."""
-        pulls = list(self._pulls.values())
-        for pull in pulls:
-            pull.cancel()
-        if pulls:
-            await asyncio.wait(pulls)
+        """Cancel the pulls that still run."""
+        await self._background.cancel()
 
-    async def _pull(self, image: str, reference: Reference) -> None:
+    async def check_right(
+        self, image: str, reference: Reference, container_id: str, find_login: FindLogin | None
+    ) -> None:
+        """Check that an app may run the image of its container, if the image was pulled with the login of an app.
+
+        Raises:
+            ImageRefused: The registry refuses the image to it.
+            ImageError: The registry cannot be asked.
+        """
+        pulls = {wanted[0]: pull for wanted, pull in self._pulls.items() if wanted[1] is not None}
+        if not pulls and not await self._private.is_any():
+            return
+        async with phase("create", _INSPECT_S):
+            made = await self._engine.call("inspect", lambda: self._engine.docker.containers.get(container_id))
+            image_id = str(made["Image"])
+            waits = await self._not_noted(image_id, pulls)
+        if waits:
+            await asyncio.wait(waits)
+        await self._private.check(image, reference, image_id, find_login)
+
+    async def _not_noted(
+        self, image_id: str, pulls: Mapping[Reference, asyncio.Task[None]]
+    ) -> list[asyncio.Task[None]]:
+        """Return the pulls that may have brought this image and have not noted it yet."""
+        if not pulls:
+            return []
+        found = await self._engine.call("inspect", lambda: self._engine.docker.images.inspect(image_id))
+        names = set[tuple[str, str]]()
+        for text in (*(found.get("RepoTags") or ()), *(found.get("RepoDigests") or ())):
+            with contextlib.suppress(InvalidReference):
+                name = parse(text)
+                names.add((name.registry, name.path))
+        return [pull for name, pull in pulls.items() if (name.registry, name.path) in names]
+
+    async def _pull(self, image: str, reference: Reference, login: RegistryLogin | None) -> None:
         _log.info("pulling image", image=str(reference))
         try:
             async with asyncio.timeout(self._limit_s):
-                await self._try_until_settled(image, reference)
+                await self._try_until_settled(image, reference, login)
+                if login is not None:
+                    await self._private.note(reference, login)
         except TimeoutError as exc:
             raise OutOfTime("pull", self._limit_s) from exc
+        except ENGINE_ERRORS as exc:
+            raise ImageError(image, f"cannot note that it is private: {exc}") from exc
 
-    async def _try_until_settled(self, image: str, reference: Reference) -> None:
-        with span("docker_auth"):
-            auth = await self._credentials.find(reference.registry)
+    async def _try_until_settled(self, image: str, reference: Reference, login: RegistryLogin | None) -> None:
+        with self._engine.span("docker_auth"):
+            auth = await self._logins.auth(reference.registry, login)
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + _UNREACHABLE_S
         usual, crowded = delays(), delays(_TOO_MANY_FIRST_S, _TOO_MANY_LONGEST_S)
@@ -102,8 +159,3 @@ class Images:
         await self._engine.docker.images.pull(
             reference.name, tag=reference.tag, auth=None if auth is None else auth.as_engine_takes_it()
         )
-
-    def _pulled(self, reference: Reference, pull: asyncio.Task[None]) -> None:
-        del self._pulls[reference]
-        if not pull.cancelled():
-            pull.exception()  # seen, also when all who waited have left

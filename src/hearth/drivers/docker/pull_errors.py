@@ -1,4 +1,4 @@
-"""What went wrong with a pull: read from the Engine's text, which says more than its status."""
+"""Find the cause of a failed pull in the Engine's message, which says more than its status."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m":
 
 
 class PullTrouble(enum.Enum):
-    """What another try is good for."""
+    """The chance that another try succeeds."""
 
     FINAL = "final"  # nothing
     PASSING = "passing"  # the registry or the Engine may recover
     TOO_MANY = "too many requests"  # the registry wants to be left alone for a while
-    UNREACHABLE = "unreachable"  # nobody answers there; may be a hiccup, is mostly a typing error
+    UNREACHABLE = "unreachable"  # no answer: sometimes a short outage, mostly a misspelled name
 
 
 def trouble(status: int, text: str) -> PullTrouble:
@@ -62,13 +62,13 @@ def trouble(status: int, text: str) -> PullTrouble:
 
 
 def retry_after_s(text: str) -> float | None:
-    """How long the registry asks to wait, if it says so."""
+    """Return the seconds that the registry asks to wait, if it does."""
     found = _RETRY_AFTER.search(text)
     return None if found is None else float(found[1]) * _UNITS[(found[2] or "s").lower()]
 
 
 def pull_error(image: str, reference: Reference, status: int, text: str) -> DriverError:
-    """A failed pull as the agent is to see it."""
+    """Return the error that a failed pull is for the agent."""
     lowered = text.lower()
     if status >= ENGINE_GONE:
         return DriverUnavailable(f"docker daemon: {text}")

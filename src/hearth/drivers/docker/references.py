@@ -6,15 +6,11 @@ import dataclasses
 import re
 from typing import Final
 
-#: The public registry, under the name that the Engine itself gives it.
-HUB: Final = "docker.io"
-_HUB_ALIASES: Final = frozenset({"", HUB, "hub.docker.com", "index.docker.io"})
-_HOST: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?")
+from hearth.models.registry_login import HUB, is_host, registry_of
+
 _PART: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[+._-][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")
-_SCHEME: Final = re.compile(r"^https?://", re.IGNORECASE)
-_API_VERSION: Final = re.compile(r"/v[12]$")
 
 
 class InvalidReference(ValueError):
@@ -47,10 +43,10 @@ class Reference:
 
 
 def parse(text: str) -> Reference:
-    """Read a reference as it stands on a route.
+    """Parse the image reference of a route.
 
     Raises:
-        InvalidReference: It is none.
+        InvalidReference: The text is not a valid reference.
     """
     rest, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
@@ -67,19 +63,13 @@ def parse(text: str) -> Reference:
     return Reference(registry, path, tag or "latest", None)
 
 
-def registry_of(address: str) -> str:
-    """The registry that an address means, as people write it in credentials: with scheme, slash or API version."""
-    bare = _API_VERSION.sub("", _SCHEME.sub("", address.strip()).rstrip("/")).lower()
-    return HUB if bare in _HUB_ALIASES else bare
-
-
 def _split_registry(name: str) -> tuple[str, str]:
     first, slash, path = name.partition("/")
     if not slash:
         return HUB, f"library/{name}"
     if not ("." in first or ":" in first or first == "localhost"):
         return HUB, name
-    if not _HOST.fullmatch(first):
+    if not is_host(first):
         raise InvalidReference(f"{name!r}: invalid registry")
     registry = registry_of(first)
     if registry == HUB and "/" not in path:

@@ -1,4 +1,4 @@
-"""Removing containers until they are really gone, whoever still waits for it."""
+"""Remove containers until the Engine confirms it, even if nobody waits any more."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Final
 
 from aiodocker.exceptions import DockerError
 
+from hearth.aio.background import Background
 from hearth.drivers.base import OutOfTime
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import CONFLICT, NOT_FOUND, temporary
 from hearth.drivers.docker.retries import ENGINE_ERRORS
 from hearth.telemetry.logs import get_logger
-from hearth.telemetry.tracing import span
 
-#: After so long a container that cannot be removed needs a person.
+#: Seconds after which an operator has to remove a container by hand.
 _GIVE_UP_S: Final = 600.0
-#: Leftovers are removed so many at a time: the Engine is needed for calls, too.
+#: Leftovers removed at the same time: calls need the Engine, too.
 _AT_ONCE: Final = 4
 
 _log = get_logger(__name__)
@@ -28,58 +28,44 @@ class Remover:
     """Owns every removal, so that one goes on when its caller has left.
 
     Args:
-        engine: Whose containers.
-        attempt_s: How long one try may take; a connection that died unnoticed does not hold up the next one.
+        engine: The Engine of the containers.
+        attempt_s: Seconds for one try; a connection that died unnoticed does not delay the next one.
     """
 
     def __init__(self, engine: Engine, attempt_s: float) -> None:
         self._engine = engine
         self._attempt_s = attempt_s
         self._leftovers = asyncio.Semaphore(_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     def __repr__(self) -> str:
-        return f"<Remover pending={len(self._tasks)}>"
+        return f"<Remover {self._background!r}>"
 
     def remove(self, engine_id: str) -> asyncio.Task[None]:
-        """Remove a container with its volumes, running or not; that it is gone already is success."""
-        return self._own(self._remove(engine_id))
+        """Remove a container with its volumes, running or not. A container that is gone counts as removed."""
+        return self._background.start(self._remove(engine_id))
 
     def abandon(self, making: asyncio.Task[Any] | None, name: str, then: Callable[[], None]) -> None:
-        """Remove a container whose maker has left while the Engine may still be making it.
+        """Remove a container whose creation was given up while the Engine may still create it.
 
-        It is removed after the Engine has answered: before, it would not be found, and then be made all the same.
+        The removal waits for the answer of the Engine: earlier, it would find no container.
         """
-        self._own(self._abandon(making, name)).add_done_callback(lambda _: then())
+        self._background.start(self._abandon(making, name)).add_done_callback(lambda _: then())
 
     def clean(self, found: Callable[[], Any]) -> None:
         """Remove all containers that ``found`` names, several at a time, in the background."""
-        self._own(self._clean(found))
+        self._background.start(self._clean(found))
 
     async def close(self) -> None:
-        """Give what is under way one more try's time, then end it."""
-        if not self._tasks:
-            return
-        _, late = await asyncio.wait(self._tasks, timeout=self._attempt_s)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
-
-    def _own(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen, also when all who waited have left
+        """Wait for running removals, at most as long as one try takes, then cancel them."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._attempt_s):
+                await self._background.join()
+        await self._background.cancel()
 
     async def _remove(self, engine_id: str) -> None:
         try:
-            with span("docker_remove_container"):
+            with self._engine.span("docker_remove_container"):
                 async with asyncio.timeout(_GIVE_UP_S):
                     await self._engine.call("remove", lambda: self._delete(engine_id), self._again)
         except TimeoutError as exc:
@@ -92,7 +78,7 @@ class Remover:
             try:
                 await container.delete(force=True, v=True)
             except DockerError as exc:
-                if exc.status == CONFLICT:  # somebody else removes it
+                if exc.status == CONFLICT:  # another client removes it
                     with contextlib.suppress(DockerError):
                         await container.wait(condition="removed")
                 elif exc.status != NOT_FOUND:

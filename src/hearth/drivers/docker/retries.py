@@ -1,4 +1,4 @@
-"""Trying again what failed for a reason that passes (drivers specification 2.3)."""
+"""Retry requests that failed for a temporary reason (drivers specification 2.3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import aiohttp
 from aiodocker.exceptions import DockerError
 
-from hearth.clock import Clock, pause
+from hearth.aio.clock import Clock, pause
 from hearth.drivers.docker.errors import temporary
 from hearth.telemetry.logs import get_logger
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def delays(first_s: float = _FIRST_S, longest_s: float = _LONGEST_S) -> Iterator[float]:
-    """How long to wait before each next try: doubling, with jitter so that many do not come back at once."""
+    """Yield the seconds before each next try: doubling, with jitter so that clients do not return together."""
     delay_s = first_s
     while True:
         yield delay_s * random.uniform(0.5, 1.0)

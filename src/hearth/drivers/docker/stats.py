@@ -1,4 +1,4 @@
-"""The Engine's resource figures as the nine metrics of a call (drivers specification 2.5)."""
+"""Convert the Engine's statistics to the nine metrics of a call (drivers specification 2.5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hearth.models.times import parse_time
 
 
 def samples(raw: Mapping[str, Any]) -> Iterator[StatsSample]:
-    """The sample in one message of the Engine; none if it carries no time."""
+    """Yield the sample of one message of the Engine; a message without a time has none."""
     read = str(raw.get("read") or "")
     if not read or read.startswith("0001-"):
         return
@@ -47,5 +47,5 @@ def _percent(raw: Mapping[str, Any], name: str) -> int:
 
 
 def _cores(now: Mapping[str, Any]) -> int:
-    """How many there are; old Engines only list them."""
+    """Return the number of CPUs; old Engines only list them."""
     return int(now.get("online_cpus") or len((now.get("cpu_usage") or {}).get("percpu_usage") or ()) or 1)

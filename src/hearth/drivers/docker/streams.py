@@ -7,19 +7,25 @@ Engine writes is frames of eight bytes of head (stream, three zeros, length) and
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, cast
 
 from aiodocker.exceptions import DockerError
 
 from hearth.drivers.base import StreamClosed
 from hearth.drivers.docker.engine import Engine
-from hearth.drivers.streams import HIGH_WATER, Readiness, StreamBuffer
+from hearth.drivers.docker.init import MESSAGE_BYTES
+from hearth.drivers.streams import HIGH_WATER, StreamBuffer, readiness
 
 _HEAD: Final = 8
 
 
 class Attachment(asyncio.Protocol):
-    """One attached connection: feeds ``output`` with what the container writes, carries its stdin."""
+    """One attached connection: feeds ``output`` with what the container writes, carries its stdin.
+
+    Attributes:
+        beginning: The first bytes of the output, in frames that came in one piece.
+    """
 
     def __init__(self) -> None:
         self.output = StreamBuffer(self._pause_reading, self._resume_reading, self.has_unseen)
@@ -28,23 +34,24 @@ class Attachment(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._left = 0
+        self.beginning = b""
         self._full = False
         self._aborted = False
         self._lost = False
         self._room: asyncio.Future[None] | None = None
-        self._ready: Readiness | None = None
+        self._ready: Callable[[], object] | None = None
 
     # -- the transport's side -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
+        """Take the connection."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
-        if (connection := self._transport.get_extra_info("socket")) is not None:  # of TLS nobody can tell from outside
-            self._ready = Readiness(connection.fileno())
+        if (connection := self._transport.get_extra_info("socket")) is not None:  # hidden by TLS
+            self._ready = readiness(connection.fileno())
 
     def data_received(self, data: bytes) -> None:
-        """The answer to the request, then frames."""
+        """Take the answer to the request, then frames."""
         if self._left and not self._received and len(data) <= self._left:  # inside one frame: nothing to copy
             self._left -= len(data)
             self.output.feed(data)
@@ -55,12 +62,12 @@ class Attachment(asyncio.Protocol):
         self._take_frames()
 
     def eof_received(self) -> bool:
-        """The container's output has ended; our side stays open for what is still to be written."""
+        """Note the end of the output; our side stays open for what is still to be written."""
         self.output.feed_eof()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more comes or goes."""
+        """Note that the connection is gone."""
         self._lost = True
         self._ready = None
         self.output.feed_eof()
@@ -69,11 +76,11 @@ class Attachment(asyncio.Protocol):
             self._upgraded.set_exception(ConnectionResetError("the Docker Engine closed the connection"))
 
     def pause_writing(self) -> None:
-        """The container is not reading."""
+        """Note that the container is not reading."""
         self._full = True
 
     def resume_writing(self) -> None:
-        """There is room again."""
+        """Note that there is room again."""
         self._full = False
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
@@ -105,6 +112,8 @@ class Attachment(asyncio.Protocol):
             chunk = bytes(self._received[: self._left])
             del self._received[: len(chunk)]
             self._left -= len(chunk)
+            if len(self.beginning) < MESSAGE_BYTES:
+                self.beginning += chunk[:MESSAGE_BYTES]
             self.output.feed(chunk)
 
     # -- the owner's side -----------------------------------------------------------------------------------------
@@ -149,17 +158,23 @@ class Attachment(asyncio.Protocol):
 
     @property
     def pending(self) -> int:
-        """Bytes that the kernel has not taken yet."""
+        """Return the bytes that the kernel has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
+    def unread(self) -> int | None:
+        """Return ``None``: the Engine is in between."""
+        return None
+
     def close(self) -> None:
-        """End of file for the container, once all was handed over."""
+        """Send an end of file to the container, once all was handed over."""
         if self._transport is not None and not self._transport.is_closing() and self._transport.can_write_eof():
             self._transport.write_eof()
 
     def has_unseen(self) -> bool:
-        """Output waits in the kernel, or has come only in part."""
-        return self._left > 0 or bool(self._received) or (self._ready is not None and self._ready())
+        """Return whether output waits in the kernel, or has come only in part; false once it has ended."""
+        if self.output.ended:
+            return False
+        return self._left > 0 or bool(self._received) or (self._ready is not None and bool(self._ready()))
 
     def abort(self) -> None:
         """Close the connection, whatever is still under way; if it is still being opened, as soon as it is open."""
@@ -177,6 +192,6 @@ class Attachment(asyncio.Protocol):
 
 
 def _seen(upgraded: asyncio.Future[None]) -> None:
-    """Whoever waited may have given up: then nobody needs to be told."""
+    """Retrieve the error: the waiting task may have given up."""
     if not upgraded.cancelled():
         upgraded.exception()

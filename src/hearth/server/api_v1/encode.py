@@ -3,52 +3,110 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Final
 
 from hearth.models.app import App
+from hearth.models.audit import AuditEvent
 from hearth.models.call import Call
+from hearth.models.call_auth import Signature
+from hearth.models.registry_login import registry_of_login
 from hearth.models.route import Route, format_cpus
-from hearth.models.times import format_time
+from hearth.models.secret import ENV, Secret
+from hearth.models.times import ZERO, format_time
+from hearth.models.token import Token
+
+#: Stands for each value of a configuration in answers to principals that may not see values.
+HIDDEN: Final = "***"
 
 
-def app_json(app: App) -> dict[str, Any]:
-    """An app."""
+def app_json(app: App, *, shows_config: bool = True) -> dict[str, Any]:
+    """Return an app; ``shows_config``: with the values of its configuration."""
     return _without_empty(
         {
             "name": app.name,
-            "config": app.config,
+            "config": _config(app.config, shows_config),
             "created_at": format_time(app.created_at),
             "updated_at": format_time(app.updated_at),
+            "id": app.id,
+            "secrets": app.secrets,
+            "auth": app.auth,
+            "quotas": app.quotas.values(),
         },
         "config",
+        "id",
+        "secrets",
+        "auth",
+        "quotas",
     )
 
 
-def route_json(route: Route) -> dict[str, Any]:
-    """A route."""
-    return _without_empty(
-        {
-            "app_name": route.app_name,
-            "path": route.path,
-            "image": route.image,
-            "memory": route.memory,
-            "cpus": format_cpus(route.cpu_milli),
-            "headers": route.headers,
-            "type": route.type,
-            "format": route.format,
-            "timeout": route.timeout,
-            "idle_timeout": route.idle_timeout,
-            "config": route.config,
-            "created_at": format_time(route.created_at),
-            "updated_at": format_time(route.updated_at),
-        },
-        "headers",
-        "config",
+def route_json(route: Route, *, shows_config: bool = True) -> dict[str, Any]:
+    """Return a route; ``shows_config``: with the values of its configuration."""
+    return (
+        _without_empty(
+            {
+                "app_name": route.app_name,
+                "path": route.path,
+                "image": route.image,
+                "memory": route.memory,
+                "cpus": format_cpus(route.cpu_milli),
+                "headers": route.headers,
+                "type": route.type,
+                "format": route.format,
+                "timeout": route.timeout,
+                "idle_timeout": route.idle_timeout,
+                "config": _config(route.config, shows_config),
+                "created_at": format_time(route.created_at),
+                "updated_at": format_time(route.updated_at),
+                "secrets": route.secrets,
+                "secrets_as": route.secrets_as if route.secrets_as != ENV else "",
+                "auth": route.auth,
+                "signature": _signature(route.signature),
+                "concurrency": route.concurrency if route.concurrency > 1 else 0,
+            },
+            "headers",
+            "config",
+            "secrets",
+            "secrets_as",
+            "auth",
+            "signature",
+            "concurrency",
+        )
+        | route.delivery.values()
     )
+
+
+def _signature(signature: Signature | None) -> dict[str, Any]:
+    """Return the signature that a route asks for, with the defaults of its style; empty for none."""
+    if signature is None:
+        return {}
+    return {
+        "style": signature.style,
+        "secret": signature.secret,
+        "header": signature.header_name,
+        "tolerance": signature.tolerance,
+    }
+
+
+def _config(config: Mapping[str, str], shows_values: bool) -> Mapping[str, str]:
+    return config if shows_values else dict.fromkeys(config, HIDDEN)
+
+
+def secret_json(secret: Secret) -> dict[str, Any]:
+    """Return what may be shown of a secret."""
+    return {"name": secret.name, "updated_at": format_time(secret.updated_at), "version": secret.version}
+
+
+def login_json(secret: Secret) -> dict[str, Any]:
+    """Return what may be shown of a login at a registry."""
+    shown = {"updated_at": format_time(secret.updated_at), "version": secret.version}
+    return {"registry": registry_of_login(secret.name), **shown}
 
 
 def call_json(call: Call) -> dict[str, Any]:
-    """A call's stored fields."""
+    """Return the stored fields of a call."""
     return _without_empty(
         {
             "id": call.id,
@@ -60,14 +118,52 @@ def call_json(call: Call) -> dict[str, Any]:
             "started_at": format_time(call.started_at),
             "stats": [{"timestamp": format_time(stat.timestamp), "metrics": stat.metrics} for stat in call.stats],
             "error": call.error,
+            "response_status": call.response_status,
+            "attempt": call.attempt,
+            "attempts": call.attempts,
         },
         "stats",
         "error",
+        "response_status",
+        "attempt",
+        "attempts",
     )
 
 
+def token_json(token: Token) -> dict[str, Any]:
+    """Return a token without its value."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "role": token.role.value,
+        "apps": list(token.apps),
+        "created_at": format_time(token.created_at),
+        "last_used_at": _time_or_none(token.last_used_at),
+        "expires_at": _time_or_none(token.expires_at),
+    }
+
+
+def event_json(event: AuditEvent) -> dict[str, Any]:
+    """Return an event of the audit log."""
+    return {
+        "id": event.id,
+        "created_at": format_time(event.created_at),
+        "principal": event.principal,
+        "token_id": event.token_id,
+        "action": event.action,
+        "app": event.app,
+        "resource": event.resource,
+        "status": event.status,
+        "address": event.address,
+    }
+
+
+def _time_or_none(time: dt.datetime) -> str | None:
+    return None if time == ZERO else format_time(time)
+
+
 def key_cursor(keys: list[str], page: int) -> str:
-    """The cursor behind a full page of apps or routes; empty behind the last."""
+    """Return the cursor after a full page of apps, routes or tokens; empty after the last page."""
     if len(keys) < page:
         return ""
     return base64.urlsafe_b64encode(keys[-1].encode()).decode().rstrip("=")

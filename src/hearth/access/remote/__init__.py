@@ -1,0 +1,1 @@
+"""The stored world of an API node, over HTTP."""

@@ -1,0 +1,1 @@
+"""When a function gets another hot container: a policy decides, the launcher acts."""

@@ -1,0 +1,1 @@
+"""Waiting: time, deadlines, batches, threads. Knows nothing about functions."""

@@ -1,0 +1,1 @@
+"""Accepted calls: taken from the queue, run, recorded, acknowledged."""

@@ -1,0 +1,1 @@
+"""Authorization: tokens identify principals, one table gives them actions."""

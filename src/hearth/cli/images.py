@@ -1,0 +1,49 @@
+"""hearth images: the image store of this machine's data folder."""
+
+from __future__ import annotations
+
+import typer
+
+from hearth import settings
+from hearth.cli.output import CommandError, Format, Output, note, say, show_json, show_table
+from hearth.drivers.local.stored import image_store
+from hearth.images.errors import ImageStoreError
+from hearth.images.layout import ImageStore
+
+images = typer.Typer(no_args_is_help=True, help="List and check the images of the data folder.")
+
+
+@images.command("list")
+@images.command("ls", hidden=True)
+def list_images(output: Output = Format.TABLE) -> None:
+    """List the names of images, with what they mean now and how large their layers are."""
+    store = _store()
+    rows: list[dict[str, str | int]] = []
+    for entry in store.entries():
+        try:
+            image = store.image(entry.digest)
+            size = sum(layer.size for layer in image.manifest.layers)
+        except ImageStoreError as exc:
+            note(f"hearth: {entry.name or entry.digest}: {exc}")
+            size = 0
+        rows.append({"name": entry.name, "digest": entry.digest, "bytes": size})
+    if output is Format.JSON:
+        show_json(rows)
+        return
+    show_table(("name", "digest", "bytes"), [[str(value) for value in row.values()] for row in rows])
+
+
+@images.command()
+def verify() -> None:
+    """Read everything in the image store again, and report what is damaged or missing."""
+    store = _store()
+    faults = list(store.verify()) if store.exists else []
+    for fault in faults:
+        say(f"{fault.subject}: {fault.reason}")
+    if faults:
+        raise CommandError(f"{store.root}: {len(faults)} faults; deploy the functions of these images again")
+    say(f"{store.root}: no damage")
+
+
+def _store() -> ImageStore:
+    return image_store(settings.load().bundles)

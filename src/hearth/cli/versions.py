@@ -1,0 +1,55 @@
+"""hearth versions and hearth rollback: the history of a route, and the way back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hearth.cli.fields import no_slash
+from hearth.cli.output import CommandError, Format, Output, note, say, show_json, show_table
+from hearth.cli.session import session
+
+App = Annotated[str, typer.Argument(metavar="APP", help="Name of the app.", callback=no_slash)]
+Path = Annotated[str, typer.Argument(metavar="PATH", help="Path of the route.")]
+
+
+def versions(ctx: typer.Context, app: App, path: Path, output: Output = Format.TABLE) -> None:
+    """List the last 20 versions of a route, newest first. Version 0 is the present one."""
+    found = session(ctx).client().versions(app, path)
+    if output is Format.JSON:
+        show_json(found)
+        return
+    show_table(
+        ["VERSION", "IMAGE", "CONFIG", "BY", "CREATED"],
+        (
+            [str(number), one["image"], one["config_hash"][:8], one["principal"], one["created_at"]]
+            for number, one in enumerate(found)
+        ),
+    )
+
+
+def rollback(
+    ctx: typer.Context,
+    app: App,
+    path: Path,
+    version: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of versions to go back.")] = 1,
+) -> None:
+    """Give a route the image of an earlier version; its configuration stays as it is.
+
+    The rollback is a version, too: the next one with the same number goes back to where it came from.
+    """
+    client = session(ctx).client()
+    path = path if path.startswith("/") else f"/{path}"
+    found = client.versions(app, path)
+    if len(found) <= version:
+        raise CommandError(
+            f"{app}{path}: has {max(0, len(found) - 1)} earlier versions; hearth versions {app} {path} lists them"
+        )
+    target = found[version]
+    client.update_route(app, path, {"image": target["image"]})
+    if not target["digest"]:
+        note(f"hearth: {target['image']} has no digest: it runs what its tag means now")
+    if target["config_hash"] != found[0]["config_hash"]:
+        note("hearth: the configuration of that version was another one; it stays as it is")
+    say(f"Rolled back {app}{path} to {target['image']}")

@@ -1,0 +1,1 @@
+"""The contracts that talk over stdin and stdout: default, http and json."""

@@ -1,0 +1,1 @@
+"""Files, system calls and filters of Linux; nothing here knows Hearth."""

@@ -1,0 +1,37 @@
+"""Errors of the image store. Each text names the image, blob or file, and the cause."""
+
+from __future__ import annotations
+
+from hearth.models.errors import InternalError
+
+
+class ImageStoreError(InternalError):
+    """The image store cannot do what was asked."""
+
+
+class StoreFailed(ImageStoreError):
+    """The disk refused: it is full, or a file cannot be read or written."""
+
+
+class BlobNotFound(ImageStoreError):
+    """The store has no such blob."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"{digest}: no such blob")
+        self.digest = digest
+
+
+class WrongDigest(ImageStoreError):
+    """The bytes are not those that a digest names."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"{expected}: the content has the digest {found}")
+        self.expected, self.found = expected, found
+
+
+class InvalidImage(ImageStoreError):
+    """A manifest, a configuration or a layer is malformed, unsupported or hostile."""
+
+
+class ImageTooLarge(InvalidImage):
+    """An image has more bytes or more files than the limits allow."""

@@ -1,1 +1,0 @@
-"""What functions wrote to stderr, by call."""

@@ -1,0 +1,81 @@
+"""The delivery of a function's async calls: what is kept of them, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from hearth.models.annotations import Annotations
+from hearth.models.call_result import MAX_TTL_S
+from hearth.models.errors import InvalidDelivery
+from hearth.models.retry import RetryPolicy, validate_retry
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The rules for the async calls of a function. ``None`` leaves a rule to the defaults of the node.
+
+    Attributes:
+        result_ttl_s: Seconds for which the result of a call is kept.
+        retry: When a call that fails is run again.
+        expires_s: Seconds after its acceptance in which a call has to start.
+    """
+
+    result_ttl_s: int | None = None
+    retry: RetryPolicy | None = None
+    expires_s: int | None = None
+
+    def changed(self, changes: DeliveryChanges) -> Delivery:
+        """Return these rules after changes."""
+        return msgspec.structs.replace(self, **changes)
+
+    def values(self) -> dict[str, Any]:
+        """Return the rules that are set, by name."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+
+#: New values by name; ``None`` removes a rule.
+DeliveryChanges = Mapping[str, Any]
+
+#: Seconds for which a call can be delayed, or in which it has to start: 30 days.
+MAX_DELAY_S: Final = 30 * 86_400
+RULES: Final = Delivery.__struct_fields__
+NO_RULES: Final = Delivery()
+#: The integers among the rules, with their ranges.
+_RANGES: Final = {"result_ttl_s": (1, MAX_TTL_S), "expires_s": (1, MAX_DELAY_S)}
+#: Begins the annotation of a fn that sets a rule.
+ANNOTATION: Final = "hearth/"
+
+
+def validate_delivery(given: Mapping[str, object]) -> DeliveryChanges:
+    """Return changes of rules after checking them.
+
+    Raises:
+        InvalidDelivery: A value is out of range.
+    """
+    return {name: _checked(name, value) for name, value in given.items()}
+
+
+def of_annotations(annotations: Annotations) -> Delivery:
+    """Return the rules that the annotations of a fn set.
+
+    Raises:
+        InvalidDelivery: A value is out of range.
+    """
+    found = {name: annotations[f"{ANNOTATION}{name}"] for name in RULES if f"{ANNOTATION}{name}" in annotations}
+    if not found:
+        return NO_RULES
+    return Delivery(**validate_delivery({name: msgspec.json.decode(value) for name, value in found.items()}))
+
+
+def _checked(name: str, value: object) -> object:
+    if value is None:
+        return None
+    if name == "retry":
+        return validate_retry(value)
+    least, most = _RANGES[name]
+    if type(value) is not int or not least <= value <= most:
+        raise InvalidDelivery(f"{name} must be an integer from {least} to {most}, or null for the node's default")
+    return value

@@ -1,0 +1,1 @@
+"""API v2: apps, fns, triggers, and the calls of fns."""

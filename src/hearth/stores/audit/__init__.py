@@ -1,0 +1,1 @@
+"""The audit log: changes of definitions and refused requests."""

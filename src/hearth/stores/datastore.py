@@ -1,0 +1,32 @@
+"""The datastore: definitions, secrets, records, tokens and the audit log, which share a database."""
+
+from __future__ import annotations
+
+import abc
+
+from hearth.stores.audit.base import AuditStore
+from hearth.stores.definitions.base import AppFilter, DefinitionStore
+from hearth.stores.fns.base import FnStore
+from hearth.stores.records.base import RecordStore
+from hearth.stores.secrets.base import SecretStore
+from hearth.stores.tokens.base import TokenStore
+from hearth.stores.versions.base import VersionStore
+
+
+class Datastore(DefinitionStore, FnStore, SecretStore, RecordStore, TokenStore, AuditStore, VersionStore):
+    """Apps, routes, fns, triggers, their versions, secrets, calls, tokens and the audit log.
+
+    Deleting an app deletes all that belongs to it in the same transaction.
+    """
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Release connections."""
+
+    async def check(self) -> None:
+        """Find out whether the datastore serves. One that can write without changing anything does so.
+
+        Raises:
+            StoreUnavailable: It does not; the text says why.
+        """
+        await self.get_apps(AppFilter(per_page=1))

@@ -1,0 +1,1 @@
+"""Fns and triggers."""

@@ -1,0 +1,1 @@
+"""The stored tokens of clients."""

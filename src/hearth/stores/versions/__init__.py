@@ -1,0 +1,1 @@
+"""The histories of functions: which image each deploy gave them."""

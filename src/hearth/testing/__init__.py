@@ -1,0 +1,1 @@
+"""A scripted driver for tests of applications and of Hearth."""

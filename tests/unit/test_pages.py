@@ -1,0 +1,59 @@
+"""Pages of the documentation: promises about security name tests that exist, and every page can be found."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+DOCS: Final = ROOT / "docs"
+SECURITY: Final = (DOCS / "security.md").read_text()
+#: A test as a page names it: its file, and the function in it if one is meant.
+REFERENCE: Final = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(set(REFERENCE.findall(SECURITY))))
+def test_a_test_that_the_security_page_names_exists(file: str, name: str) -> None:
+    tree = ast.parse((ROOT / file).read_text())
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert not name or name in defined
+
+
+def test_sections_that_messages_name_exist() -> None:
+    """``see 'A node in a container' in docs/security.md``."""
+    found = [
+        (path.name, heading, page)
+        for path in (ROOT / "src").rglob("*.py")
+        for heading, page in re.findall(r"'([^'\n]+)' in (docs/[\w/-]+\.md)", path.read_text())
+    ]
+    assert found
+    missing = [one for one in found if not re.search(rf"^#+ {re.escape(one[1])}$", (ROOT / one[2]).read_text(), re.M)]
+    assert missing == []
+
+
+def test_every_promise_of_the_security_page_names_a_test() -> None:
+    rows = re.findall(r"^\| promise \| shown by \|\n\|---\|---\|\n((?:\|.*\n)+)", SECURITY, re.MULTILINE)
+    promises = [line for table in rows for line in table.splitlines()]
+    assert len(promises) > 40
+    assert [line for line in promises if not REFERENCE.search(line.split(" | ")[-1])] == []
+
+
+def test_every_mention_of_a_test_has_the_form_that_is_checked() -> None:
+    assert len(re.findall(r"\btests/", SECURITY)) == len(REFERENCE.findall(SECURITY))
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+def test_decisions_have_numbers_of_their_own_and_say_them() -> None:
+    pages = sorted((DOCS / "adr").glob("*.md"))
+    numbers = Counter(page.name[:4] for page in pages)
+    assert [number for number, count in numbers.items() if count > 1] == []
+    assert [page.name for page in pages if not page.read_text().startswith(f"# {int(page.name[:4])}. ")] == []
