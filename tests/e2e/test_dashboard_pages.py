@@ -272,6 +272,7 @@ def test_a_viewer_sees_no_form_that_changes_anything(closed: DashboardNode, open
     dashboard.open("", "Log in")
     dashboard.page.get_by_label("Token").fill(closed.token("reader", "viewer"))
     dashboard.page.keyboard.press("Enter")
+    dashboard.wait("Overview")
     for path, title in (("", "Overview"), ("apps", "Apps"), ("app/shop", "App shop")):
         dashboard.open(path, title)
         assert dashboard.page.locator("form").count() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from hearth.projects import ProjectError, sources
 _TOGETHER_MS: Final = 200
 #: What the watching library says of a file whose name is not UTF-8.
 _UNDECODABLE: Final = "Unable to decode path"
+#: Seconds between two looks at a folder with such a name.
+_LOOK_S: Final = 0.5
 #: Seconds that running calls get when the command is stopped.
 _GRACE_S: Final = 2.0
 
@@ -140,25 +143,31 @@ class _Session:
 
         Watching begins before the first build, so no save comes too early to be seen.
         """
-        polling: bool | None = None
         while not self._stopped.is_set():
             self._unwatch.clear()
             watched = [self._folder, *(path for path in self._outside if path.exists())]
             asyncio.get_running_loop().call_soon(self._changed.set)  # saved while nothing was watched
             try:
                 async for _ in watchfiles.awatch(
-                    *watched,
-                    watch_filter=None,
-                    debounce=_TOGETHER_MS,
-                    stop_event=self._unwatch,
-                    force_polling=polling,
+                    *watched, watch_filter=None, debounce=_TOGETHER_MS, stop_event=self._unwatch
                 ):
                     self._changed.set()
             except* RuntimeError as failed:
                 if not all(_UNDECODABLE in str(exc) for exc in failed.exceptions):
                     raise
-                polling = True  # then it names a file when that changes, not each time that a build reads it
+                await self._look_again_and_again()
         self._changed.set()
+
+    async def _look_again_and_again(self) -> None:
+        """Have everything compared at intervals, until the command is stopped.
+
+        The library could poll as well, but it compares whole seconds: it misses the second of two saves in one.
+        """
+        while not self._stopped.is_set():
+            self._changed.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._stopped.wait()
 
     async def _renew(self, client: local.Client, url: str) -> None:
         """Build and deploy; what is wrong is said, and what was there before goes on serving."""

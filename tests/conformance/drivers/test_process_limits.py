@@ -26,19 +26,21 @@ from hearth.nodes.drivers import process_walls
 from hearth.settings import load
 
 MOUNT = Path("/sys/fs/cgroup")
+NODE = f"test-{os.getpid()}"
 
 
 @contextlib.asynccontextmanager
 async def walled_by(tmp_path: Path, walls: Walls) -> AsyncIterator[Bench]:
     bench = make_bench("process", tmp_path)
-    bench.driver = LocalDriver(tmp_path / "bundles", f"test-{os.getpid()}", walls=walls)
+    bench.driver = LocalDriver(tmp_path / "bundles", NODE, walls=walls)
     async with opened(bench):
         yield bench
 
 
 def groups_of(container_id: str, resource: str) -> Path:
-    found = [*MOUNT.glob(f"{resource}/hearth/*/{container_id}"), *MOUNT.glob(f"**/hearth/*/{container_id}")]
-    return found[0]
+    """Return the group of a container. Groups of other tests come and go beside it."""
+    trees = (MOUNT / resource, MOUNT)
+    return next(path for tree in trees if (path := tree / "hearth" / NODE / container_id).is_dir())
 
 
 def throttled(folder: Path) -> int:
@@ -91,8 +93,7 @@ async def test_removed_control_groups_are_made_again(tmp_path: Path) -> None:
     async with walled_by(tmp_path, Walls()) as bench:
         if not bench.driver.capabilities.limits_memory:
             pytest.skip("no control groups here")
-        node = f"test-{os.getpid()}"
-        for folder in [tree / "hearth" / node for tree in (MOUNT, *MOUNT.iterdir())]:
+        for folder in [tree / "hearth" / NODE for tree in (MOUNT, *MOUNT.iterdir())]:
             if folder.is_dir():
                 folder.rmdir()
         container = await bench.start("echo")
@@ -224,7 +225,7 @@ def test_version_1_beside_an_empty_version_2_is_used(tmp_path: Path) -> None:
 
 
 async def test_two_groups_of_one_name_are_refused(tmp_path: Path) -> None:
-    groups = await asyncio.to_thread(cgroups.find, f"test-{os.getpid()}-twice")
+    groups = await asyncio.to_thread(cgroups.find, f"{NODE}-twice")
     if groups is None:
         pytest.skip("no control groups here")
     first = groups.make("one", 64, 10)
