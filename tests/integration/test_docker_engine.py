@@ -234,6 +234,28 @@ async def test_a_container_that_gets_not_healthy_does_not_start(
         await container.remove()
 
 
+async def test_a_lack_of_memory_may_be_told_after_the_end(docker: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    show = DockerContainer.show
+    asked = 0
+
+    async def show_late(container: DockerContainer, **options: Any) -> dict[str, Any]:
+        nonlocal asked
+        shown = await show(container, **options)
+        if not shown["State"]["Running"]:
+            asked += 1
+            if asked <= 4:
+                shown["State"]["OOMKilled"] = False
+        return shown
+
+    monkeypatch.setattr(DockerContainer, "show", show_late)
+    async with opened() as driver:
+        container = await driver.prepare(spec("allocate"))
+        await container.start()
+        ended = await container.wait()
+        assert (ended.code, ended.oom) == (137, True)
+        await container.remove()
+
+
 # -- a scripted one ---------------------------------------------------------------------------------------------------
 
 

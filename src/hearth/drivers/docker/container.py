@@ -31,6 +31,9 @@ from hearth.telemetry.logs import get_logger
 
 #: Seconds after the exit within which the last output arrives.
 _DRAIN_S: Final = 2.0
+#: Pauses between questions about a killed container, seconds: the Engine hears of a lack of memory from another source
+#: than of the exit, on a busy machine later.
+_OOM_PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 #: How long after its creation the Engine may not find a container that exists, seconds.
 _NEW_S: Final = 2.0
 _ALREADY_CONNECTED: Final = ("service endpoint with name", "already exists")
@@ -265,13 +268,17 @@ class EngineContainer(Container):
         return temporary(exc) and (answered or not all(attachment.output.ended for attachment in self._attachments))
 
     async def _was_out_of_memory(self) -> bool:
-        try:
-            state: Any = (await self._show())["State"]
-        except DockerError as exc:
-            if gone(exc):
-                return False
-            raise
-        return bool(state.get("OOMKilled"))
+        for pause_s in (*_OOM_PAUSES_S, 0):
+            try:
+                state: Any = (await self._show())["State"]
+            except DockerError as exc:
+                if gone(exc):
+                    return False
+                raise
+            if state.get("OOMKilled"):
+                return True
+            await asyncio.sleep(pause_s)
+        return False
 
     async def _drain(self) -> None:
         """Wait for the end of the output, but not until somebody reads it."""
