@@ -16,12 +16,48 @@ SECURITY: Final = (DOCS / "security.md").read_text()
 #: A test as a page names it: its file, and the function in it if one is meant.
 REFERENCE: Final = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 
+#: Where the comparison says what Hearth does, and the tests that show it.
+COMPARED: Final = {
+    "needs": ("e2e/test_doctor.py", "test_without_docker_processes_will_do"),
+    "a function is": ("e2e/test_cli_deploy.py", "test_a_program_becomes_an_image"),
+    "calls reach it by": ("e2e/test_invocation.py", "test_a_functions_status_and_headers_reach_the_client"),
+    "calls at once in a container": (
+        "e2e/test_shared_calls.py",
+        "test_calls_at_once_share_a_process_up_to_the_limit",
+        "test_a_format_on_pipes_refuses_several_calls_at_once",
+    ),
+    "async calls": ("e2e/test_async.py", "test_an_async_call_is_accepted_then_runs"),
+    "records of calls, by API": ("e2e/test_cli_server.py", "test_calls_and_logs"),
+    "streams answers": (
+        "e2e/test_streamed_answers.py",
+        "test_pieces_arrive_while_more_are_made_and_a_client_that_leaves_stops_them",
+    ),
+    "Delivery": ("e2e/test_retries_of_calls.py", "test_calls_of_routes_without_a_policy_show_nothing_of_attempts"),
+}
+#: What it says Hearth lacks, and words that need no test.
+UNTESTED: Final = {
+    *("event sources besides HTTP", "license"),
+    *("Scale", "Maturity", "Isolation", "Concurrency", "Languages", "Events", "Throughput"),
+}
+
+
+def _tests_of(file: str) -> set[str]:
+    tree = ast.parse((ROOT / file).read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
 
 @pytest.mark.parametrize(("file", "name"), sorted(set(REFERENCE.findall(SECURITY))))
 def test_a_test_that_the_security_page_names_exists(file: str, name: str) -> None:
-    tree = ast.parse((ROOT / file).read_text())
-    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    assert not name or name in defined
+    assert not name or name in _tests_of(file)
+
+
+def test_each_statement_of_the_comparison_has_a_test() -> None:
+    page = (DOCS / "comparison.md").read_text()
+    rows = re.findall(r"^\| ([a-z][^|]+) \|", page, re.MULTILINE)
+    weaknesses = re.findall(r"^\* \*\*(\w+)\.\*\*", page, re.MULTILINE)
+    assert {*rows, *weaknesses} == COMPARED.keys() | UNTESTED
+    for file, *names in COMPARED.values():
+        assert set(names) <= _tests_of(f"tests/{file}")
 
 
 def test_sections_that_messages_name_exist() -> None:
