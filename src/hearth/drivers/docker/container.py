@@ -14,6 +14,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
 from hearth.aio.background import Background
+from hearth.aio.clock import pause
 from hearth.drivers.base import Container, DriverError, Exit, PhaseLimits, StatsSample, Stdio
 from hearth.drivers.docker.engine import Engine, parse_moment
 from hearth.drivers.docker.errors import ENGINE_GONE, gone, phase, temporary
@@ -277,7 +278,7 @@ class EngineContainer(Container):
                 raise
             if state.get("OOMKilled"):
                 return True
-            await asyncio.sleep(pause_s)
+            await pause(self._engine.clock, pause_s)
         return False
 
     async def _drain(self) -> None:
