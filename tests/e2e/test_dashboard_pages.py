@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DashboardNode]:
     """A node with functions, calls, tokens and a backlog, on which this machine needs no token."""
-    with dashboard_node(tmp_path_factory.mktemp("node")) as found:
+    with dashboard_node(tmp_path_factory.mktemp("node"), for_browsers=True) as found:
         found.route("shop", "/hello", config={"GREETING": "hi"})
         found.route("shop", "/later", type="async")
         app_id = found.http.get("/v1/apps/shop").json()["app"]["id"]
@@ -232,7 +232,7 @@ def test_live_numbers_arrive_without_moving_the_page(node: DashboardNode, open_p
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DashboardNode]:
     """A node on which everything needs a token."""
-    with dashboard_node(tmp_path_factory.mktemp("closed"), auth="required") as found:
+    with dashboard_node(tmp_path_factory.mktemp("closed"), for_browsers=True, auth="required") as found:
         found.route("shop", "/hello")
         yield found
 
@@ -280,6 +280,17 @@ def test_a_viewer_sees_no_form_that_changes_anything(closed: DashboardNode, open
     assert dashboard.page.locator("form").count() == 0
     assert dashboard.page.get_by_role("link", name="Access").count() == 0
     dashboard.expect_no_breach()
+
+
+@pytest.mark.parametrize("script", ["app.js", "pages/calls.js"])
+def test_a_page_that_misses_a_script_says_so(node: DashboardNode, open_page: Open, script: str) -> None:
+    dashboard = open_page(node)
+    dashboard.page.route(f"**/static/{script}", lambda route: route.abort("failed"))
+    dashboard.page.goto(f"{node.url}/ui/")
+    expect(dashboard.page.get_by_role("alert")).to_have_text("A part of this page did not load. Reload the page.")
+    dashboard.page.unroute_all()
+    dashboard.page.reload()
+    dashboard.wait("Overview")
 
 
 # -- for everybody ----------------------------------------------------------------------------------------------------
@@ -346,7 +357,7 @@ HOSTILE = "<img src=x onerror=alert(1)>\x1b[31mred\x1b]0;title\x07\u202eevil</sc
 
 
 def test_what_functions_and_people_write_is_shown_as_text(tmp_path: Path, open_page: Open) -> None:
-    with dashboard_node(tmp_path) as hostile:
+    with dashboard_node(tmp_path, for_browsers=True) as hostile:
         hostile.route("shop", "/<b>bold<script>", config={"TEXT": HOSTILE.replace("\x1b", "").replace("\x07", "")})
         hostile.http.post("/v2/apps", json={"name": "a<script>alert(3)</script>"})
         path = "/%3Cb%3Ebold%3Cscript%3E"
@@ -377,7 +388,7 @@ def test_what_functions_and_people_write_is_shown_as_text(tmp_path: Path, open_p
 
 
 def test_a_thousand_functions_and_many_calls_are_shown_in_pages(tmp_path: Path, open_page: Open) -> None:
-    with dashboard_node(tmp_path) as large:
+    with dashboard_node(tmp_path, for_browsers=True) as large:
         large.route("shop", "/f0000")
         large.define_routes("shop", [f"/f{number:04}" for number in range(1, 1000)])
         large.add_calls("shop", "/f0000", 100_000, log=None)

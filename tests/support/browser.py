@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.resources
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, TimeoutError, sync_playwright
 
+from tests.support.browser_network import browser_network
 from tests.support.dashboard import DashboardNode
 
 THEMES: Final = ("light", "dark")
@@ -33,11 +35,12 @@ _WATCH_POLICY: Final = """
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start the browser of the system."""
+    """Start the browser of the system, in a network of its own."""
     path = shutil.which("chromium")
     assert path is not None, "no Chromium; tools/engines.sh installs one"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        program = browser_network().wrap(path, Path(folder))
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 
@@ -53,8 +56,12 @@ class Dashboard:
         self.node = node
         self.page: Page = context.new_page()
         self._problems: list[str] = []
+        self._asked: list[str] = []
         self.page.add_init_script(_WATCH_POLICY)
         self.page.on("console", self._note)
+        self.page.on("request", lambda request: self._asked.append(f"{request.method} {request.url}"))
+        self.page.on("response", lambda answer: self._asked.append(f"{answer.status} {answer.url}"))
+        self.page.on("requestfailed", lambda request: self._asked.append(f"{request.failure} {request.url}"))
         self.page.on("pageerror", lambda error: self._problems.append(str(error)))
         self.page.on("dialog", lambda dialog: self._problems.append(f"dialog {dialog.message}"))
 
@@ -69,7 +76,12 @@ class Dashboard:
 
     def wait(self, title: str) -> None:
         """Wait for the heading of a page."""
-        self.page.get_by_role("heading", level=1, name=title, exact=True).wait_for()
+        try:
+            self.page.get_by_role("heading", level=1, name=title, exact=True).wait_for()
+        except TimeoutError as exc:
+            shown = self.page.locator("body").inner_text()
+            asked = "\n".join(self._asked)
+            raise AssertionError(f"no {title!r} at {self.page.url}: {shown}\n{asked}\n{self._problems}") from exc
 
     def check(self, name: str) -> None:
         """Expect an accessible page that has kept to its policy; keep a picture of it."""

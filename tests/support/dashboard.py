@@ -30,6 +30,7 @@ from hearth.stores.sql import open_datastore
 from hearth.testing.script import Pipe, Script
 from hearth.testing.scripted_driver import FakeDriver
 from tests.support.agent import OBEDIENT, function_program
+from tests.support.browser_network import browser_network
 
 T = TypeVar("T")
 ADMIN = "hearth_admin-of-the-dashboard"
@@ -130,8 +131,14 @@ class DashboardNode:
 
 
 @contextlib.contextmanager
-def dashboard_node(folder: Path, **fields: Any) -> Iterator[DashboardNode]:
-    """Serve a node from a thread, with settings; leaving it stops the node."""
+def dashboard_node(folder: Path, *, for_browsers: bool = False, **fields: Any) -> Iterator[DashboardNode]:
+    """Serve a node from a thread, with settings; leaving it stops the node.
+
+    Args:
+        folder: Its data folder.
+        for_browsers: Listen at the same address in the network of browsers, too.
+        fields: Settings.
+    """
     started: Future[tuple[DashboardNode, Callable[[], object]]] = Future()
 
     async def serve() -> None:
@@ -143,9 +150,13 @@ def dashboard_node(folder: Path, **fields: Any) -> Iterator[DashboardNode]:
         )
         given = Options(datastore=datastore, queue=queue, driver=driver)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            port = listener.getsockname()[1]
+            url = f"http://127.0.0.1:{port}"
+            listeners = [listener]
+            if for_browsers:
+                listeners.append(await asyncio.to_thread(browser_network().listen, port))
             async with HttpServer(_CLOCK, head_timeout_s=30) as server, open_node(wanted, 0, given) as node:
-                await server.listen([listener], node.app, node.calls)
+                await server.listen(listeners, node.app, node.calls)
                 loop, stop = asyncio.get_running_loop(), asyncio.Event()
                 served = DashboardNode(url, node, datastore, loop)
                 started.set_result((served, functools.partial(loop.call_soon_threadsafe, stop.set)))
