@@ -41,7 +41,9 @@ def spec(**act: Any) -> ContainerSpec:
 
 @contextlib.asynccontextmanager
 async def opened(host: str = HOST, **walls: Any) -> AsyncIterator[DockerDriver]:
-    driver = DockerDriver(host, node=f"networks-{os.getpid()}", instance="now", walls=Walls(**walls))
+    """A driver of a node of its own; nodes of one name remove what they find of each other."""
+    node = f"networks-{next(_numbers)}"
+    driver = DockerDriver(host, node=node, instance="now", walls=Walls(**walls))
     try:
         await driver.open()
         yield driver

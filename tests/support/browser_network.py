@@ -42,7 +42,7 @@ class BrowserNetwork:
         """Return a socket that listens on loopback in the namespace."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            subprocess.run([*self.enter, sys.executable, "-c", _LISTEN, str(port)], stdin=theirs, check=True)
+            subprocess.run([*self.enter, sys.executable, "-c", _LISTEN, str(port)], stdin=theirs.fileno(), check=True)
             _, (descriptor,), _, _ = socket.recv_fds(ours, 1, 1)
         return socket.socket(fileno=descriptor)
 
