@@ -252,6 +252,7 @@ def test_head_answers_with_headers_only(node: RunningNode, hot: str) -> None:
     "garbage",
     [
         "this is no answer\n\n\n\n",
+        "{nonsense\n\n",
         "left in\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
         'left in\n{"body":"x"}\n',
     ],

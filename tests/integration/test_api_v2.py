@@ -247,6 +247,33 @@ async def test_a_wrong_fn_is_refused(api: httpx.AsyncClient, body: dict[str, Any
     assert len((await api.get(f"/v2/fns?app_id={app_id}")).json()["items"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"": "x"}, "Invalid config: a name is empty"),
+        ({"A=B": "x"}, "Invalid config: name 'A=B' must not contain ="),
+        ({"A\0B": "x"}, r"Invalid config: name 'A\x00B' must not contain NUL"),
+        ({"FINE": "x", "A": "x\0y"}, "Invalid config: the value of 'A' must not contain NUL"),
+    ],
+)
+async def test_a_config_that_no_process_can_have_is_refused(
+    api: httpx.AsyncClient, config: dict[str, str], text: str
+) -> None:
+    app_id = await app(api)
+    fn_id = await fn(api, app_id, "taken")
+    wrong = [
+        ("POST", "apps", {"name": "other", "config": config}),
+        ("PUT", f"apps/{app_id}", {"config": config}),
+        ("POST", "fns", {**FN, "app_id": app_id, "config": config}),
+        ("PUT", f"fns/{fn_id}", {"config": config}),
+    ]
+    for method, path, body in wrong:
+        assert error(await api.request(method, f"/v2/{path}", json=body)) == (400, text), (method, path)
+    assert len((await api.get("/v2/apps")).json()["items"]) == 1
+    assert len((await api.get(f"/v2/fns?app_id={app_id}")).json()["items"]) == 1
+    assert [(await read(api, path)).get("config") or {} for path in (f"apps/{app_id}", f"fns/{fn_id}")] == [{}, {}]
+
+
 async def test_a_change_of_a_fn_merges_and_ignores_what_cannot_change(api: httpx.AsyncClient) -> None:
     app_id = await app(api)
     fn_id = await fn(api, app_id, config={"A": "1"}, annotations={"a": 1})

@@ -1,4 +1,4 @@
-"""Functions in Docker that try to get out of their container; root in an image, the worst case.
+"""Functions in Docker that try to get out of their container: root in an image, the worst case, and an ordinary user.
 
 What Docker's own profile leaves open is listed where it shows: docs/security.md has it, too.
 """
@@ -21,6 +21,7 @@ import pytest
 from tests.support.docker_images import python_image
 
 from hearth.drivers.base import Container, ContainerSpec
+from hearth.drivers.docker.creation import Walls
 from hearth.drivers.docker.driver import DockerDriver
 from hearth.models.ids import encode
 
@@ -33,9 +34,10 @@ LEFT_OPEN = {"io_uring_setup", "vsock", "i386"}
 _numbers = itertools.count(os.getpid() << 32)
 
 
-@pytest.fixture
-async def driver(docker: None) -> AsyncIterator[DockerDriver]:
-    opened = DockerDriver(HOST, node=NODE, instance="now")
+@pytest.fixture(params=["root", "ordinary user"])
+async def driver(docker: None, request: pytest.FixtureRequest) -> AsyncIterator[DockerDriver]:
+    walls = Walls(unprivileged=request.param == "ordinary user")
+    opened = DockerDriver(HOST, node=NODE, instance="now", walls=walls)
     try:
         await opened.open()
         yield opened
