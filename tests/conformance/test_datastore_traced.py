@@ -11,6 +11,7 @@ from hearth.models.app import App
 from hearth.models.audit import AuditEvent
 from hearth.models.call import Call
 from hearth.models.fn import Fn, FnPatch
+from hearth.models.image import Pin
 from hearth.models.patch import AppPatch, RoutePatch
 from hearth.models.principal import Role
 from hearth.models.route import Route
@@ -100,6 +101,8 @@ async def test_each_operation_is_a_span_of_its_name(tmp_path: Path) -> None:
         ("ds_insert_version", "add_version", (VERSION,)),
         ("ds_get_versions", "get_versions", ("app", "/r")),
         ("ds_get_version_images", "get_version_images", ()),
+        ("ds_pin", "pin", (Pin("app", "/r", "i", "d"),)),
+        ("ds_get_unpinned", "get_unpinned", ()),
         ("ds_insert_audit", "add_events", ([EVENT],)),
         ("ds_get_audit", "get_events", (AuditFilter(),)),
         ("ds_remove_audit", "remove_events", (NOW, 1)),

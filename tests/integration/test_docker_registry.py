@@ -99,6 +99,21 @@ async def test_a_digest_is_fetched_as_it_is_pinned(registry: Registry, drivers) 
     assert not any("whatever" in asked for asked in registry.requests)
 
 
+async def test_a_pulled_image_is_known_by_the_digest_of_its_registry(registry: Registry, drivers) -> None:
+    driver = drivers()
+    await driver.open()
+    image = f"{registry.host}/tiny:1"
+    assert await driver.resolve(image) == ""
+    container = await driver.prepare(spec(image))
+    assert await driver.digest_of(container) == await driver.resolve(image) == registry.digest
+    await container.remove()
+    engine = aiodocker.Docker(url=HOST)
+    await engine.images.tag(image, repo=f"{registry.host}/local", tag="1")  # pushed nowhere
+    await engine.close()
+    assert await driver.resolve(f"{registry.host}/local:1") == ""
+    assert await driver.resolve("no image at all") == ""
+
+
 async def test_many_who_want_one_image_share_one_fetch(registry: Registry, drivers) -> None:
     driver = drivers()
     await driver.open()

@@ -20,11 +20,13 @@ from hearth.access.local import LocalAcceptedCalls, LocalCallRecords
 from hearth.access.remote import protocol
 from hearth.aio.clock import SystemClock
 from hearth.async_calls.dispatcher import Dispatcher
+from hearth.models.app import App
 from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call
 from hearth.models.errors import StoreRefused, StoreUnavailable
 from hearth.models.log_reader import read_all
 from hearth.models.message import decode_call
 from hearth.models.retry import Attempt
+from hearth.models.route import Route
 from hearth.queues.base import Queue, Reserved
 from hearth.queues.message_file import NewMessage
 from hearth.queues.open import open_queue
@@ -401,7 +403,7 @@ async def test_what_is_taken_in_the_moment_of_the_stop_is_given_back(
 async def test_runners_without_the_secret_are_refused(datastore: SqlDatastore, shown: str) -> None:
     async with serving(datastore, token="s3cret") as world:
         headers = {"Authorization": shown} if shown else {}
-        for name in ("async", "start", "finish", "renew", "settle", "release", "secrets", "tokens"):
+        for name in ("async", "start", "finish", "renew", "settle", "release", "secrets", "tokens", "pin"):
             answer = await world.post(name, call("1"), **headers)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
         assert (await world.http.get("/v1/apps")).status_code == 200
@@ -414,6 +416,19 @@ async def test_what_is_no_digest_of_a_token_reaches_no_database(world: World, di
     found = await world.post("tokens", {"digests": ["0" * 64]})
     assert (found.status_code, found.json()) == (200, {"found": [{}]})
     assert found.headers["cache-control"] == "no-store"
+
+
+async def test_a_runner_pins_the_image_of_a_function(world: World) -> None:
+    await world.datastore.insert_app(App(name="app"))
+    await world.datastore.insert_route(Route(app_name="app", path="/p", image="x"))
+    pin = {"app_name": "app", "function": "/p", "image": "x", "digest": f"sha256:{'1' * 64}"}
+    for wrong in ({"digest": "1" * 64}, {"digest": f"sha256:{'1' * 63}"}, {"image": "x\0"}, {"function": 1}):
+        answer = await world.post("pin", {**pin, **wrong})
+        assert (answer.status_code, answer.json()) == (400, {"error": {"message": "Invalid JSON"}})
+    assert (await world.datastore.get_route("app", "/p")).digest == ""
+    for _ in range(2):  # an answer may be lost
+        assert (await world.post("pin", pin)).json() == {"msg": "pinned"}
+    assert (await world.datastore.get_route("app", "/p")).digest == pin["digest"]
 
 
 @pytest.mark.parametrize("shown", ["", "Bearer s3cret", "Bearer "])

@@ -20,6 +20,7 @@ from hearth.access.base import (
     CallRecords,
     Definitions,
     FnDefinitions,
+    PinTarget,
     SecretSource,
     StoredWorld,
     TokenSource,
@@ -77,6 +78,7 @@ class World:
     secrets: SecretSource
     tokens: TokenSource
     fns: FnDefinitions
+    pins: PinTarget
     stores: Stores
 
 
@@ -87,7 +89,8 @@ async def _local(stores: Stores, folder: Path) -> AsyncIterator[StoredWorld]:
     queued = QueuedCalls(stores.datastore, quotas, _CLOCK, NO_QUOTAS, Metrics())
     accepted = LocalAcceptedCalls(stores.queue, stores.datastore, _CLOCK, queued=queued)
     vault = Vault(stores.datastore, Keyring("", None, folder / FILE))
-    yield StoredWorld(stores.datastore, records, accepted, vault, stores.datastore, stores.datastore)
+    datastore = stores.datastore
+    yield StoredWorld(datastore, records, accepted, vault, datastore, datastore, pins=datastore)
     await records.close()
     await accepted.close()
 
@@ -150,4 +153,13 @@ async def opened_world(
             stack.push_async_callback(logs.close)
         stores = Stores(datastore, queue, logs)
         world = await stack.enter_async_context(open_world(stores, folder))
-        yield World(world.definitions, world.records, world.accepted, world.secrets, world.tokens, world.fns, stores)
+        yield World(
+            world.definitions,
+            world.records,
+            world.accepted,
+            world.secrets,
+            world.tokens,
+            world.fns,
+            world.pins,
+            stores,
+        )

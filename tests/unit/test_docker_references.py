@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hearth.drivers.docker.references import InvalidReference, parse
+from hearth.drivers.docker.references import InvalidReference, digest_at, parse
 from hearth.models.registry_login import registry_of
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -62,3 +62,11 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
 )
 def test_an_address_means_one_registry(address: str, registry: str) -> None:
     assert registry_of(address) == registry
+
+
+def test_the_digest_of_an_image_is_that_of_the_repository_that_is_asked_for() -> None:
+    one, two = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+    names = [f"registry.example/a/f@{one}", f"busybox@{two}", "<none>@<none>"]
+    assert digest_at(parse("registry.example/a/f:1"), names) == one
+    assert digest_at(parse("docker.io/library/busybox"), names) == two
+    assert digest_at(parse("registry.example/b/f:1"), names) == ""

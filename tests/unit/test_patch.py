@@ -150,8 +150,23 @@ CHANGES: dict[str, Any] = {
 
 
 def test_every_field_that_can_be_set_is_changed_below() -> None:
-    read_only = {"app_name", "path", "created_at", "updated_at"}
-    assert set(CHANGES) == set(Route.__struct_fields__) - read_only == set(RoutePatch.__struct_fields__) - {"path"}
+    read_only = {"app_name", "path", "created_at", "updated_at", "digest"}
+    given = set(RoutePatch.__struct_fields__) - {"path", "digest"}
+    assert set(CHANGES) == set(Route.__struct_fields__) - read_only == given
+
+
+def test_a_digest_changes_with_its_image_only() -> None:
+    route = Route(app_name="a", path="/p", image="x", digest="one", created_at=NOW, updated_at=NOW)
+    for patch, image, digest in (
+        (RoutePatch(memory=7), "x", "one"),
+        (RoutePatch(digest="two"), "x", "one"),
+        (RoutePatch(image="x", digest="two"), "x", "two"),
+        (RoutePatch(image="y", digest="two"), "y", "two"),
+        (RoutePatch(image="y"), "y", ""),
+    ):
+        merged = apply_route_patch(route, patch, LATER)
+        assert (merged.image, merged.digest) == (image, digest)
+    assert new_route("a", RoutePatch(path="/p", image="x", digest="two"), NOW).digest == "two"
 
 
 @pytest.mark.parametrize("field", list(CHANGES))

@@ -17,6 +17,7 @@ from hearth.models.call import Call
 from hearth.models.errors import AppsNotFound, HearthError, SecretGone, StoreRefused
 from hearth.models.fn import Fn
 from hearth.models.fn_errors import FnNotFound, TriggerNotFound
+from hearth.models.image import Pin
 from hearth.models.registry_login import RegistryLogin
 from hearth.models.route import Route
 from hearth.models.secret import NO_SECRETS, SecretValues
@@ -182,6 +183,24 @@ class NoLoginSource:
 NO_LOGIN_SOURCE: Final = NoLoginSource()
 
 
+class PinTarget(Protocol):
+    """Stores the digests of images. A :class:`~hearth.stores.datastore.Datastore` is one."""
+
+    async def pin(self, pin: Pin) -> bool:
+        """Store the digest of a function's image, unless the function has another image or a digest by now."""
+
+
+class NoPinTarget:
+    """Stores no digest."""
+
+    async def pin(self, pin: Pin) -> bool:
+        """Return false."""
+        return False
+
+
+NO_PIN_TARGET: Final = NoPinTarget()
+
+
 class CallRecords(abc.ABC):
     """Records and logs of calls."""
 
@@ -292,6 +311,7 @@ class StoredWorld:
     """The interfaces of one node.
 
     Attributes:
+        pins: Stores the digests of images that are known later than their functions.
         fetch_image: Gets the image of a reference from another node; ``None`` where all images are here.
     """
 
@@ -301,4 +321,5 @@ class StoredWorld:
     secrets: SecretSource = NO_SECRET_SOURCE
     tokens: TokenSource = NO_TOKEN_SOURCE
     fns: FnDefinitions = NO_FNS
+    pins: PinTarget = NO_PIN_TARGET
     fetch_image: FetchImage | None = None

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from hearth.access.base import NO_LOGIN_SOURCE, CallRecords, EndedCall, LoginSource
+from hearth.access.pins import NoteImage, ignore_image
 from hearth.agent.accepted import LogSink, StoredBody
 from hearth.agent.call import (
     DEFAULT_LIMIT_BYTES,
@@ -89,6 +90,7 @@ class Agent:
         answer_limits: The largest answers that are passed on, where the format has limits.
         freeze_idle_s: Seconds without a call after which a container is frozen; ``None``: never.
         logins: The logins of apps at registries, for their images.
+        note_image: Called with each container that is made, and its function.
         quotas: The quotas of apps that have none of their own.
         result_limits: What is kept of the results of async calls.
         listeners: Hear of each call before it runs and after it is recorded, in this order.
@@ -115,6 +117,7 @@ class Agent:
         answer_limits: Limits = NO_LIMITS,
         freeze_idle_s: float | None = None,
         logins: LoginSource = NO_LOGIN_SOURCE,
+        note_image: NoteImage = ignore_image,
         result_limits: ResultLimits = RESULT_LIMITS,
         listeners: Sequence[CallListener] = (),
         telemetry: Telemetry | None = None,
@@ -134,6 +137,7 @@ class Agent:
             answer_limits=answer_limits,
             freeze_idle_s=freeze_idle_s,
             logins=logins,
+            note_image=note_image,
             quotas=quotas,
         )
         self._clock = clock

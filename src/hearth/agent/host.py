@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hearth.access.base import NO_LOGIN_SOURCE, LoginSource
+from hearth.access.pins import NoteImage, ignore_image
 from hearth.agent.eviction import Standby
 from hearth.agent.function import Function
 from hearth.agent.probation import Probation
@@ -40,6 +41,7 @@ class Host:
         are_busy: Whether the processors have no time left.
         freeze_idle_s: Seconds without a call after which a container is frozen; ``None``: never.
         logins: The logins of apps at registries.
+        note_image: Called with each container that is made, and its function.
         lag: How late the driver's stderr comes.
         probation: Which containers are watched after their answers.
         telemetry: The metrics and spans of the node.
@@ -56,6 +58,7 @@ class Host:
     are_busy: Callable[[], bool] = lambda: False
     freeze_idle_s: float | None = None
     logins: LoginSource = NO_LOGIN_SOURCE
+    note_image: NoteImage = ignore_image
     lag: Lag
     probation: Probation
     telemetry: Telemetry
@@ -69,7 +72,7 @@ class Host:
     async def prepare(self, function: Function, environment: Mapping[str, str]) -> Container:
         """Have the image ready and a container created, not yet started."""
         spec = function.spec
-        return await self.driver.prepare(
+        container = await self.driver.prepare(
             ContainerSpec(
                 id=self.next_id(),
                 image=spec.image,
@@ -84,6 +87,8 @@ class Host:
                 listens=function.contract.listens,
             )
         )
+        self.note_image(spec, container)
+        return container
 
     async def remove(self, container: Container) -> None:
         """Remove it, however long that takes: its memory is not free before it is gone."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from hearth.access.base import NO_LOGIN_SOURCE, LoginSource
+from hearth.access.pins import NoteImage, ignore_image
 from hearth.agent.call import ActiveCall, Draining
 from hearth.agent.cold import ColdContainer
 from hearth.agent.function import Function
@@ -64,6 +65,7 @@ class Pool:
         answer_limits: Limits = NO_LIMITS,
         freeze_idle_s: float | None = None,
         logins: LoginSource = NO_LOGIN_SOURCE,
+        note_image: NoteImage = ignore_image,
     ) -> None:
         self.resources = ResourceTracker(total, self._relieve, self._room_changed)
         self.shares = Shares(quotas, telemetry.metrics, self.resources.serve)
@@ -82,6 +84,7 @@ class Pool:
             are_busy=are_busy,
             freeze_idle_s=freeze_idle_s,
             logins=logins,
+            note_image=note_image,
             next_id=next_id,
             telemetry=telemetry,
         )

@@ -9,6 +9,7 @@ import typer
 from hearth.cli.fields import no_slash
 from hearth.cli.output import CommandError, Format, Output, note, say, show_json, show_table
 from hearth.cli.session import session
+from hearth.models.image import pinned
 
 App = Annotated[str, typer.Argument(metavar="APP", help="Name of the app.", callback=no_slash)]
 Path = Annotated[str, typer.Argument(metavar="PATH", help="Path of the route.")]
@@ -21,9 +22,16 @@ def versions(ctx: typer.Context, app: App, path: Path, output: Output = Format.T
         show_json(found)
         return
     show_table(
-        ["VERSION", "IMAGE", "CONFIG", "BY", "CREATED"],
+        ["VERSION", "IMAGE", "DIGEST", "CONFIG", "BY", "CREATED"],
         (
-            [str(number), one["image"], one["config_hash"][:8], one["principal"], one["created_at"]]
+            [
+                str(number),
+                one["image"].partition("@")[0],
+                one["digest"].partition(":")[2][:12],
+                one["config_hash"][:8],
+                one["principal"],
+                one["created_at"],
+            ]
             for number, one in enumerate(found)
         ),
     )
@@ -47,9 +55,10 @@ def rollback(
             f"{app}{path}: has {max(0, len(found) - 1)} earlier versions; hearth versions {app} {path} lists them"
         )
     target = found[version]
-    client.update_route(app, path, {"image": target["image"]})
+    image = pinned(target["image"], target["digest"])
+    client.update_route(app, path, {"image": image})
     if not target["digest"]:
         note(f"hearth: {target['image']} has no digest: it runs what its tag means now")
     if target["config_hash"] != found[0]["config_hash"]:
         note("hearth: the configuration of that version was another one; it stays as it is")
-    say(f"Rolled back {app}{path} to {target['image']}")
+    say(f"Rolled back {app}{path} to {image}")

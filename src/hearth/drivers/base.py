@@ -410,6 +410,14 @@ class Driver(abc.ABC):
             DriverUnavailable: It does not.
         """
 
+    async def resolve(self, image: str) -> str:
+        """Return the digest that a reference means on this machine now; empty if that is unknown."""
+        return ""
+
+    async def digest_of(self, container: Container) -> str:
+        """Return the digest of a container's image, as references name it; empty if that is unknown."""
+        return ""
+
     async def is_stale(self, container: Container) -> bool:
         """Return whether its image was built again since it was made; false if that is unknown."""
         return False

@@ -42,7 +42,8 @@ class Fn(msgspec.Struct, frozen=True, kw_only=True):
     """A function of an app. Frozen: a cached fn is shared by every call that uses it.
 
     ``memory`` is MiB, ``timeout`` and ``idle_timeout`` are seconds. ``shape`` is that of the app when the fn was
-    created: a hint for those who build its image.
+    created: a hint for those who build its image. ``digest`` is what ``image`` stands for; empty as long as nobody
+    knows it.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Fn(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, str] = msgspec.field(default_factory=dict)
     annotations: Annotations = msgspec.field(default_factory=dict)
     shape: str = ""
+    digest: str = ""
     created_at: dt.datetime = ZERO
     updated_at: dt.datetime = ZERO
 
@@ -72,7 +74,10 @@ class Fn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FnPatch(msgspec.Struct, kw_only=True):
-    """A new fn, or changes to one. Zero values mean the default, or "leave unchanged"."""
+    """A new fn, or changes to one. Zero values mean the default, or "leave unchanged".
+
+    ``digest`` is what ``image`` stands for, and changes with it: no client sends it.
+    """
 
     id: str = ""
     name: str = ""
@@ -83,6 +88,7 @@ class FnPatch(msgspec.Struct, kw_only=True):
     idle_timeout: int = 0
     config: dict[str, str] | None = None
     annotations: Annotations | None = None
+    digest: str = ""
 
 
 def new_fn(fn_id: str, patch: FnPatch, now: dt.datetime) -> Fn:
@@ -107,6 +113,7 @@ def apply_fn_patch(fn: Fn, patch: FnPatch, now: dt.datetime) -> Fn:
     merged = msgspec.structs.replace(
         fn,
         image=patch.image or fn.image,
+        digest=patch.digest if patch.image else fn.digest,
         memory=patch.memory or fn.memory,
         timeout=patch.timeout or fn.timeout,
         idle_timeout=patch.idle_timeout or fn.idle_timeout,

@@ -37,7 +37,8 @@ class RoutePatch(msgspec.Struct, kw_only=True):
     """Changes to a route. Zero values mean "leave unchanged"; maps are ``None`` where the client sent none.
 
     A ``cpu_milli`` of 0 leaves the CPU limit unchanged, like every other zero. ``secrets`` and ``signature`` are
-    replaced whole. ``auth`` "default" goes back to that of the app. ``delivery`` are the rules that change.
+    replaced whole. ``auth`` "default" goes back to that of the app. ``delivery`` are the rules that change. ``digest``
+    is what ``image`` stands for, and changes with it: no client sends it.
     """
 
     path: str = ""
@@ -56,6 +57,7 @@ class RoutePatch(msgspec.Struct, kw_only=True):
     signature: Signature | None = None
     concurrency: int = 0
     delivery: DeliveryChanges = msgspec.field(default_factory=dict)
+    digest: str = ""
 
 
 #: Route fields that a patch sets whole when it has a non-zero value for them.
@@ -127,6 +129,8 @@ def apply_route_patch(route: Route, patch: RoutePatch, now: dt.datetime) -> Rout
     if patch.path and patch.path != route.path:
         raise RoutesPathImmutable
     changes = {name: value for name in _SCALARS if (value := getattr(patch, name))}
+    if patch.image:
+        changes["digest"] = patch.digest
     changes["config"] = merge_config(route.config, patch.config)
     changes["headers"] = merge_headers(route.headers, patch.headers)
     if patch.secrets is not None:
@@ -144,6 +148,7 @@ def new_route(app_name: str, patch: RoutePatch, now: dt.datetime) -> Route:
         app_name=app_name,
         path=patch.path,
         **given,
+        digest=patch.digest,
         config=dict(patch.config or {}),
         headers=merge_headers({}, patch.headers),
         secrets=patch.secrets or (),

@@ -88,7 +88,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     ``secrets`` are the names of the secrets that it gets besides those of its app; ``secrets_as`` says how. ``auth`` is
     the proof that it asks of callers (empty: as its app says); ``signature`` says which one if that is a signature.
     ``concurrency`` is how many calls one container runs at once.
-    ``delivery`` are the rules for its async calls.
+    ``delivery`` are the rules for its async calls. ``digest`` is what ``image`` stands for; empty as long as nobody
+    knows it.
     """
 
     app_name: str
@@ -110,6 +111,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature | None = None
     concurrency: int = 1
     delivery: Delivery = NO_RULES
+    digest: str = ""
 
 
 def clean_path(path: str) -> str:
@@ -202,11 +204,3 @@ def validate_path(path: str) -> None:
         raise FoundDynamicURL
     if not path.startswith("/") or "?" in path or "#" in path:
         raise RoutesInvalidPath
-
-
-_PINNED: Final = re.compile(r".+@sha256:[0-9a-f]{64}", re.ASCII)
-
-
-def is_pinned(image: str) -> bool:
-    """Return whether an image is pinned by its digest. Any tag may be another function's, also one of a registry."""
-    return _PINNED.fullmatch(image) is not None

@@ -9,8 +9,6 @@ from typing import Final
 
 import msgspec
 
-from hearth.models.route import is_pinned
-
 #: Versions of one function that are kept.
 KEPT: Final = 20
 
@@ -23,7 +21,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         app_name: The app.
         function: The path of a route, or the id of a fn.
         image: The reference as the client gave it.
-        digest: ``sha256:...`` of the image; empty if the reference has none.
+        digest: ``sha256:...`` of the image; empty as long as nobody knows it.
         config_hash: Tells whether two versions had the same configuration.
         principal: Who deployed it.
     """
@@ -39,12 +37,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_same(self, other: Version) -> bool:
         """Return whether another version runs the same code with the same configuration."""
-        return (self.image, self.config_hash) == (other.image, other.config_hash)
-
-
-def digest_of(image: str) -> str:
-    """Return the digest in a reference; empty if it has none."""
-    return image.rpartition("@")[2] if is_pinned(image) else ""
+        return (self.image, self.digest, self.config_hash) == (other.image, other.digest, other.config_hash)
 
 
 def hash_config(config: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final
@@ -16,6 +17,7 @@ from hearth.access.quota_cache import CachedQuotas
 from hearth.async_calls.dispatcher import Dispatcher
 from hearth.authorize.stored_tokens import StoredTokens
 from hearth.drivers.base import Driver
+from hearth.drivers.local import resolving
 from hearth.drivers.local.stored import image_store
 from hearth.models.errors import APINotSupported, InvokeNotSupported, StartUpError
 from hearth.models.route import RouteLimits
@@ -25,6 +27,7 @@ from hearth.nodes.foundation import Foundation, lay_foundation
 from hearth.nodes.front import access_warnings, open_front
 from hearth.nodes.node import Node
 from hearth.nodes.options import Options
+from hearth.nodes.pinning import pin_existing
 from hearth.nodes.stale_series import StaleSeries
 from hearth.nodes.stores import Stores, open_stores
 from hearth.nodes.tls import client_tls
@@ -84,6 +87,7 @@ async def _full_node(base: Foundation, port: int) -> Node:
 
     stores = await open_stores(base, open_driver_once)
     (driver,) = opened
+    await pin_existing(stores.datastore, driver.resolve)
     server = await base.open_server(FULL, stores.datastore)
     tokens = _stored_tokens(base, stores.datastore)
     calls = await open_calls(base, stores.world, server, driver, next_id, tokens, stores.quotas)
@@ -110,6 +114,7 @@ async def _full_node(base: Foundation, port: int) -> Node:
         registry=_registry(base),
         images=RunnerImages(base.settings.bundles),
         result_ttl_s=base.settings.result_ttl,
+        resolve=driver.resolve,
     )
     audit = _audit_log(base, stores.datastore, next_id)
     dashboard = await open_dashboard(base, stores.datastore, FULL, driver.name, calls.agent)
@@ -122,6 +127,8 @@ async def _api_node(base: Foundation, port: int) -> Node:
         _log.info("shutting down agent configured for api node")
     next_id = id_generator(port, base.clock)
     stores = await open_stores(base, _nothing)
+    resolve = functools.partial(resolving.resolve, base.settings.bundles)
+    await pin_existing(stores.datastore, resolve)
     tokens = _stored_tokens(base, stores.datastore)
     server = await base.open_server(API, stores.datastore)
     await base.stack.enter_async_context(
@@ -148,6 +155,7 @@ async def _api_node(base: Foundation, port: int) -> Node:
         registry=_registry(base),
         images=RunnerImages(base.settings.bundles),
         result_ttl_s=base.settings.result_ttl,
+        resolve=resolve,
     )
     audit = _audit_log(base, stores.datastore, next_id)
     dashboard = await open_dashboard(base, stores.datastore, API, "none")

@@ -12,6 +12,7 @@ from hearth.access.base import StoredWorld
 from hearth.access.cache import CachedDefinitions
 from hearth.access.fn_cache import CachedFns
 from hearth.access.logins import StoredLogins
+from hearth.access.pins import Pins
 from hearth.access.quota_cache import CachedQuotas
 from hearth.access.secret_cache import CachedSecrets
 from hearth.agent.agent import Agent
@@ -172,7 +173,11 @@ async def open_calls(
     definitions = CachedDefinitions(world.definitions, base.clock, world.secrets, stale_s=stale_s)
     base.stack.push_async_callback(definitions.close)
     secrets = CachedSecrets(world.secrets, base.clock, stale_s=stale_s)
-    agent = await base.open_agent(driver, world.records, next_id, server, StoredLogins(world.secrets))
+    pins = Pins(driver.digest_of, world.pins)
+    base.stack.push_async_callback(pins.close)
+    agent = await base.open_agent(
+        driver, world.records, next_id, server, StoredLogins(world.secrets), note_image=pins.note
+    )
     functions = Functions(agent.pool, world.definitions, base.options.limits, secrets)
     fns = CachedFns(world.fns, base.clock, world.secrets, stale_s=stale_s)
     base.stack.push_async_callback(fns.close)

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from hearth.access.base import CallRecords, LoginSource
+from hearth.access.pins import NoteImage
 from hearth.agent.agent import Agent
 from hearth.agent.scaling.adaptive import AdaptivePolicy
 from hearth.agent.scaling.base import ScalingPolicy
@@ -84,7 +85,13 @@ class Foundation:
         return driver
 
     async def open_agent(
-        self, driver: Driver, records: CallRecords, next_id: Callable[[], str], server: Server, logins: LoginSource
+        self,
+        driver: Driver,
+        records: CallRecords,
+        next_id: Callable[[], str],
+        server: Server,
+        logins: LoginSource,
+        note_image: NoteImage,
     ) -> Agent:
         """Return the agent of the options, or start a new one."""
         if self.options.agent is not None:
@@ -102,6 +109,7 @@ class Foundation:
             answer_limits=Limits.of(settings.max_hdr_response_size, settings.max_response_size),
             freeze_idle_s=_freeze_idle_s(settings, driver),
             logins=logins,
+            note_image=note_image,
             quotas=settings.quotas,
             result_limits=ResultLimits(settings.result_ttl, settings.max_result_bytes),
             listeners=server.call_listeners,

@@ -11,6 +11,7 @@ from hearth.aio.clock import Clock
 from hearth.drivers.local import bundle, stored
 from hearth.images.collect import Collected, collect, note_use
 from hearth.models.errors import StoreUnavailable
+from hearth.models.image import pinned
 from hearth.queues.base import Queue
 from hearth.settings import Settings
 from hearth.stores.datastore import Datastore
@@ -146,6 +147,8 @@ class Builds:
             raise StoreUnavailable("the queue does not say which builds its calls need")
         images |= await self._datastore.get_version_images()
         for app in await self._datastore.get_apps(AppFilter()):
-            images |= {route.image for route in await self._datastore.get_routes(app.name, RouteFilter())}
-            images |= {fn.image for fn in await self._datastore.get_fns(FnFilter(app_id=app.id))}
+            routes = await self._datastore.get_routes(app.name, RouteFilter())
+            fns = await self._datastore.get_fns(FnFilter(app_id=app.id))
+            images |= {pinned(route.image, route.digest) for route in routes}
+            images |= {pinned(fn.image, fn.digest) for fn in fns}
         return images

@@ -41,7 +41,8 @@ class Stores:
     @property
     def world(self) -> StoredWorld:
         """Return the interfaces through which calls use the stores."""
-        return StoredWorld(self.datastore, self.records, self.accepted, self.vault, self.datastore, self.datastore)
+        store = self.datastore
+        return StoredWorld(store, self.records, self.accepted, self.vault, store, store, pins=store)
 
     @property
     def checks(self) -> dict[str, Check]:

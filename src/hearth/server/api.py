@@ -22,6 +22,7 @@ from hearth.authorize.rules import Action, is_allowed
 from hearth.models.call_result import DEFAULT_TTL_S
 from hearth.models.errors import ApiError, AppsMissingName, PathMalformed, PathNotFound
 from hearth.models.ids import IdGenerator
+from hearth.models.image import Resolve, unresolved
 from hearth.models.principal import ANONYMOUS
 from hearth.models.route import LIMITS, RouteLimits, clean_path
 from hearth.server import errors
@@ -85,6 +86,7 @@ class Api:
         registry: Serves images below /v2; without it, there are none.
         images: Serves the images of the data folder to runners.
         result_ttl_s: Seconds for which results are kept.
+        resolve: Returns the digest that a reference means on this node.
         refused: Paths that nodes of this type do not serve, by their beginning, with the error that says so.
     """
 
@@ -109,6 +111,7 @@ class Api:
         registry: Registry | None = None,
         images: RunnerImages | None = None,
         result_ttl_s: int = DEFAULT_TTL_S,
+        resolve: Resolve = unresolved,
     ) -> None:
         metrics = metrics or Metrics()
         next_id = next_id or IdGenerator(0, clock.now_ns)
@@ -148,7 +151,7 @@ class Api:
         self._of_registry: dict[str, Handler] = {}
         if datastore is not None:
             store = ListenedApps(datastore, server.app_listeners if server is not None else ())
-            versions = Versions(datastore, clock, next_id)
+            versions = Versions(datastore, clock, next_id, resolve)
             self._of_versions = {"GET": versions.list}
             results = self._results = Results(datastore, clock, result_ttl_s)
             self._serve_v1(
@@ -372,6 +375,7 @@ def _of_runners(runners: RunnerApi) -> dict[str, dict[str, Handler]]:
         "retry": {"POST": runners.retry},
         "secrets": {"POST": runners.secrets},
         "tokens": {"POST": runners.tokens},
+        "pin": {"POST": runners.pin},
     }
 
 

@@ -197,6 +197,7 @@ ATTEMPT: Final[dict[str, Any]] = {
     "error": _STRING,
 }
 
+_DIGEST: Final = {"type": "string", "description": "what the image stands for; absent until it is known"}
 _SCHEMAS: Final[dict[str, Any]] = {
     "App": _object(
         "config id secrets auth quotas",
@@ -210,9 +211,10 @@ _SCHEMAS: Final[dict[str, Any]] = {
         quotas=_QUOTAS,
     ),
     "Route": _object(
-        f"config headers secrets secrets_as auth signature concurrency {' '.join(_DELIVERY)}",
+        f"config headers secrets secrets_as auth signature concurrency digest {' '.join(_DELIVERY)}",
         app_name=_ANY_APP_NAME,
         **_SETTABLE,
+        digest=_DIGEST,
         created_at=_TIME,
         updated_at=_TIME,
     ),

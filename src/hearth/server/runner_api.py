@@ -38,6 +38,7 @@ from hearth.models.errors import (
     SecretUnavailable,
     StoreUnavailable,
 )
+from hearth.models.image import Pin
 from hearth.models.message import InvalidMessage, decode_call
 from hearth.models.times import ZERO, format_time
 from hearth.models.token import Token
@@ -317,6 +318,14 @@ class RunnerApi:
             await self._datastore.note_token_use(token.id, hour)
         except HearthError as exc:
             _log.debug("use of a token not stored", token_id=token.id, error=str(exc))
+
+    # -- images ---------------------------------------------------------------------------------------------------
+
+    async def pin(self, request: ApiRequest) -> dict[str, Any]:
+        """Store what the image of a function meant when a runner got it."""
+        given = _decoded(await request.body(), protocol.Pinned)
+        await self._datastore.pin(Pin(given.app_name, given.function, given.image, given.digest))
+        return {"msg": "pinned"}
 
     # -- leases ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from hearth.stores.audit.sql import SqlAudit
 from hearth.stores.datastore import Datastore
 from hearth.stores.definitions.sql import SqlDefinitions
 from hearth.stores.fns.sql import SqlFns
+from hearth.stores.pins.sql import SqlPins
 from hearth.stores.records.sql import SqlRecords
 from hearth.stores.secrets.sql import SqlSecrets
 from hearth.stores.tokens.sql import SqlTokens
@@ -39,7 +40,9 @@ async def open_datastore(
     return SqlDatastore(database, telemetry or Telemetry())
 
 
-class SqlDatastore(SqlDefinitions, SqlFns, SqlSecrets, SqlRecords, SqlTokens, SqlAudit, SqlVersions, Datastore):
+class SqlDatastore(
+    SqlDefinitions, SqlFns, SqlSecrets, SqlRecords, SqlTokens, SqlAudit, SqlVersions, SqlPins, Datastore
+):
     """All stores, and the database that they share."""
 
     def __init__(self, database: Database, telemetry: Telemetry) -> None:
@@ -50,6 +53,7 @@ class SqlDatastore(SqlDefinitions, SqlFns, SqlSecrets, SqlRecords, SqlTokens, Sq
         SqlTokens.__init__(self, database, telemetry)
         SqlAudit.__init__(self, database, telemetry)
         SqlVersions.__init__(self, database, telemetry)
+        SqlPins.__init__(self, database, telemetry)
 
     async def check(self) -> None:
         """Write a row as it is: a full disk, a deleted file or a server that only reads shows here."""

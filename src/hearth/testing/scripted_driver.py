@@ -68,6 +68,7 @@ class FakeDriver(Driver):
     Attributes:
         containers: The existing containers by id, for tests that end one from outside.
         stale: Ids of containers whose image has been replaced since their creation.
+        digests: The digests of images, by reference.
         unavailable: The reason why the backend is unavailable; empty while it is available.
     """
 
@@ -89,6 +90,7 @@ class FakeDriver(Driver):
         self.containers: dict[str, FakeContainer] = {}
         self.counts = FakeCounts()
         self.stale: set[str] = set()
+        self.digests: dict[str, str] = {}
         self.unavailable = ""
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._pulled: set[str] = set()
@@ -104,6 +106,14 @@ class FakeDriver(Driver):
     async def close(self) -> None:
         """Cancel all background work."""
         await self._background.cancel()
+
+    async def resolve(self, image: str) -> str:
+        """Return what the script says."""
+        return self.digests.get(image, "")
+
+    async def digest_of(self, container: Container) -> str:
+        """Return what the script says of its image."""
+        return self.digests.get(self.containers[container.id].spec.image, "") if container.id in self.containers else ""
 
     async def is_stale(self, container: Container) -> bool:
         """Return whether the script says so."""

@@ -33,6 +33,7 @@ ROUTE = Route(
     timeout=3,
     idle_timeout=4,
     config={"C": "d"},
+    digest="sha256:" + "1" * 64,
     created_at=NOW,
     updated_at=NOW,
 )

@@ -44,6 +44,7 @@ FN = Fn(
     config={"C": "<d>"},
     annotations={"n": "12345678901234567890"},
     shape="GENERIC_ARM",
+    digest="sha256:" + "1" * 64,
     created_at=NOW,
     updated_at=NOW,
 )

@@ -59,6 +59,7 @@ class _Fn(_Common):
     idle_timeout: int
     config: dict[str, str] = {}
     shape: str = ""
+    digest: str = ""
 
 
 class _Trigger(_Common):
@@ -142,6 +143,7 @@ def _to_fn(found: _Fn) -> Fn:
         idle_timeout=found.idle_timeout,
         config=found.config,
         shape=found.shape,
+        digest=found.digest,
     )
 
 

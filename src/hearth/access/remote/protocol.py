@@ -56,6 +56,7 @@ class WithoutLeases(InternalError):
 
 #: As a node keeps a token: its SHA-256. No database is asked for anything else, such as a text with NUL.
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*\Z")]
 
 
 class _Leased(msgspec.Struct):
@@ -96,6 +97,7 @@ class _Route(msgspec.Struct):
     auth: str = ""
     signature: Signature | None = None
     concurrency: int = 1
+    digest: str = ""
 
 
 class _RouteAnswer(msgspec.Struct):
@@ -203,6 +205,15 @@ class WantedSecrets(msgspec.Struct):
     names: list[str]
 
 
+class Pinned(msgspec.Struct):
+    """The digest of a function's image: see :class:`~hearth.models.image.Pin`."""
+
+    app_name: _Name
+    function: _Name
+    image: _Name
+    digest: Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+
+
 class WantedTokens(msgspec.Struct):
     """Tokens that callers have shown to a runner, by their digests."""
 
@@ -247,7 +258,7 @@ class GivenSecrets(msgspec.Struct):
         return f"<GivenSecrets {' '.join(self.versions)}>"
 
 
-def encode(message: Leases | Releases | WantedSecrets | GivenSecrets | WantedTokens) -> bytes:
+def encode(message: Leases | Releases | WantedSecrets | GivenSecrets | WantedTokens | Pinned) -> bytes:
     """Encode a message of this module."""
     return msgspec.json.encode(message)
 
@@ -339,6 +350,7 @@ def decode_route(data: bytes, app_name: str, path: str) -> Route:
         signature=found.signature,
         concurrency=found.concurrency,
         delivery=decode(data, _DeliveryAnswer).route,
+        digest=found.digest,
     )
 
 

@@ -32,6 +32,7 @@ from hearth.models.errors import (
     SecretUnreadable,
     StoreUnavailable,
 )
+from hearth.models.image import Pin
 from hearth.models.message import INSIDE_BYTES, encode_call, encode_plain
 from hearth.models.route import Route
 from hearth.models.secret import NO_SECRETS, SecretValues
@@ -92,6 +93,7 @@ async def open_remote(
             RemoteSecrets(client),
             tokens,
             RemoteFns(client),
+            RemotePins(client),
             None if bundles is None else RemoteImages(client, clock, bundles).fetch,
         )
 
@@ -112,6 +114,23 @@ class RemoteDefinitions:
         where = f"apps/{_segment(app_name)}/routes/{_path(path)}"
         with self._client.span("hybrid_client_get_route", app_name, path):
             return await self._client.ask("GET", where, lambda data: protocol.decode_route(data, app_name, path))
+
+
+class RemotePins:
+    """Digests of images, for the API node to store."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    async def pin(self, pin: Pin) -> bool:
+        """Store the digest at the API node; an older one does not."""
+        try:
+            await self._client.ask("POST", "runner/pin", protocol.read_done, protocol.encode(protocol.Pinned(*pin)))
+        except ApiError as exc:
+            if exc.code not in _NO_SUCH_REQUEST:
+                raise
+            return False
+        return True
 
 
 class RemoteSecrets:

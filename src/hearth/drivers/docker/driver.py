@@ -34,7 +34,7 @@ from hearth.drivers.docker.errors import CONFLICT, NOT_FOUND, phase
 from hearth.drivers.docker.exits import Exits
 from hearth.drivers.docker.images import Images
 from hearth.drivers.docker.networks import Networks
-from hearth.drivers.docker.references import InvalidReference, Reference, parse
+from hearth.drivers.docker.references import InvalidReference, Reference, digest_at, parse
 from hearth.drivers.docker.removal import Remover
 from hearth.drivers.docker.retries import ENGINE_ERRORS
 from hearth.drivers.sockets import SocketFolders, UnixSocket
@@ -48,6 +48,8 @@ INSTANCE_LABEL: Final = "hearth.instance"
 _PRIVATE: Final = 0o700
 #: An image may be cleaned up between its pull and the creation; then it is fetched once more.
 _PULLS: Final = 2
+#: Seconds for the Engine's answer about an image: a deploy waits for it.
+_RESOLVE_S: Final = 10.0
 
 _log = get_logger(__name__)
 
@@ -216,6 +218,29 @@ class DockerDriver(Driver):
             self._requests.start(made.remove())
             raise
         return made
+
+    async def resolve(self, image: str) -> str:
+        """Ask the Engine under which digest the registry of the reference has the image.
+
+        An image that was built here and never pushed has none: its id means nothing to other machines.
+        """
+        try:
+            reference = parse(image)
+            async with asyncio.timeout(_RESOLVE_S):
+                found = await self._opened().engine.docker.images.inspect(str(reference))
+        except (InvalidReference, TimeoutError, *ENGINE_ERRORS):
+            return ""
+        return digest_at(reference, found.get("RepoDigests") or ())
+
+    async def digest_of(self, container: Container) -> str:
+        """Ask the Engine, as :meth:`resolve` does, for the very image that the container has."""
+        docker = self._opened().engine.docker
+        try:
+            made = await docker.containers.get(container.id)
+            found = await docker.images.inspect(made["Image"])
+            return digest_at(parse(made["Config"]["Image"]), found.get("RepoDigests") or ())
+        except (InvalidReference, *ENGINE_ERRORS):
+            return ""
 
     async def is_stale(self, container: Container) -> bool:
         """Compare the image of the container with the image that has its name now."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from hearth.models.registry_login import HUB, is_host, registry_of
@@ -61,6 +63,21 @@ def parse(text: str) -> Reference:
     if at:
         return Reference(registry, path, None, digest)
     return Reference(registry, path, tag or "latest", None)
+
+
+def digest_at(reference: Reference, names: Iterable[str]) -> str:
+    """Return the digest of an image in the repository of a reference; empty if it has none there.
+
+    Args:
+        reference: Names the repository.
+        names: The names of the image that have a digest.
+    """
+    for name in names:
+        with contextlib.suppress(InvalidReference):
+            one = parse(name)
+            if (one.registry, one.path) == (reference.registry, reference.path):
+                return one.digest or ""
+    return ""
 
 
 def _split_registry(name: str) -> tuple[str, str]:

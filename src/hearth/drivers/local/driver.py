@@ -30,6 +30,7 @@ from hearth.drivers.local import bundle, launch, marks, programs, sandbox, store
 from hearth.drivers.local.container import ProcessContainer
 from hearth.drivers.local.network.apps import AppNetworks
 from hearth.drivers.local.network.namespace import NOTHING, Joined, NetworkFailed
+from hearth.drivers.local.resolving import resolve
 from hearth.drivers.local.surroundings import Surroundings, Walls
 from hearth.drivers.local.users import NoUserLeft
 from hearth.drivers.sockets import FOLDER, LISTENER, NAME, SocketFolders, UnixSocket
@@ -227,6 +228,15 @@ class LocalDriver(Driver):
         )
         self._alive.add(container)
         return container
+
+    async def resolve(self, image: str) -> str:
+        """Look into the image store."""
+        return await resolve(self._bundles, image)
+
+    async def digest_of(self, container: Container) -> str:
+        """Return the digest of its bundle."""
+        origin = self._origins.get(container.id)
+        return "" if origin is None else origin.content
 
     async def is_stale(self, container: Container) -> bool:
         """Compare the digest of what it runs with that of what lies there now."""

@@ -20,6 +20,7 @@ from hearth.models.function import (
     FunctionRef,
     FunctionSpec,
 )
+from hearth.models.image import pinned
 from hearth.models.route import Route, RouteLimits, format_cpus, validate_route
 from hearth.models.secret import FILES, NO_SECRETS, SecretValues
 
@@ -34,7 +35,7 @@ def compile_route(app: App, route: Route, limits: RouteLimits, secrets: SecretVa
     ref = FunctionRef(id=f"{app.id or app.name}{route.path}", app_id=app.id, app_name=app.name, name=route.path)
     return FunctionSpec(
         ref=ref,
-        image=route.image,
+        image=pinned(route.image, route.digest),
         contract=route.format,
         amount=Amount(route.memory, route.cpu_milli),
         timeout_s=route.timeout,

@@ -65,6 +65,7 @@ def route_json(route: Route, *, shows_config: bool = True) -> dict[str, Any]:
                 "auth": route.auth,
                 "signature": _signature(route.signature),
                 "concurrency": route.concurrency if route.concurrency > 1 else 0,
+                "digest": route.digest,
             },
             "headers",
             "config",
@@ -73,6 +74,7 @@ def route_json(route: Route, *, shows_config: bool = True) -> dict[str, Any]:
             "auth",
             "signature",
             "concurrency",
+            "digest",
         )
         | route.delivery.values()
     )

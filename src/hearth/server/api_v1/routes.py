@@ -22,8 +22,9 @@ from hearth.models.errors import (
     RoutesPathImmutable,
     SecretsUnknown,
 )
+from hearth.models.image import is_pinned
 from hearth.models.patch import RoutePatch, new_route
-from hearth.models.route import Route, RouteLimits, clean_path, is_pinned, validate_route
+from hearth.models.route import Route, RouteLimits, clean_path, validate_route
 from hearth.server.api_v1 import decode
 from hearth.server.api_v1.apps import check_secrets_exist
 from hearth.server.api_v1.encode import key_cursor, route_json
@@ -41,7 +42,7 @@ class Routes:
     Args:
         apps: Creates the app of a route if it does not exist.
         limits: The most that a route may ask for.
-        versions: Notes each deploy.
+        versions: Finds out what images mean, and notes each deploy.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Routes:
         if patch.path.startswith("/") and not set("?#") & set(patch.path):
             patch.path = clean_path(patch.path)
         concerns(request.http.scope, app=request.app, name=patch.path)
+        patch.digest = await self._versions.digest(patch.image)
         return await self._noted(request, patch, await self._create(request.app, patch), _created)
 
     async def put(self, request: ApiRequest) -> dict[str, Any]:
@@ -115,13 +117,14 @@ class Routes:
     ) -> dict[str, Any]:
         """Add what was deployed to the route's history; return the answer."""
         if patch.image:
-            await self._versions.note(request.principal, route.app_name, route.path, route.image, route.config)
+            await self._versions.note(request.principal, route.app_name, route.path, route)
         return answer(request, route)
 
     async def _patch_for(self, request: ApiRequest) -> RoutePatch:
         patch = _patch(request, await request.body())
         if patch.path and patch.path != request.route:
             raise RoutesPathImmutable
+        patch.digest = await self._versions.digest(patch.image)
         return patch
 
     async def _update(self, app_name: str, path: str, patch: RoutePatch) -> Route:

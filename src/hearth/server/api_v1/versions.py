@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from hearth.aio.clock import Clock
+from hearth.models.fn import Fn
+from hearth.models.image import Resolve, digest_of, unresolved
 from hearth.models.principal import Principal
+from hearth.models.route import Route
 from hearth.models.times import format_time
-from hearth.models.version import Version, digest_of, hash_config
+from hearth.models.version import Version, hash_config
 from hearth.server.api_v1.request import ApiRequest
 from hearth.stores.datastore import Datastore
 
@@ -18,33 +21,41 @@ class Versions:
 
     Args:
         next_id: Returns a new id.
+        resolve: Returns the digest that a reference means on this node.
     """
 
-    def __init__(self, datastore: Datastore, clock: Clock, next_id: Callable[[], str]) -> None:
+    def __init__(
+        self, datastore: Datastore, clock: Clock, next_id: Callable[[], str], resolve: Resolve = unresolved
+    ) -> None:
         self._datastore = datastore
         self._clock = clock
         self._next_id = next_id
+        self._resolve = resolve
 
-    async def note(
-        self, principal: Principal, app_name: str, function: str, image: str, config: Mapping[str, str]
-    ) -> None:
+    async def digest(self, image: str) -> str:
+        """Return what an image that a request sets stands for; empty if nobody knows yet, or none is set.
+
+        It is pinned then when a container has it.
+        """
+        return digest_of(image) or (await self._resolve(image) if image else "")
+
+    async def note(self, principal: Principal, app_name: str, function: str, deployed: Route | Fn) -> None:
         """Add a version to the history of a function, unless it is the same as the last one.
 
         Args:
             principal: Who deployed it.
             app_name: The app.
             function: The path of a route, or the id of a fn.
-            image: Its image.
-            config: Its configuration.
+            deployed: The function as it is now.
         """
         await self._datastore.add_version(
             Version(
                 id=self._next_id(),
                 app_name=app_name,
                 function=function,
-                image=image,
-                digest=digest_of(image),
-                config_hash=hash_config(config),
+                image=deployed.image,
+                digest=deployed.digest,
+                config_hash=hash_config(deployed.config),
                 principal=str(principal)[:_LONGEST],
                 created_at=self._clock.now(),
             )

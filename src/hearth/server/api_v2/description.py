@@ -100,9 +100,14 @@ _APP_SHOWN: Final = {
         "description": "set through API v1",
     },
 }
+_DIGEST: Final = {
+    "type": "string",
+    "readOnly": True,
+    "description": "what the image stands for; absent until it is known",
+}
 _SCHEMAS: Final[dict[str, Any]] = {
     "App": _shown("config annotations syslog_url shape secrets auth quotas", _APP, **_APP_SHOWN),
-    "Fn": _shown("shape", _FN, shape=_SHAPE),
+    "Fn": _shown("shape digest", _FN, shape=_SHAPE, digest=_DIGEST),
     "Trigger": _shown("", _TRIGGER),
     "Call": {
         "type": "object",

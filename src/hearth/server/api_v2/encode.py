@@ -62,10 +62,12 @@ def fn_json(fn: Fn, base: str, *, shows_config: bool) -> dict[str, Any]:
             "config": _config(fn.config, shows_config),
             "annotations": _raw(fn.annotations) | {INVOKE_ENDPOINT: msgspec.Raw(endpoint)},
             "shape": fn.shape,
+            "digest": fn.digest,
             "created_at": format_time(fn.created_at),
             "updated_at": format_time(fn.updated_at),
         },
         "shape",
+        "digest",
     )
 
 

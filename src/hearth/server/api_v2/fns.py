@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from starlette.responses import Response
 
 from hearth.aio.clock import Clock
@@ -13,7 +14,7 @@ from hearth.models.app import App
 from hearth.models.errors import AppsNotFound, ImageNotPinned
 from hearth.models.fn import Fn, new_fn, validate_fn
 from hearth.models.fn_errors import FnIdMismatch, FnIdProvided, FnMissingAppId
-from hearth.models.route import is_pinned
+from hearth.models.image import is_pinned
 from hearth.server.api_v1.decode import per_page
 from hearth.server.api_v1.versions import Versions
 from hearth.server.api_v2 import decode
@@ -34,7 +35,7 @@ class Fns:
         next_id: Returns a new id.
         changed: Called with the name of the app whose fn was changed or removed.
         max_memory_mib: The most memory that a fn may ask for.
-        versions: Notes each deploy.
+        versions: Finds out what images mean, and notes each deploy.
     """
 
     def __init__(
@@ -83,8 +84,9 @@ class Fns:
         _check_pinned(request, patch.image)
         app = await self._scope.app(request, Action.FNS_WRITE, fn.app_id)
         concerns(request.http.scope, app=app.name, name=fn.id)
-        made = await self._store.insert_fn(fn)
-        await self._versions.note(principal_of(request.http.scope), app.name, made.id, made.image, made.config)
+        digest = await self._versions.digest(fn.image)
+        made = await self._store.insert_fn(msgspec.structs.replace(fn, digest=digest))
+        await self._versions.note(principal_of(request.http.scope), app.name, made.id, made)
         return _shown(request, app, made)
 
     async def get(self, request: FnRequest) -> dict[str, Any]:
@@ -99,11 +101,10 @@ class Fns:
         app, fn = await self._scope.fn(request, Action.FNS_WRITE)
         concerns(request.http.scope, app=app.name, name=fn.name)
         _check_pinned(request, patch.image)
+        patch.digest = await self._versions.digest(patch.image)
         changed = await self._store.update_fn(fn.id, patch, self._clock.now(), self._check)
         if patch.image:
-            await self._versions.note(
-                principal_of(request.http.scope), app.name, changed.id, changed.image, changed.config
-            )
+            await self._versions.note(principal_of(request.http.scope), app.name, changed.id, changed)
         await self._changed(app.name)
         return _shown(request, app, changed)
 

@@ -18,6 +18,7 @@ from hearth.models.errors import AppsNotFound, HearthError, SecretUnavailable
 from hearth.models.fn import Fn, validate_fn
 from hearth.models.fn_errors import FnNotFound
 from hearth.models.function import CONCURRENCY, HTTP_STREAM, SYNC, Amount, FunctionRef, FunctionSpec
+from hearth.models.image import pinned
 from hearth.models.route import LIMITS, RouteLimits
 from hearth.models.secret import NO_SECRETS, SecretValues
 from hearth.telemetry.logs import get_logger
@@ -144,7 +145,7 @@ def compile_fn(
     validate_fn(fn, limits.memory_mib)
     return FunctionSpec(
         ref=FunctionRef(id=fn.id, app_id=app.id, app_name=app.name, name=fn.name),
-        image=fn.image,
+        image=pinned(fn.image, fn.digest),
         contract=HTTP_STREAM,
         amount=Amount(fn.memory, 0),
         timeout_s=fn.timeout,

@@ -45,9 +45,11 @@ ADDED_BY_0009: Final = (("apps", "quotas", 0),)
 ADDED_BY_0010: Final = (("routes", "concurrency", 16),)
 #: Hearth's twelfth revision, likewise.
 ADDED_BY_0012: Final = (("calls", "details", 0), ("routes", "delivery", 0))
+#: Hearth's thirteenth revision, likewise.
+ADDED_BY_0013: Final = (("routes", "digest", 128), ("fns", "digest", 128))
 _ADDED: Final = (
     *(*ADDED_BY_0004, *ADDED_BY_0006, *ADDED_BY_0007, *ADDED_BY_0008, *ADDED_BY_0009),
-    *(*ADDED_BY_0010, *ADDED_BY_0012),
+    *(*ADDED_BY_0010, *ADDED_BY_0012, *ADDED_BY_0013),
 )
 _NOT_FIRST: Final = frozenset([(table, column) for table, column, _ in _ADDED])
 

@@ -50,6 +50,7 @@ fns = sa.Table(
     sa.Column("created_at", kinds.name()),
     sa.Column("updated_at", kinds.name()),
     sa.Column("shape", kinds.name(32)),
+    sa.Column("digest", kinds.name(128)),
     sa.Index("fns_by_name", "app_id", "name", unique=True),
     **kinds.TABLE_OPTIONS,
 )
@@ -94,6 +95,7 @@ routes = sa.Table(
     sa.Column("signature", kinds.text()),
     sa.Column("concurrency", kinds.name(16)),
     sa.Column("delivery", kinds.text()),
+    sa.Column("digest", kinds.name(128)),
     **kinds.TABLE_OPTIONS,
 )
 

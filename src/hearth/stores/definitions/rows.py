@@ -125,6 +125,7 @@ def from_route(route: Route) -> dict[str, Any]:
         "signature": json(route.signature),
         "concurrency": str(route.concurrency),
         "delivery": json(route.delivery.values()),
+        "digest": route.digest,
     }
 
 
@@ -151,6 +152,7 @@ def to_route(row: Row, unreadable: Unreadable) -> Route:
         signature=fields.object("signature", _SIGNATURE),
         concurrency=fields.number("concurrency", 1),
         delivery=fields.object("delivery", _DELIVERY) or NO_RULES,
+        digest=fields.text("digest"),
     )
     if fields.unreadable:
         unreadable(f"route {route.path} of app {route.app_name}", fields.unreadable)

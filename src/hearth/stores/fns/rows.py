@@ -32,6 +32,7 @@ def from_fn(fn: Fn) -> dict[str, Any]:
         "created_at": format_time(fn.created_at),
         "updated_at": format_time(fn.updated_at),
         "shape": fn.shape,
+        "digest": fn.digest,
     }
 
 
@@ -49,6 +50,7 @@ def to_fn(row: Row, unreadable: Unreadable) -> Fn:
         config=fields.map("config", _CONFIG),
         annotations=to_annotations(fields),
         shape=fields.text("shape"),
+        digest=fields.text("digest"),
         created_at=fields.time("created_at"),
         updated_at=fields.time("updated_at"),
     )

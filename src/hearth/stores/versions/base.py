@@ -27,4 +27,4 @@ class VersionStore(abc.ABC):
 
     @abc.abstractmethod
     async def get_version_images(self) -> set[str]:
-        """Return the images of all versions of all functions."""
+        """Return the images of all versions of all functions, with their digests as far as these are known."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from hearth.models.image import pinned
 from hearth.models.times import format_time
 from hearth.models.version import KEPT, Version
 from hearth.sql.database import Database, Read, Steps, Write
@@ -20,7 +21,7 @@ _DELETE: Final = Query(sa.delete(versions).where(versions.c.id == param("key_id"
 _OF_FUNCTION: Final = sa.and_(versions.c.app_name == param("app"), versions.c.function == param("function"))
 _LIST: Final = Query(sa.select(versions).where(_OF_FUNCTION).order_by(versions.c.id.desc()))
 _LOCKED: Final = Query(sa.select(versions).where(_OF_FUNCTION).order_by(versions.c.id.desc()).with_for_update())
-_IMAGES: Final = Query(sa.select(versions.c.image).distinct())
+_IMAGES: Final = Query(sa.select(versions.c.image, versions.c.digest).distinct())
 
 
 class SqlVersions(VersionStore):
@@ -55,7 +56,7 @@ class SqlVersions(VersionStore):
         """Read the images of all versions."""
         with self._span("ds_get_version_images"):
             found = await self._database.query(_IMAGES)
-        return {Fields(row).text("image") for row in found}
+        return {pinned(Fields(row).text("image"), Fields(row).text("digest")) for row in found}
 
 
 def _from_version(version: Version) -> dict[str, Any]:

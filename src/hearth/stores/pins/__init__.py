@@ -1,0 +1,1 @@
+"""The pins of functions: what their images stand for."""
