@@ -8,7 +8,6 @@ import pytest
 
 from hearth import projects
 from hearth.projects import ProjectError, check
-from hearth.projects.func_file import PYTHON_FORMAT
 
 HANDLER = "from hearth_fdk import function\n@function\ndef handle(body: dict) -> dict:\n    return body\n"
 KIT = "from hearth_fdk import Context, function\n"
@@ -134,7 +133,7 @@ def test_a_handler_that_nobody_serves_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "source", "expected"),
     [
-        ("runtime: python\n", HANDLER, PYTHON_FORMAT),
+        ("runtime: python\n", HANDLER, "http-stream"),
         ("runtime: python\nformat: default\n", HANDLER, "default"),
         ("runtime: python\nformat: json\n", HANDLER, "json"),
         ("runtime: python\n", "import sys\nprint(sys.stdin.read())\n", None),  # a program for the format default
@@ -142,9 +141,9 @@ def test_a_handler_that_nobody_serves_is_told(tmp_path: Path) -> None:
         (
             "runtime: python\ncmd: python3 func.py\n",
             f"{HANDLER}import hearth_fdk\nhearth_fdk.run(handle)\n",
-            PYTHON_FORMAT,
+            "http-stream",
         ),
-        ("runtime: exec\ncmd: [python3.11, func.py]\n", "from hearth_fdk import run\nrun(print)\n", PYTHON_FORMAT),
+        ("runtime: exec\ncmd: [python3.11, func.py]\n", "from hearth_fdk import run\nrun(print)\n", "http-stream"),
         ("runtime: python\ncmd: python3 func.py\n", "import hearth_fdk\nprint(hearth_fdk.__doc__)\n", None),
         ("runtime: python\ncmd: python3 other.py\n", HANDLER, None),
     ],

@@ -23,7 +23,7 @@ from hearth.models.call_auth import (
 from hearth.models.call_result import MAX_TTL_S
 from hearth.models.delivery import MAX_DELAY_S
 from hearth.models.errors import ApiError, InvalidCPUs
-from hearth.models.function import HTTP, HTTP_STREAM, MAX_CONCURRENCY
+from hearth.models.function import HTTP_STREAM, MAX_CONCURRENCY
 from hearth.models.retry import validate_retry
 from hearth.models.route import (
     FORMATS,
@@ -44,7 +44,7 @@ FILES: Final = ("func.yaml", "func.yml", "func.json")
 #: What a function without ``version`` gets by its first bump.
 FIRST_VERSION: Final = "0.0.1"
 #: The format of a Python function with a handler: it carries bytes, statuses and headers, and streams.
-PYTHON_FORMAT: Final = HTTP
+_PYTHON_FORMAT: Final = HTTP_STREAM
 
 _LATEST: Final = "latest"
 _MAX_MEMORY_MIB: Final = 1 << 20
@@ -84,7 +84,7 @@ class FuncFile:
     format: str | None = _told(
         "how calls reach the function: `http`, `json` or `http-stream` (Fn's kits of today) keep it warm, `default` "
         "starts it for each call; if missing: "
-        f"`{PYTHON_FORMAT}` for a Python handler, else `default`",
+        f"`{_PYTHON_FORMAT}` for a Python handler, else `default`",
         "`default`, `http`, `json`, `http-stream`",
     )
     path: str | None = _told("where it is called, below the app; `/` and the folder's name if missing", "path")
@@ -190,7 +190,7 @@ class FuncFile:
         )
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.format is None and self.has_handler:
-            given["format"] = PYTHON_FORMAT
+            given["format"] = _PYTHON_FORMAT
         return {"image": self.image(registry), **given}
 
     def missing_config(self, *given: dict[str, str] | None) -> list[str]:
