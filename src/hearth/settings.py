@@ -15,13 +15,14 @@ from urllib.parse import unquote
 import msgspec
 import pydantic
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hearth.models.call_result import DEFAULT_MAX_BYTES, DEFAULT_TTL_S, MAX_TTL_S
 from hearth.models.errors import StartUpError
 from hearth.models.function_network import FunctionNetwork
 from hearth.models.principal import AuthMode
 from hearth.models.quotas import Quotas
+from hearth.models.settings_of_fn import SAME, WITHOUT_EFFECT, ZERO_IS_NONE
 
 #: Types of node; whatever else is asked for is a full node.
 FULL: Final = "full"
@@ -33,9 +34,13 @@ DriverName = Literal["process", "docker"]
 _GRACE_S: Final = 150.0
 #: MariaDB and MySQL take no more than 16 MiB in one value, and its statement is larger.
 _MAX_RESULT_BYTES: Final = 8 << 20
+#: The same holds for logs in a database.
+_MAX_LOG_BYTES: Final = 8 << 20
 #: Users that may be lent to functions: none of the system's, and none that means "no user" to the kernel.
 _FIRST_UID: Final = 1000
 _LAST_UID: Final = (1 << 32) - 3
+#: At the end of a variable's name: its value is the path of a file with the variable's content.
+_FILE: Final = "_FILE"
 #: Read by clients, not by servers.
 _OF_CLIENTS: Final = frozenset({"FN_API_URL", "FN_CONTEXT", "FN_REGISTRY", "FN_TOKEN"})
 
@@ -125,6 +130,10 @@ def _bundle_age(age_s: float | None) -> float | None:
 
 def _if_any(given: object) -> object:
     return None if isinstance(given, str) and not given.strip() else given
+
+
+def _unless_zero(given: object) -> object:
+    return None if given in (0, "0") else given
 
 
 #: Seconds; in the environment with a unit.
@@ -333,11 +342,11 @@ class Settings(BaseSettings):
         validation_alias="FN_IMAGE_MAX_FILES",
         description="files of one layer of an image that the process driver unpacks",
     )
-    max_request_size: int | None = Field(
+    max_request_size: Annotated[int | None, pydantic.BeforeValidator(_unless_zero)] = Field(
         default=None,
         gt=0,
         validation_alias="FN_MAX_REQUEST_SIZE",
-        description="largest request body, in bytes",
+        description="largest request body, in bytes; 0: no limit",
     )
     max_api_request_size: int = Field(
         default=1 << 20,
@@ -453,6 +462,14 @@ class Settings(BaseSettings):
         validation_alias="FN_LOG_DEST",
         description="stderr, file:///path, udp:// or tcp://host:port",
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text", validation_alias="FN_LOG_FORMAT", description="form of log lines: text, or json objects"
+    )
+    disable_debug_user_logs: bool = Field(
+        default=False,
+        validation_alias="FN_DISABLE_DEBUG_USER_LOGS",
+        description="the output of functions is not logged, even at level debug",
+    )
     log_prefix: str = Field(default="", validation_alias="FN_LOG_PREFIX", description="tag of lines sent to syslog")
     zipkin_url: _Collector = Field(
         default="",
@@ -529,6 +546,11 @@ class Settings(BaseSettings):
         validation_alias="FN_DISABLE_READONLY_ROOTFS",
         description="functions of format http-stream in Docker may write beside /tmp",
     )
+    image_enable_volume: bool = Field(
+        default=False,
+        validation_alias="FN_IMAGE_ENABLE_VOLUME",
+        description="functions of format http-stream in Docker may have images that declare volumes",
+    )
     iofs_path: Annotated[Path | None, pydantic.BeforeValidator(_if_any)] = Field(
         default=None,
         validation_alias="FN_IOFS_PATH",
@@ -544,6 +566,12 @@ class Settings(BaseSettings):
         gt=0,
         validation_alias="FN_HOT_START_TIMEOUT_MSECS",
         description="milliseconds that a container of format http-stream has to make its socket",
+    )
+    hot_pull_timeout_msecs: int = Field(
+        default=600_000,
+        gt=0,
+        validation_alias="FN_HOT_PULL_TIMEOUT_MSECS",
+        description="milliseconds for getting the image of a function; then 504",
     )
     freeze_idle_msecs: int = Field(
         default=-1,
@@ -594,6 +622,19 @@ class Settings(BaseSettings):
         le=1 << 20,
         validation_alias="FN_MAX_FS_SIZE_MB",
         description="MiB of /tmp of functions in Docker that write nowhere else; 0: up to their memory",
+    )
+    max_tmpfs_inodes: int = Field(
+        default=0,
+        ge=0,
+        validation_alias="FN_MAX_TMPFS_INODES",
+        description="files in /tmp of functions in Docker that write nowhere else; 0: no limit",
+    )
+    max_log_size_bytes: int = Field(
+        default=1 << 20,
+        gt=0,
+        le=_MAX_LOG_BYTES,
+        validation_alias="FN_MAX_LOG_SIZE_BYTES",
+        description="bytes that are kept of the log of one call",
     )
     sandbox_policy: Literal["required", "preferred", "off"] | None = Field(
         default=None,
@@ -682,6 +723,18 @@ class Settings(BaseSettings):
         validation_alias="FN_RUNNER_TOKEN",
         description="token that runners send to their API node",
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return what values come from; the first that has one wins."""
+        return init_settings, env_settings, _OtherNames(settings_cls)
 
     @pydantic.field_validator(
         "tls_cert", "tls_key", "tls_client_ca", "tls_ca", "tls_client_cert", "tls_client_key", "oidc_ca", mode="before"
@@ -807,6 +860,38 @@ class Settings(BaseSettings):
         return self.mq_url if self.mq_url is not None else f"bolt://{self.data / 'fn.mq'}"
 
 
+class _OtherNames(PydanticBaseSettingsSource):
+    """Variables that are named in another way: with Fn's name, or by a file that holds the value."""
+
+    def get_field_value(self, field: pydantic.fields.FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the value of a field, ``None`` if it has none, and its key."""
+        name = str(field.validation_alias)
+        spelled = _spelled(name)
+        value = os.environ.get(spelled)
+        if value is not None and spelled == f"{name}{_FILE}":
+            value = _content(spelled, value)
+        return None if spelled in ZERO_IS_NONE and value == "0" else value, name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values that there are."""
+        found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
+        return {key: value for value, key, _ in found if value is not None}
+
+
+def _spelled(name: str) -> str:
+    """Return the variable that gives the value of a setting; that of Hearth, if none does."""
+    others = (f"{name}{_FILE}", *(given for given, meant in SAME.items() if meant == name))
+    return next((one for one in (name, *others) if one in os.environ), name)
+
+
+def _content(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text().rstrip("\r\n")
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not a text file"
+        raise StartUpError(f"{variable}={path}: {reason}; name a file that holds the value") from exc
+
+
 def place_of(text: str) -> tuple[str, int] | Path | None:
     """Return the address and port, or the path, that a text names; ``None`` for an empty one.
 
@@ -852,7 +937,7 @@ def load(**given: Any) -> Settings:
             for key, field in Settings.model_fields.items()
         )
         shown = "'***'" if is_secret else repr(re.sub(".*@", "***@", str(first.get("input"))))
-        raise StartUpError(f"{name}={shown}: {first['msg'].removeprefix('Value error, ')}") from exc
+        raise StartUpError(f"{_spelled(str(name))}={shown}: {first['msg'].removeprefix('Value error, ')}") from exc
 
 
 def secrets(settings: Settings) -> set[str]:
@@ -894,5 +979,11 @@ def environment(**changed: str) -> dict[str, str]:
 def unknown_variables() -> dict[str, str]:
     """Variables that look like settings and are none, each with the one that was perhaps meant."""
     known = {str(field.validation_alias) for field in Settings.model_fields.values()}
-    strangers = sorted(name for name in os.environ if name.startswith("FN_") and name not in known | _OF_CLIENTS)
+    expected = known | _OF_CLIENTS | SAME.keys() | WITHOUT_EFFECT.keys() | {f"{name}{_FILE}" for name in known}
+    strangers = sorted(name for name in os.environ if name.startswith("FN_") and name not in expected)
     return {name: next(iter(difflib.get_close_matches(name, known, 1, 0.7)), "") for name in strangers}
+
+
+def variables_without_effect() -> dict[str, str]:
+    """Variables of Fn's server that are set and have no effect, each with what Hearth does instead."""
+    return {name: instead for name, instead in WITHOUT_EFFECT.items() if name in os.environ}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
 import typing
 from pathlib import Path
 
 import pytest
+from tests.support.node import HEARTH
 
 from hearth import settings
 from hearth.models.errors import StartUpError
@@ -28,7 +31,9 @@ WRONG = [
     ("FN_DB_WAIT_S", "-1", "greater than or equal to 0"),
     ("FN_MQ_VISIBILITY_S", "0", "greater than 0"),
     ("FN_MAX_REQUEST_SIZE", "1k", "'1k': Input should be a valid integer"),
-    ("FN_MAX_REQUEST_SIZE", "0", "greater than 0"),
+    ("FN_MAX_TOTAL_MEMORY_BYTES", "2GB", "'2GB': Input should be a valid integer"),
+    ("FN_PORT_FILE", "/none", "/none: No such file or directory; name a file that holds the value"),
+    ("FN_LOG_FORMAT", "xml", "Input should be 'text' or 'json'"),
     ("FN_HEADER_TIMEOUT_S", "inf", "finite"),
     ("FN_GRACE_S", "nan", "finite"),
     ("FN_DRAIN_DELAY_S", "-1", "greater than or equal to 0"),
@@ -108,6 +113,30 @@ async def test_a_setting_that_is_of_no_use_is_named_with_what_to_do(
     assert re.search(says, sentence)
     assert "\n" not in sentence
     assert SECRET not in sentence + "".join(capfd.readouterr())
+
+
+def test_a_fleet_of_fn_is_told_what_to_use_instead(tmp_path: Path) -> None:
+    """The variables of a node of type lb: each without effect is named once, and the end says what to start."""
+    given = {
+        "FN_NODE_TYPE": "lb",
+        "FN_RUNNER_ADDRESSES": "runner-1:9190,runner-2:9190",
+        "FN_PLACER": "ch",
+        "FN_GRPC_PORT": "9190",
+        "FN_DATA_DIR": str(tmp_path),
+    }
+    started = subprocess.run([HEARTH, "start"], env={**os.environ, **given}, capture_output=True, text=True, timeout=60)
+    assert started.returncode == 1
+    told = [line for line in started.stderr.splitlines() if "variable of Fn has no effect" in line]
+    assert [re.search(r"variable=(\S+)", line)[1] for line in told] == [
+        "FN_GRPC_PORT",
+        "FN_PLACER",
+        "FN_RUNNER_ADDRESSES",
+    ]  # type: ignore[index]
+    assert all("level=warning" in line for line in told)
+    assert "put an HTTP balancer before nodes of type runner" in told[2]
+    assert "unknown variable" not in started.stderr
+    assert "FN_NODE_TYPE=lb: runners of Hearth take /invoke and /t themselves" in started.stderr
+    assert "use FN_NODE_TYPE=runner with FN_RUNNER_API_URL" in started.stderr
 
 
 async def test_who_holds_a_port_is_told() -> None:

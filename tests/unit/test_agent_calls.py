@@ -13,13 +13,24 @@ from tests.support.virtual_time import run
 
 from hearth.access.base import EndedCall
 from hearth.agent.outcomes import Stopped
-from hearth.drivers.base import DriverError, DriverUnavailable, Exit, ImageNotFound, OutOfTime, PhaseLimits, StartFailed
+from hearth.drivers.base import (
+    DriverError,
+    DriverUnavailable,
+    Exit,
+    ImageHasVolumes,
+    ImageNotFound,
+    OutOfTime,
+    PhaseLimits,
+    StartFailed,
+)
 from hearth.models.app import App
 from hearth.models.errors import (
     CallTimeout,
     ContainerExited,
     ContainerStartFailed,
+    ImageHasVolume,
     ImagePullFailed,
+    ImagePullTimeout,
     InternalError,
     OutOfMemory,
     RoutesInvalidTimeout,
@@ -221,6 +232,20 @@ def test_a_missing_image_fails_all_who_wait_with_few_pulls() -> None:
     play(scenario, images={"gone": script}, total=Amount(100_000, 8000))
 
 
+def test_an_image_with_volumes_is_the_callers_error() -> None:
+    script = Script(create=Step(error=ImageHasVolumes("disky", ["/data"])))
+
+    async def scenario(on: Bench) -> None:
+        function = on.function(image="disky")
+        for _ in range(2):
+            with pytest.raises(ImageHasVolume, match=r"^image has Volume definition$") as refused:
+                await on.ask(function)
+            assert refused.value.code == 400
+        assert on.statuses() == ["error"] * 2
+
+    play(scenario, images={"disky": script})
+
+
 def test_an_image_that_appears_works_after_the_failure() -> None:
     async def scenario(on: Bench) -> None:
         function = on.function(image="new")
@@ -294,7 +319,7 @@ def test_a_phase_that_hangs_ends_at_its_own_limit(phase: str) -> None:
         function = on.function(image="hangs", timeout=120)
         on.driver.limits = PhaseLimits(pull_s=7, create_s=7, start_s=7)
         begun = on.clock.monotonic()
-        with pytest.raises(OutOfTime, match=phase):
+        with pytest.raises(ImagePullTimeout if phase == "pull" else OutOfTime, match=phase):
             await on.ask(function)
         assert on.clock.monotonic() - begun == pytest.approx(7)
         getattr(script, phase).release()

@@ -39,4 +39,7 @@ def test_a_limit_below_zero_is_left_to_the_engine() -> None:
 def test_tmp_has_a_size_where_nothing_else_can_be_written() -> None:
     assert host_config(Walls(), listens=True)["Tmpfs"] == {"/tmp": "rw,exec,nosuid,nodev,mode=1777"}
     assert host_config(Walls(tmp_mib=7), listens=True)["Tmpfs"] == {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=7m"}
+    limited = host_config(Walls(tmp_mib=7, tmp_files=90), listens=True)["Tmpfs"]
+    assert limited == {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=7m,nr_inodes=90"}
+    assert host_config(Walls(tmp_files=90), listens=True)["Tmpfs"]["/tmp"].endswith("mode=1777,nr_inodes=90")
     assert "Tmpfs" not in host_config(Walls(tmp_mib=7), listens=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ import structlog
 from tests.support.waiting import until
 from typer.testing import CliRunner
 
+from hearth.agent.call import LineLog
 from hearth.cli.main import app
 from hearth.telemetry import logs, redaction, sinks
 
@@ -56,6 +58,24 @@ def test_stderr_gets_logfmt(capfd: Stderr) -> None:
     line = line_with(mark, told(capfd))
     assert LINE.fullmatch(line)
     assert line.endswith(f'level=info msg="container started" call_id={mark} image="a b" ok=true')
+
+
+def test_lines_may_be_json(capfd: Stderr) -> None:
+    mark = uuid.uuid4().hex
+    logs.configure("debug", as_json=True)
+    logs.get_logger("x").info('say "hi"', call_id=mark, ok=True, count=3, odd="a\ud800b", path=Path("/a"))
+    line = json.loads(line_with(mark, told(capfd)))
+    assert [*line][:3] == ["time", "level", "msg"]
+    assert (line["level"], line["msg"], line["ok"], line["count"], line["path"]) == ("info", 'say "hi"', True, 3, "/a")
+    assert line["odd"] == "a\\ud800b"
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_output_of_functions_may_be_left_out(capfd: Stderr, shown: bool) -> None:
+    logs.configure("debug", with_functions=shown)
+    mark = uuid.uuid4().hex
+    LineLog(lambda: {"user_log": True}).write(f"{mark}\n".encode())
+    assert (mark in told(capfd)) is shown
 
 
 def test_a_file_is_appended_to_and_anybody_may_read_it(tmp_path: Path) -> None:

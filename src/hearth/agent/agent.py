@@ -53,6 +53,8 @@ from hearth.telemetry.logs import get_logger, log_levels
 from hearth.telemetry.node import Telemetry
 
 _ADAPTIVE: Final = AdaptivePolicy()
+#: Ten minutes for an image, and five seconds for a socket, as in Fn.
+_START_LIMIT_S: Final = 605.0
 
 _log = get_logger(__name__)
 
@@ -89,6 +91,8 @@ class Agent:
         are_busy: Returns True while the processors have no time left.
         answer_limits: The largest answers that are passed on, where the format has limits.
         freeze_idle_s: Seconds without a call after which a container is frozen; ``None``: never.
+        start_limit_s: Seconds in which a container has its image and takes calls. Calls of fns, whose timeout begins
+            with their run, wait for this long and for their timeout.
         logins: The logins of apps at registries, for their images.
         note_image: Called with each container that is made, and its function.
         quotas: The quotas of apps that have none of their own.
@@ -116,6 +120,7 @@ class Agent:
         log_limit_bytes: int = DEFAULT_LIMIT_BYTES,
         answer_limits: Limits = NO_LIMITS,
         freeze_idle_s: float | None = None,
+        start_limit_s: float = _START_LIMIT_S,
         logins: LoginSource = NO_LOGIN_SOURCE,
         note_image: NoteImage = ignore_image,
         result_limits: ResultLimits = RESULT_LIMITS,
@@ -142,6 +147,7 @@ class Agent:
         )
         self._clock = clock
         self._log_limit_bytes = log_limit_bytes
+        self._start_limit_s = start_limit_s
         self._result_limits = result_limits
         self._running: dict[asyncio.Task[Any], ActiveCall] = {}
         self._recorder = Recorder(records, self.telemetry.metrics, clock=clock, running=self._running.__len__)
@@ -293,15 +299,17 @@ class Agent:
                 if log_levels.debug:
                     log_step(call, "call submitted", type=call.record.type)
                 call.submit()
-                limit = limits.add(functools.partial(_end_late, call, task))
+                end_late = functools.partial(_end_late, call, task)
+                if not function.times_run:
+                    call.limit = limits.add(end_late)
                 try:
                     try:
                         if function.contract.hot:
-                            await self._run_hot(call, take_over)
+                            await self._run_hot(call, take_over, limits, end_late)
                         else:
                             await self._run_cold(call, take_over)
                     finally:
-                        limits.discard(limit)
+                        limits.discard(call.limit)
                         if call.is_late and task.uncancel() > cancelling:
                             call.is_late = False  # the caller was cancelled as well
                 except asyncio.CancelledError:
@@ -323,8 +331,17 @@ class Agent:
             del error  # it holds this frame, which must not hold it
             del task  # once cancelled it holds its error, which holds this frame
 
-    async def _run_hot(self, call: ActiveCall, take_over: TakeOver | None) -> None:
-        """Run a call on a hot container, on another one if that is gone before it has read a byte."""
+    async def _run_hot(
+        self, call: ActiveCall, take_over: TakeOver | None, limits: Expiries, end_late: Callable[[], None]
+    ) -> None:
+        """Run a call on a hot container, on another one if that is gone before it has read a byte.
+
+        Args:
+            call: The call.
+            take_over: Called once it has a container.
+            limits: The limits of calls with its timeout.
+            end_late: Ends it when its time is over.
+        """
         function = call.function
         is_new = True
         while True:
@@ -335,7 +352,7 @@ class Agent:
                     hot.lease()
                 else:
                     with _waiting(call):
-                        async with asyncio.timeout_at(call.since + function.spec.timeout_s / 2):
+                        async with asyncio.timeout_at(call.since + self._wait_limit_s(call)):
                             hot = await launcher.acquire(call.since)
             if hot.frost is not None and not hot.frost.is_warm and not await _thaw(hot):
                 continue
@@ -348,6 +365,8 @@ class Agent:
                     await take_over()
                 with function.spans.start():
                     call.start(self._clock.monotonic())
+                    if function.times_run:
+                        call.limit = limits.add(end_late)
                     if log_levels.debug:
                         log_step(call, "call started", waited_s=round(call.waited_s, 6))
                     if is_new and self._listeners is not None:
@@ -366,6 +385,8 @@ class Agent:
                 call.log.precede(stderr.opening)  # the only trace of a program that fails while it starts
                 raise
             except ContainerGone:
+                if function.times_run:
+                    limits.discard(call.limit)
                 call.wait_again()
             finally:
                 if exchange is None:
@@ -403,6 +424,12 @@ class Agent:
             cold.release()
             if cold.waits:
                 task.cancel()  # its start still waits, and is given up
+
+    def _wait_limit_s(self, call: ActiveCall) -> float:
+        """Return how long a call waits for a container. An accepted one goes back to the queue soon."""
+        function = call.function
+        timeout_s = function.spec.timeout_s
+        return self._start_limit_s + timeout_s if function.times_run and not call.is_queued else timeout_s / 2
 
     def _is_aborting(self) -> bool:
         return self._life.state is AgentState.ABORTING

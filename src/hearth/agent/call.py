@@ -66,7 +66,7 @@ class LineLog:
 
     def write(self, data: bytes) -> None:
         """Take some bytes; whole lines are logged at once, an unfinished one when it is finished or too long."""
-        if not log_levels.debug:
+        if not log_levels.functions:
             return
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
@@ -167,6 +167,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
         waited_s: Seconds from the request to its start (or until it gave up).
         is_queued: An accepted async call that has not started: if it finds no room, it stays in the queue.
         is_late: Its time was over before it ended.
+        limit: The key of its time limit, once it has one.
         samples: Its container's resource use during its exchange.
         answered: The status of the function's answer, once its head was read; 0 before.
         is_plain: Its headers reach the function as they are, and those of the answer the client.
@@ -185,6 +186,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
     waited_s: float = 0.0
     is_queued: bool = False
     is_late: bool = False
+    limit: int = -1
     samples: list[StatsSample] = msgspec.field(default_factory=list)
     answered: int = 0
     is_plain: bool = False
@@ -199,7 +201,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
         return self.state is CallState.EXEC
 
     @property
-    def started_at(self) -> dt.datetime | None:
+    def started_at(self) -> dt.datetime:
         """Return the wall time of this machine at which it got its container."""
         return self.since_at + dt.timedelta(seconds=self.waited_s)
 
@@ -286,7 +288,8 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
     def input(self) -> CallInput:
         """Return it as its function sees it."""
         record = self.record
-        deadline = self.since_at + dt.timedelta(seconds=self.function.spec.timeout_s)
+        begun_at = self.started_at if self.function.times_run else self.since_at
+        deadline = begun_at + dt.timedelta(seconds=self.function.spec.timeout_s)
         return CallInput(
             call_id=record.id,
             method=record.method,

@@ -46,10 +46,11 @@ class Function:
         stats: Counts its calls.
         share: The share of its app.
         containers: The metrics of its containers.
+        times_run: The timeout of its calls begins with their run; else it includes their wait for a container.
         log_fields: The fields of log lines about its containers.
     """
 
-    __slots__ = ("containers", "contract", "key", "log_fields", "ref", "share", "spans", "spec", "stats")
+    __slots__ = ("containers", "contract", "key", "log_fields", "ref", "share", "spans", "spec", "stats", "times_run")
 
     def __init__(
         self, spec: FunctionSpec, stats: CallStats, telemetry: Telemetry, share: Share, limits: Limits = NO_LIMITS
@@ -57,6 +58,7 @@ class Function:
         self.spec = spec
         self.ref = spec.ref
         self.key = spec.hot_key
+        self.times_run = spec.ref.is_fn
         self.contract: Contract = contract_for(spec.contract, limits)
         self.spans = FunctionSpans(telemetry.tracing, spec.ref)
         self.stats = stats.of(spec.ref)

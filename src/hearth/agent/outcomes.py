@@ -8,12 +8,15 @@ from hearth.agent.call import ActiveCall, ClientGone, Draining, FunctionAnswered
 from hearth.agent.meters import Outcome
 from hearth.agent.resources import NeverFits
 from hearth.drivers.base import (
+    PULL,
     DriverError,
     ImageError,
+    ImageHasVolumes,
     ImageNotFound,
     ImageRefused,
     NeverListened,
     NotReady,
+    OutOfTime,
     StartFailed,
 )
 from hearth.models.call import ERROR, EXPIRED, TIMEOUT, Call
@@ -26,7 +29,9 @@ from hearth.models.errors import (
     FunctionFailed,
     FunctionGone,
     FunctionRaised,
+    ImageHasVolume,
     ImagePullFailed,
+    ImagePullTimeout,
     InternalError,
     QuotaExceeded,
     ServerBusy,
@@ -78,6 +83,10 @@ def _start_error(image: str, exc: Exception) -> Exception | None:
         return ImagePullFailed(image, exc.reason, 404)
     if isinstance(exc, ImageRefused | ImageError):
         return ImagePullFailed(image, exc.reason, exc.status)
+    if isinstance(exc, ImageHasVolumes):
+        return ImageHasVolume()
+    if isinstance(exc, OutOfTime) and exc.phase == PULL:
+        return ImagePullTimeout()
     if isinstance(exc, StartFailed) and exc.image_fault:
         return ContainerStartFailed(exc.reason)
     if isinstance(exc, NotReady):
@@ -115,7 +124,8 @@ def fail(record: Call, log: bytes, error: Exception) -> None:
     """Set the status and the error of the record of a call that failed."""
     if isinstance(error, CallTimeout):
         record.status = TIMEOUT
-        record.error = f"timed out after {record.timeout:g} s (timeout of the route)"
+        kind = "route" if record.path.startswith("/") else "fn"
+        record.error = f"timed out after {record.timeout:g} s (timeout of the {kind})"
     elif isinstance(error, CallExpired):
         record.status = EXPIRED
         record.error = str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from hearth.drivers.base import ImageNotFound, ImageRefused, StartFailed
+from hearth.drivers.base import ImageHasVolumes, ImageNotFound, ImageRefused, StartFailed
 from hearth.models.errors import fresh
 
 #: Seconds until the next start after the first failure, and at most (agent specification 4).
@@ -22,7 +22,9 @@ def back_off_s(failures: int) -> float:
 
 def is_permanent(error: Exception) -> bool:
     """Return True if the image is at fault, so another start would fail in the same way."""
-    return isinstance(error, ImageNotFound | ImageRefused) or (isinstance(error, StartFailed) and error.image_fault)
+    if isinstance(error, StartFailed):
+        return error.image_fault
+    return isinstance(error, ImageNotFound | ImageRefused | ImageHasVolumes)
 
 
 class StartFailures:

@@ -40,8 +40,14 @@ def doctor(
 
 def _unknown() -> list[Finding]:
     return [
-        Finding("settings", "warn", f"Hearth has no variable {name}", f"perhaps {near} is meant" if near else "")
-        for name, near in settings.unknown_variables().items()
+        *(
+            Finding("settings", "warn", f"Hearth has no variable {name}", f"perhaps {near} is meant" if near else "")
+            for name, near in settings.unknown_variables().items()
+        ),
+        *(
+            Finding("settings", "warn", f"{name}, a variable of Fn, has no effect", instead)
+            for name, instead in settings.variables_without_effect().items()
+        ),
     ]
 
 

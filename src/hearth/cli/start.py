@@ -37,9 +37,17 @@ def start(
     os.umask(0o077)  # other users must not read what a node writes
     wanted = settings.load()
     redaction.hide(settings.secrets(wanted))
-    logs.configure(wanted.log_level, wanted.log_dest, wanted.log_prefix)
+    logs.configure(
+        wanted.log_level,
+        wanted.log_dest,
+        wanted.log_prefix,
+        as_json=wanted.log_format == "json",
+        with_functions=not wanted.disable_debug_user_logs,
+    )
     for name, similar in settings.unknown_variables().items():
         _log.warning("unknown variable, ignored", variable=name, **({"perhaps": similar} if similar else {}))
+    for name, instead in settings.variables_without_effect().items():
+        _log.warning("variable of Fn has no effect", variable=name, instead=instead)
     if nodes_ > 1:
         from hearth.nodes.local_fleet import serve_local_fleet
 

@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from hearth.models.addresses import IPNetwork
 from hearth.models.errors import InternalError
@@ -138,6 +138,13 @@ class ImageError(DriverError):
         self.image, self.status, self.reason = image, status, reason
 
 
+class ImageHasVolumes(DriverError):
+    """The image declares volumes, and this node takes none."""
+
+    def __init__(self, image: str, paths: Sequence[str]) -> None:
+        super().__init__(f"{image}: it declares volumes: {', '.join(paths)}")
+
+
 class StartFailed(DriverError):
     """The container was made but did not start.
 
@@ -154,6 +161,10 @@ class StartFailed(DriverError):
 
 class DriverUnavailable(DriverError):
     """The backend cannot be reached."""
+
+
+#: The phase in which the image is fetched.
+PULL: Final = "pull"
 
 
 class OutOfTime(DriverError):
@@ -436,6 +447,7 @@ class Driver(abc.ABC):
             ImageNotFound: There is no such image.
             ImageRefused: The registry refused it.
             ImageError: It is not available for another reason.
+            ImageHasVolumes: It declares volumes, and this node takes none.
             StartFailed: The container could not be made.
             DriverUnavailable: The backend is gone.
             OutOfTime: Pull or create took longer than its limit.

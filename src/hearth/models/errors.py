@@ -819,6 +819,15 @@ class StartTimeout(FunctionFailed):
     message = "Container initialization timed out, please ensure you are using the latest fdk and check the logs"
 
 
+class ImageHasVolume(BadRequest):
+    message = "image has Volume definition"
+
+
+class ImagePullTimeout(ApiError):
+    status = 504
+    message = "Image pull timed out"
+
+
 class ContainerStartFailed(FunctionFailed):
     """The image itself cannot start (no such executable, not executable, bad entrypoint)."""
 

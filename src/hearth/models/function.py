@@ -90,7 +90,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         contract: The name of the way in which the function and the platform talk.
         amount: Memory and CPU of one container; a ``cpu_milli`` of 0 means unlimited.
-        timeout_s: Longest execution of a call.
+        timeout_s: The time of a call. That of a fn begins when a container has it, that of a route when it arrives.
         idle_timeout_s: Time without a call after which a container ends.
         is_sync: Clients wait for the answers of calls; otherwise calls are accepted and run later.
         environment: The environment variables of every container. Never changed.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ssl
 
 from hearth.aio.clock import SystemClock
-from hearth.drivers.base import DriverUnavailable, PhaseLimits
+from hearth.drivers.base import DriverUnavailable
 from hearth.drivers.docker.creation import Walls
 from hearth.drivers.docker.credentials import Credentials
 from hearth.drivers.docker.driver import DockerDriver, SocketPlace
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.tls import client_context
+from hearth.nodes.phases import phase_limits
 from hearth.settings import Settings
 from hearth.telemetry.node import Telemetry
 
@@ -28,14 +29,16 @@ def docker_driver(settings: Settings, node: str, instance: str, telemetry: Telem
             pending_signals=settings.max_pending_signals,
             message_queue=settings.max_message_queue,
             tmp_mib=settings.max_fs_size_mb,
+            tmp_files=settings.max_tmpfs_inodes,
             networks=settings.docker_network_names,
             network=settings.function_network,
             read_only=settings.readonly_rootfs,
             unprivileged=settings.unprivileged_containers,
             listeners_read_only=not settings.disable_readonly_rootfs,
             listeners_unprivileged=not settings.disable_unprivileged_containers,
+            listeners_have_volumes=settings.image_enable_volume,
         ),
-        limits=PhaseLimits(ready_s=settings.hot_start_timeout_msecs / 1000),
+        limits=phase_limits(settings),
         sockets=SocketPlace(settings.iofs_path, settings.iofs_docker_path),
         credentials=Credentials(settings.docker_auth.get_secret_value(), settings.docker_config_files),
         notes=settings.data / "private-images",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hearth.drivers.base import Driver, DriverUnavailable, FetchImage, PhaseLimits
+from hearth.drivers.base import Driver, DriverUnavailable, FetchImage
 from hearth.drivers.local.driver import LocalDriver
 from hearth.drivers.local.surroundings import Walls
 from hearth.images.unpack import Limits
@@ -12,6 +12,7 @@ from hearth.models.errors import StartUpError
 from hearth.models.function_network import FunctionNetwork
 from hearth.models.principal import AuthMode
 from hearth.nodes.driver_choice import Choice, choose, remember
+from hearth.nodes.phases import phase_limits
 from hearth.settings import DriverName, Settings
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.node import Telemetry
@@ -106,7 +107,7 @@ async def _open_processes(settings: Settings, node: str, telemetry: Telemetry, f
         settings.bundles,
         node,
         walls=process_walls(settings),
-        limits=PhaseLimits(ready_s=settings.hot_start_timeout_msecs / 1000),
+        limits=phase_limits(settings),
         image_limits=Limits(bytes=settings.image_max_bytes, entries=settings.image_max_files),
         sockets=settings.iofs_path,
         freezes=settings.freeze_idle_msecs >= 0,

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
+import msgspec
+
 from hearth.telemetry import sinks
 from hearth.telemetry.redaction import redact
 
@@ -48,12 +50,14 @@ class LogLevels:
 
     Attributes:
         debug: Debug lines are written. Reading this is cheaper than logging a line that is not written.
+        functions: The output of functions is written, at debug.
     """
 
-    __slots__ = ("debug",)
+    __slots__ = ("debug", "functions")
 
     def __init__(self) -> None:
         self.debug = True
+        self.functions = True
 
 
 log_levels: Final = LogLevels()
@@ -69,13 +73,22 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def configure(level: str = "info", destination: str = "stderr", prefix: str = "") -> None:
+def configure(
+    level: str = "info",
+    destination: str = "stderr",
+    prefix: str = "",
+    *,
+    as_json: bool = False,
+    with_functions: bool = True,
+) -> None:
     """Set up the log; never fails. An unknown level becomes ``info``, an unavailable destination stderr; it says so.
 
     Args:
         level: One of ``LEVELS``, in any case; empty: ``info``.
         destination: ``stderr``, ``file:///path``, ``udp://host:port`` or ``tcp://host:port``.
         prefix: The tag of lines for syslog.
+        as_json: Each line is a JSON object.
+        with_functions: At level debug, write the output of functions, too.
     """
     global _writer
     failure = ""
@@ -88,6 +101,7 @@ def configure(level: str = "info", destination: str = "stderr", prefix: str = ""
     known = level.lower() or "info"
     number = LEVELS.get(known, logging.INFO)
     log_levels.debug = number <= logging.DEBUG
+    log_levels.functions = log_levels.debug and with_functions
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     is_coloured = is_terminal and isinstance(sink, sinks.File) and destination in ("", "stderr")
     structlog.configure(
@@ -97,7 +111,7 @@ def configure(level: str = "info", destination: str = "stderr", prefix: str = ""
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
-            without_secrets(render_for_people if is_coloured else render_logfmt),
+            without_secrets(render_json if as_json else render_for_people if is_coloured else render_logfmt),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *args: _Lines(_writer),
@@ -124,7 +138,7 @@ def close() -> None:
 def reset() -> None:
     """Close the log, and undo :func:`configure`."""
     close()
-    log_levels.debug = True
+    log_levels.debug = log_levels.functions = True
     structlog.reset_defaults()
     logging.getLogger().removeHandler(_from_libraries)
 
@@ -177,6 +191,13 @@ def render_logfmt(_logger: Any, _method: str, event: MutableMapping[str, Any]) -
     return " ".join([f"{key}={_value(event[key])}" for key in (*_FIRST, *_rest(event)) if key in event])
 
 
+def render_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    """Return one JSON object: time, level, msg, then the other fields sorted by name."""
+    _name(event)
+    keys = (*_FIRST, *_rest(event))
+    return msgspec.json.encode({key: _json_value(event[key]) for key in keys if key in event}).decode()
+
+
 def render_for_people(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
     """Return one line for a terminal: level and time in front, the other fields behind the message."""
     _name(event)
@@ -203,6 +224,12 @@ def _value(value: Any) -> str:
     if _PLAIN.fullmatch(text):
         return text
     return '"' + _escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _json_value(value: Any) -> bool | int | float | str:
+    if isinstance(value, bool | int | float):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _escaped(text: str) -> str:

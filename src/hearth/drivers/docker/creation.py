@@ -46,12 +46,15 @@ class Walls:
         pending_signals: Signals that wait for its user.
         message_queue: Bytes in POSIX message queues of its user.
         tmp_mib: Size of ``/tmp`` where nothing else can be written; 0: as far as the memory of the container goes.
+        tmp_files: Files in that ``/tmp``; 0: as many as fit.
         networks: Containers are spread over these; none: a network of Hearth's own.
         network: What functions may reach, where ``networks`` names none.
         read_only: Nothing but ``/tmp`` (memory of the container) can be written.
         unprivileged: User 1000 and group 1000, whatever the image says.
         listeners_read_only: The same as ``read_only`` for containers that listen on a socket, as Fn's server has it.
         listeners_unprivileged: The same as ``unprivileged`` for them.
+        listeners_have_volumes: They may be made of images that declare volumes: those are disks of the machine, which
+            no limit of the container bounds.
     """
 
     max_pids: int = 50
@@ -60,12 +63,14 @@ class Walls:
     pending_signals: int = 5000
     message_queue: int = 819200
     tmp_mib: int = 0
+    tmp_files: int = 0
     networks: tuple[str, ...] = ()
     network: FunctionNetwork | None = None
     read_only: bool = False
     unprivileged: bool = False
     listeners_read_only: bool = True
     listeners_unprivileged: bool = True
+    listeners_have_volumes: bool = False
 
 
 class Creation:
@@ -147,7 +152,7 @@ class Creation:
             config["Mounts"] = mounts
         if walls.read_only or (spec.listens and walls.listeners_read_only):
             config["ReadonlyRootfs"] = True
-            config["Tmpfs"] = {"/tmp": f"{_TMP},size={walls.tmp_mib}m" if walls.tmp_mib else _TMP}
+            config["Tmpfs"] = {"/tmp": self._tmp}
         if walls.max_pids:
             config["PidsLimit"] = walls.max_pids + self.has_init
         if ulimits := self._ulimits(spec):
@@ -156,6 +161,13 @@ class Creation:
             config["CpuPeriod"] = _CPU_PERIOD_US
             config["CpuQuota"] = spec.cpu_milli * _CPU_PERIOD_US // 1000
         return {name: value for name, value in config.items() if name not in self._refused}
+
+    @property
+    def _tmp(self) -> str:
+        """The options of ``/tmp`` where nothing else can be written."""
+        walls = self._walls
+        size = f",size={walls.tmp_mib}m" if walls.tmp_mib else ""
+        return f"{_TMP}{size},nr_inodes={walls.tmp_files}" if walls.tmp_files else f"{_TMP}{size}"
 
     def _ulimits(self, spec: ContainerSpec) -> dict[str, int]:
         """Return the limits of the container's processes by name; those of Fn for containers that listen."""

@@ -22,6 +22,7 @@ from hearth.drivers.base import (
     Driver,
     DriverUnavailable,
     ImageError,
+    ImageHasVolumes,
     PhaseLimits,
     StartFailed,
 )
@@ -136,6 +137,7 @@ class DockerDriver(Driver):
         labels = {NODE_LABEL: node, INSTANCE_LABEL: instance}
         self._creation = Creation(walls, socket.gethostname(), labels)
         self._max_pids = walls.max_pids
+        self._takes_volumes = walls.listeners_have_volumes
         self._unlimited: tuple[str, ...] = ()
         place = sockets or SocketPlace()
         self._sockets = SocketFolders(
@@ -214,6 +216,8 @@ class DockerDriver(Driver):
             undo.pop_all()
         try:
             await opened.images.check_right(spec.image, reference, made.id, spec.find_login)
+            if spec.listens and not self._takes_volumes:
+                await self._check_volumes(opened, spec, made.id)
         except BaseException:
             self._requests.start(made.remove())
             raise
@@ -241,6 +245,17 @@ class DockerDriver(Driver):
             return digest_at(parse(made["Config"]["Image"]), found.get("RepoDigests") or ())
         except (InvalidReference, *ENGINE_ERRORS):
             return ""
+
+    async def _check_volumes(self, opened: _Open, spec: ContainerSpec, container_id: str) -> None:
+        """Check that the image of a container declares no volumes.
+
+        Raises:
+            ImageHasVolumes: It does.
+        """
+        async with phase("create", self._limits.create_s):
+            made = await opened.engine.call("inspect", lambda: opened.engine.docker.containers.get(container_id))
+        if volumes := made["Config"].get("Volumes"):
+            raise ImageHasVolumes(spec.image, sorted(volumes))
 
     async def is_stale(self, container: Container) -> bool:
         """Compare the image of the container with the image that has its name now."""

@@ -12,7 +12,7 @@ from aiodocker.exceptions import DockerError
 
 from hearth.aio.background import Background
 from hearth.aio.clock import pause
-from hearth.drivers.base import FindLogin, ImageError, OutOfTime
+from hearth.drivers.base import PULL, FindLogin, ImageError, OutOfTime
 from hearth.drivers.docker.credentials import Auth, Credentials
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import phase
@@ -128,7 +128,7 @@ class Images:
                 if login is not None:
                     await self._private.note(reference, login)
         except TimeoutError as exc:
-            raise OutOfTime("pull", self._limit_s) from exc
+            raise OutOfTime(PULL, self._limit_s) from exc
         except ENGINE_ERRORS as exc:
             raise ImageError(image, f"cannot note that it is private: {exc}") from exc
 

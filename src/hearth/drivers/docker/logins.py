@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hearth.drivers.base import FindLogin, ImageError, OutOfTime
+from hearth.drivers.base import PULL, FindLogin, ImageError, OutOfTime
 from hearth.drivers.docker.credentials import Auth, Credentials
 from hearth.models.errors import HearthError
 from hearth.models.registry_login import RegistryLogin
@@ -33,7 +33,7 @@ class Logins:
             async with asyncio.timeout(self._limit_s):
                 return await find(registry)
         except TimeoutError as exc:
-            raise OutOfTime("pull", self._limit_s) from exc
+            raise OutOfTime(PULL, self._limit_s) from exc
         except HearthError as exc:  # a pull with the node's own login would hide what is wrong
             raise ImageError(image, f"the app's login at {registry} cannot be read") from exc
 

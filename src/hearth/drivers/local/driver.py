@@ -14,6 +14,7 @@ from typing import Final
 from hearth.aio.clock import Clock, SystemClock
 from hearth.aio.loop_share import loop_share
 from hearth.drivers.base import (
+    PULL,
     Capabilities,
     Container,
     ContainerSpec,
@@ -267,7 +268,7 @@ class LocalDriver(Driver):
                 if not await asyncio.to_thread(stored.is_pinned_here, self._bundles, image):
                     await self._fetch(image)
         except TimeoutError as exc:
-            raise OutOfTime("pull", self._limits.pull_s) from exc
+            raise OutOfTime(PULL, self._limits.pull_s) from exc
         except ApiError as exc:
             if await asyncio.to_thread(stored.digest, self._bundles, image) is None:
                 raise ImageError(image, f"not here, and the API node does not send it: {exc.message}", 502) from exc
