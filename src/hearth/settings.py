@@ -470,6 +470,11 @@ class Settings(BaseSettings):
         validation_alias="FN_DISABLE_DEBUG_USER_LOGS",
         description="the output of functions is not logged, even at level debug",
     )
+    app_syslog: Literal["off", "network", "any"] = Field(
+        default="network",
+        validation_alias="FN_APP_SYSLOG",
+        description="syslog_url of apps that are served: off (none), network, any (Unix sockets, too)",
+    )
     log_prefix: str = Field(default="", validation_alias="FN_LOG_PREFIX", description="tag of lines sent to syslog")
     zipkin_url: _Collector = Field(
         default="",

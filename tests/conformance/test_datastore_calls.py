@@ -244,6 +244,12 @@ async def test_the_next_attempt_of_a_call_that_is_not_stored_is_stored(store: Sq
     assert await store.get_call("app", "id") == msgspec.structs.replace(at(2, QUEUED), type=SYNC)
 
 
+async def test_the_trigger_of_a_call_is_kept(store: SqlDatastore) -> None:
+    triggered = msgspec.structs.replace(CALL, path="fn", trigger_id="T")
+    await store.put_calls([(triggered, None)])
+    assert await store.get_call("app", "id") == triggered
+
+
 async def test_what_is_accepted_late_replaces_nothing(store: SqlDatastore) -> None:
     await store.put_calls([(CALL, b"log")])
     await store.add_calls([msgspec.structs.replace(CALL, status=QUEUED)])

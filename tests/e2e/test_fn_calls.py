@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 from typing import Any
 from urllib.parse import quote
 
@@ -100,6 +101,45 @@ def test_a_trigger_is_an_http_request_and_its_answer(node: RunningNode) -> None:
     assert (headers["Fn-Http-H-X-Mine"], headers["Fn-Http-H-Fn-Intent"]) == (["1"], ["cloud"])
     assert "X-Mine" not in headers
     assert seen["body"] == "body"
+
+
+def test_a_record_names_the_trigger_of_its_call(node: RunningNode) -> None:
+    fn = Fn(node)
+    assert fn.call(fn.trigger(echo="x"))["trigger_id"] == fn.trigger_id
+    assert "trigger_id" not in fn.call(fn.invoke(echo="x"))
+
+
+def test_the_syslog_server_of_an_app_gets_what_its_functions_write(node: RunningNode) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(60)
+        url = f"udp://127.0.0.1:{server.getsockname()[1]}"
+        fn = Fn(node, app={"syslog_url": url})
+        answer = fn.invoke(say="hello from the fn", echo="x")
+        assert answer.text == "x"
+        while "hello from the fn" not in (told := server.recv(65536).decode()):
+            pass  # the opening of the container
+        assert f" app_id={fn.app_id},fn_id={fn.id} " in told
+        assert f" {answer.headers['fn-call-id']} - " in told
+        path = node.route("logs-elsewhere", "http-stream")
+        app = node.http.get("/v1/apps/e2e").json()["app"]
+        node.http.put(f"/v2/apps/{app['id']}", json={"syslog_url": url})
+        try:
+            assert node.http.get("/v1/apps/e2e").json()["app"]["syslog_url"] == url
+            assert node.call(path, say="hello from the route").status_code == 200
+            while "hello from the route" not in server.recv(65536).decode():
+                pass
+        finally:
+            node.http.put(f"/v2/apps/{app['id']}", json={"syslog_url": ""})
+
+
+def test_a_syslog_server_that_is_away_fails_the_call(node: RunningNode) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = taken.getsockname()[1]
+    fn = Fn(node, app={"syslog_url": f"tcp://127.0.0.1:{nobody}"})
+    answer = fn.invoke(echo="x")
+    assert message(answer) == (500, "Syslog Unavailable")
+    assert fn.call(answer)["status"] == "error"
 
 
 def test_a_source_is_matched_as_a_whole(node: RunningNode) -> None:

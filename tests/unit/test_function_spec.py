@@ -43,6 +43,7 @@ FIELDS = {
     "secrets": st.builds(SecretValues, st.just({}), CONFIGS),
     "secrets_as_files": st.booleans(),
     "concurrency": st.integers(1, 1000),
+    "syslog_url": TEXTS,
 }
 SPECS = st.fixed_dictionaries(FIELDS)
 

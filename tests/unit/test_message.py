@@ -45,6 +45,8 @@ calls = st.builds(
     error=texts,
     app_id=texts,
     response_status=st.integers(0, 599),
+    trigger_id=texts,
+    syslog_url=texts,
 )
 
 

@@ -125,6 +125,39 @@ def test_calls_at_once_share_one_container_up_to_the_limit() -> None:
     run(play())
 
 
+def slots(on: Bench, path: str = "/f") -> tuple[float, float]:
+    """The taken and the free slots of a function, as its metrics say."""
+    gauges = (on.agent.telemetry.metrics.gauge(f"hearth_slots_{state}") for state in ("taken", "free"))
+    taken, free = (gauge.series("a", path).value for gauge in gauges)
+    return taken, free
+
+
+def test_metrics_tell_how_many_slots_are_taken_and_free() -> None:
+    async def play() -> None:
+        crowd = Crowd()
+        async with bench(total=TOTAL, images=crowded(crowd)) as on:
+            function = shared(on)
+            calls = [on.start(function, hold=True, echo="") for _ in range(N + 1)]
+            await asyncio.sleep(1)
+            assert slots(on) == (N + 1, N - 1)
+            crowd.held.set()
+            await asyncio.gather(*calls)
+            assert slots(on) == (0, 2 * N)
+            crowd.ignores = True
+            given_up = on.start(function, sleep=3, echo="")
+            await asyncio.sleep(0.1)
+            given_up.cancel()
+            await settle()
+            assert slots(on) == (1, 2 * N - 1)  # the function still runs it
+            for hot in containers(on):
+                hot.retire("for a test")
+            assert slots(on) == (1, 0)
+            await asyncio.sleep(4)
+            assert slots(on) == (0, 0)
+
+    run(play())
+
+
 def test_slots_of_a_container_that_works_are_taken_before_those_of_an_idle_one() -> None:
     async def play() -> None:
         crowd = Crowd()

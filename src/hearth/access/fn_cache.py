@@ -21,11 +21,13 @@ class FnDefinition(Kept, eq=False):
 
     Attributes:
         secrets: The secrets that the fn gets: those of its app.
+        trigger_id: The trigger by which it was found; empty if it was found by its id.
     """
 
     app: App
     fn: Fn
     secrets: SecretValues
+    trigger_id: str = ""
 
     @property
     def labels(self) -> tuple[str, str]:
@@ -63,6 +65,7 @@ class CachedFns(DefinitionCache[FnDefinition]):
 
     async def _load(self, key: Key) -> FnDefinition:
         app_name, name = key
+        trigger_id = ""
         if app_name == _BY_ID:
             fn = await self._inner.get_fn(name)
             try:
@@ -73,7 +76,8 @@ class CachedFns(DefinitionCache[FnDefinition]):
             app = await self._inner.get_app(app_name)
             trigger = await self._inner.get_trigger_by_source(app.id, HTTP, name)
             fn = await self._inner.get_fn(trigger.fn_id)
+            trigger_id = trigger.id
         secrets = NO_SECRETS
         if app.secrets:
             secrets = await self._secrets.values(app.name, app.id, app.secrets)
-        return FnDefinition(self.fresh_until(), app, fn, secrets)
+        return FnDefinition(self.fresh_until(), app, fn, secrets, trigger_id)

@@ -25,6 +25,7 @@ from hearth.agent.call import (
     log_step,
 )
 from hearth.agent.cold import run_cold
+from hearth.agent.function import Function
 from hearth.agent.hot import HotSlot
 from hearth.agent.listeners import CallListener, Listeners
 from hearth.agent.meters import Outcome
@@ -49,6 +50,7 @@ from hearth.models.errors import FunctionFailed, QuotaExceeded, ServerBusy
 from hearth.models.function import Amount, FunctionSpec
 from hearth.models.quotas import NO_QUOTAS, Quotas
 from hearth.models.times import ZERO
+from hearth.telemetry.app_syslog import Reach
 from hearth.telemetry.logs import get_logger, log_levels
 from hearth.telemetry.node import Telemetry
 
@@ -95,6 +97,7 @@ class Agent:
             with their run, wait for this long and for their timeout.
         logins: The logins of apps at registries, for their images.
         note_image: Called with each container that is made, and its function.
+        syslog: Which syslog servers of apps are served.
         quotas: The quotas of apps that have none of their own.
         result_limits: What is kept of the results of async calls.
         listeners: Hear of each call before it runs and after it is recorded, in this order.
@@ -123,6 +126,7 @@ class Agent:
         start_limit_s: float = _START_LIMIT_S,
         logins: LoginSource = NO_LOGIN_SOURCE,
         note_image: NoteImage = ignore_image,
+        syslog: Reach = "network",
         result_limits: ResultLimits = RESULT_LIMITS,
         listeners: Sequence[CallListener] = (),
         telemetry: Telemetry | None = None,
@@ -143,6 +147,7 @@ class Agent:
             freeze_idle_s=freeze_idle_s,
             logins=logins,
             note_image=note_image,
+            syslog=syslog,
             quotas=quotas,
         )
         self._clock = clock
@@ -233,7 +238,7 @@ class Agent:
             function=function,
             body=body,
             sink=sink,
-            log=CallLog(lambda: {"user_log": True, **function.log_fields, "call_id": call_id}, self._log_limit_bytes),
+            log=self._log_of(function, call_id),
             since=self._clock.monotonic(),
             since_at=record.created_at,
             recorded_at=record.created_at,
@@ -243,7 +248,7 @@ class Agent:
         """Return an accepted async call; its deadlines are fixed now: the time in the queue does not count."""
         function = self.pool.function(spec)
         now = self._clock.now()
-        log = CallLog(lambda: {"user_log": True, **function.log_fields, "call_id": record.id}, self._log_limit_bytes)
+        log = self._log_of(function, record.id)
         return ActiveCall(
             record=record,
             function=function,
@@ -256,6 +261,10 @@ class Agent:
             is_plain=spec.ref.is_fn,
             is_queued=True,
         )
+
+    def _log_of(self, function: Function, call_id: str) -> CallLog:
+        fields = function.log_fields
+        return CallLog(lambda: {"user_log": True, **fields, "call_id": call_id}, self._log_limit_bytes, call_id)
 
     # -- the walk ------------------------------------------------------------------------------
 
@@ -297,7 +306,7 @@ class Agent:
         try:
             with function.spans.submit():
                 if log_levels.debug:
-                    log_step(call, "call submitted", type=call.record.type)
+                    log_step(call, "call submitted", type=call.record.type, trigger_id=call.record.trigger_id or None)
                 call.submit()
                 end_late = functools.partial(_end_late, call, task)
                 if not function.times_run:
@@ -418,7 +427,7 @@ class Agent:
                     await self._listeners.before(call.record)
             with function.spans.cold_exec():
                 await cold.start(container)
-                await run_cold(call, container)
+                await run_cold(call, cold, container)
         finally:
             self.pool.discard_cold(cold)
             cold.release()

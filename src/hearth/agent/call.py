@@ -90,11 +90,15 @@ class CallLog:
     Args:
         fields: Returns the fields of the lines that are copied to the server's log.
         limit: Bytes to keep.
+        call_id: The call.
     """
 
-    __slots__ = ("_chunks", "_cut", "_fields", "_late", "_limit", "_lines", "_open", "_size")
+    __slots__ = ("_chunks", "_cut", "_fields", "_late", "_limit", "_lines", "_open", "_size", "call_id")
 
-    def __init__(self, fields: Callable[[], dict[str, Any]], limit: int = DEFAULT_LIMIT_BYTES) -> None:
+    def __init__(
+        self, fields: Callable[[], dict[str, Any]], limit: int = DEFAULT_LIMIT_BYTES, call_id: str = ""
+    ) -> None:
+        self.call_id = call_id
         self._fields = fields
         self._limit = limit
         self._lines: LineLog | None = None

@@ -12,6 +12,7 @@ from hearth.agent.states import ContainerLife, Stage
 from hearth.agent.stderr import catch_up
 from hearth.drivers.base import Container, StatsSample
 from hearth.models.errors import FunctionFailed
+from hearth.telemetry.app_syslog import Drain
 from hearth.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -28,6 +29,7 @@ class ColdContainer:
         self._ready: asyncio.Future[Container] | None = loop.create_future()
         self._started = asyncio.Event()
         self._over: asyncio.Future[None] = loop.create_future()
+        self._drain: Drain | None = None
 
     def __repr__(self) -> str:
         return f"<ColdContainer {self._life.stage.value}>"
@@ -46,6 +48,7 @@ class ColdContainer:
                 async with self._host.starts.hold(hurry_at(self._call.since, function.spec.timeout_s)):
                     self._life.enter(Stage.START)
                     with function.spans.prepare_cold():
+                        self._drain = await self._host.open_drain(function)
                         described = function.contract.environment(self._call.input())
                         container = await self._host.prepare(function, {**function.spec.environment, **described})
                 try:
@@ -57,6 +60,8 @@ class ColdContainer:
                     await self._host.remove(container)
             finally:
                 reservation.release()
+                if self._drain is not None:
+                    self._drain.close()
         except Exception as exc:  # the one boundary of this task: its call must hear of whatever went wrong
             self.fail(exc)
         finally:
@@ -92,6 +97,12 @@ class ColdContainer:
         _log.debug("container started", container_id=container.id, call_id=record.id, image=record.image)
         self._started.set()
 
+    def take_stderr(self, data: bytes) -> None:
+        """Add to the log of its call, and to what its app gets."""
+        self._call.log.write(data)
+        if self._drain is not None:
+            self._drain.write(data, self._call.record.id)
+
     def release(self) -> None:
         """Remove the container in the background: the call is over, or gave up. Idempotent."""
         if not self._over.done():
@@ -103,13 +114,13 @@ class ColdContainer:
             self._ready.set_exception(error)
 
 
-async def run_cold(call: ActiveCall, container: Container) -> None:
+async def run_cold(call: ActiveCall, cold: ColdContainer, container: Container) -> None:
     """Run the one exchange of a started container; what it writes to stderr is the call's.
 
     Raises:
         FunctionFailed: The function exited with another code than 0.
     """
-    container.stderr.watch(call.log.write)
+    container.stderr.watch(cold.take_stderr)
     exchange = call.function.contract.exchange(call, container, fresh=True)
     try:
         await exchange.run()

@@ -19,6 +19,7 @@ from hearth.agent.scaling.permits import StartPermits
 from hearth.agent.states import ContainerCounts
 from hearth.aio.clock import Clock, pause
 from hearth.drivers.base import Container, ContainerSpec, Driver, DriverError, OutOfTime
+from hearth.telemetry.app_syslog import Drain, Drains
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.node import Telemetry
 
@@ -44,6 +45,7 @@ class Host:
         note_image: Called with each container that is made, and its function.
         lag: How late the driver's stderr comes.
         probation: Which containers are watched after their answers.
+        drains: The syslog servers of apps.
         telemetry: The metrics and spans of the node.
     """
 
@@ -59,6 +61,7 @@ class Host:
     freeze_idle_s: float | None = None
     logins: LoginSource = NO_LOGIN_SOURCE
     note_image: NoteImage = ignore_image
+    drains: Drains
     lag: Lag
     probation: Probation
     telemetry: Telemetry
@@ -89,6 +92,15 @@ class Host:
         )
         self.note_image(spec, container)
         return container
+
+    async def open_drain(self, function: Function) -> Drain | None:
+        """Return where the output of a container of this function goes besides its logs.
+
+        Raises:
+            SyslogUnavailable: The syslog server of its app cannot be reached.
+        """
+        url, ref = function.spec.syslog_url, function.ref
+        return await self.drains.open(url, f"app_id={ref.app_id},fn_id={ref.id}") if url else None
 
     async def remove(self, container: Container) -> None:
         """Remove it, however long that takes: its memory is not free before it is gone."""

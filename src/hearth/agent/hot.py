@@ -20,6 +20,7 @@ from hearth.agent.stderr import ContainerStderr
 from hearth.contracts.base import Exchange
 from hearth.contracts.stdio.codec import is_surplus
 from hearth.drivers.base import Answers, Container, Exit, NotReady, StatsSample
+from hearth.telemetry.app_syslog import Drain
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.tracing import Relation
 
@@ -132,6 +133,7 @@ class HotContainer:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._samples: list[StatsSample] | None = None
         self._started_at = 0.0
+        self._drain: Drain | None = None
         self.frost: Frost | None = None
 
     def __repr__(self) -> str:
@@ -167,10 +169,13 @@ class HotContainer:
                 reservation = await self._host.reserve(self.function)
                 self.returned = reservation.returned
                 try:
+                    self._drain = await self._host.open_drain(self.function)
                     await self._live()
                 finally:
                     self._host.standby.gone(self)
                     reservation.release()
+                    if self._drain is not None:
+                        self._drain.close()
         except Exception as exc:  # the one boundary of this task: its waiters must get the error
             self._owner.start_failed(self, exc)
         finally:
@@ -228,7 +233,8 @@ class HotContainer:
 
     def _stderr_of(self, container: Container, between: LineLog) -> ContainerStderr:
         host = self._host
-        return ContainerStderr(container.stderr, host.clock, between, lags=host.driver.capabilities.stderr_lags)
+        lags = host.driver.capabilities.stderr_lags
+        return ContainerStderr(container.stderr, host.clock, between, lags=lags, drain=self._drain)
 
     async def _ready(self, container: Container) -> None:
         """Wait until it takes calls."""

@@ -41,6 +41,24 @@ class CallMeter:
         self.responses = {first: metrics.counter(name).series(*ref.labels) for first, name in RESPONSES.items()}
 
 
+class SlotMeter:
+    """The part of one container in the gauges of its function's slots."""
+
+    __slots__ = ("_free", "_mine", "_taken")
+
+    def __init__(self, taken: Series, free: Series) -> None:
+        self._taken = taken
+        self._free = free
+        self._mine = (0, 0)
+
+    def set(self, taken: int, free: int) -> None:
+        """Note how many of its slots calls hold, and how many they may take."""
+        was_taken, was_free = self._mine
+        self._taken.value += taken - was_taken
+        self._free.value += free - was_free
+        self._mine = (taken, free)
+
+
 class ContainerSeries(dict[ContainerState, tuple[Series, Spread | None]]):
     """The metrics of one function's containers by state: how many are in it, and for how long each was.
 
@@ -53,6 +71,13 @@ class ContainerSeries(dict[ContainerState, tuple[Series, Spread | None]]):
         self._metrics = metrics
         self._labels = ref.labels
         self.frozen = metrics.gauge("hearth_containers_frozen").series(*ref.labels)
+
+    def slots(self) -> SlotMeter:
+        """Return what counts the slots of one of its containers that serve several calls at once."""
+        taken, free = (
+            self._metrics.gauge(f"hearth_slots_{state}").series(*self._labels) for state in ("taken", "free")
+        )
+        return SlotMeter(taken, free)
 
     def sample(self, sample: StatsSample) -> None:
         """Export the resource use of a container, whether or not a call runs in it; unreduced."""

@@ -27,6 +27,7 @@ from hearth.contracts.http_stream.answer import NO_LIMITS, Limits
 from hearth.drivers.base import Driver
 from hearth.models.function import NOTHING, Amount, FunctionRef, FunctionSpec
 from hearth.models.quotas import Quotas
+from hearth.telemetry.app_syslog import Drains, Reach
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.node import Telemetry
 
@@ -66,6 +67,7 @@ class Pool:
         freeze_idle_s: float | None = None,
         logins: LoginSource = NO_LOGIN_SOURCE,
         note_image: NoteImage = ignore_image,
+        syslog: Reach = "network",
     ) -> None:
         self.resources = ResourceTracker(total, self._relieve, self._room_changed)
         self.shares = Shares(quotas, telemetry.metrics, self.resources.serve)
@@ -85,6 +87,7 @@ class Pool:
             freeze_idle_s=freeze_idle_s,
             logins=logins,
             note_image=note_image,
+            drains=Drains(clock, telemetry.metrics, syslog),
             next_id=next_id,
             telemetry=telemetry,
         )
@@ -106,6 +109,7 @@ class Pool:
 
     async def __aexit__(self, *exc_info: Any) -> None:
         await self._group.__aexit__(None, None, None)
+        await self.host.drains.close()
         if self._abandon_timer is not None:
             self._abandon_timer.cancel()
 

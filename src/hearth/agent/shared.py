@@ -25,6 +25,7 @@ from hearth.agent.stderr import WINDOW_S, ContainerStderr
 from hearth.aio.clock import Clock
 from hearth.contracts.base import Exchange
 from hearth.drivers.base import ByteReader, Container, Exit, StatsSample
+from hearth.telemetry.app_syslog import Drain
 
 #: The variables by which Fn's kits mark where the log of a call begins, and the header that names the call.
 _FRAME: Final = "FN_LOGFRAME_NAME"
@@ -103,6 +104,7 @@ class SharedContainer(HotContainer):
         self._attended: dict[str, ActiveCall] = {}
         self.calls = 0
         self._mark = secrets.token_hex(8)
+        self._meter = self.function.containers.slots()
 
     def __repr__(self) -> str:
         return f"<SharedContainer {self._life.stage.value} calls={self.calls} served={self.served}>"
@@ -113,7 +115,7 @@ class SharedContainer(HotContainer):
     def _stderr_of(self, container: Container, between: LineLog) -> SharedStderr:
         host = self._host
         lags = host.driver.capabilities.stderr_lags
-        return SharedStderr(container.stderr, host.clock, between, lags=lags, mark=self._mark)
+        return SharedStderr(container.stderr, host.clock, between, lags=lags, mark=self._mark, drain=self._drain)
 
     def _serve(self, container: Container) -> None:
         container.channel.share(self._call_left)
@@ -124,10 +126,21 @@ class SharedContainer(HotContainer):
         self._turn_idle()
         for slot in self._slots:
             self._queue.offer(slot)
+        self._count_slots()
         self._note_idle()
 
     def _withdraw(self) -> None:
         self._queue.withdraw_all(self._slots)
+
+    def _stop_serving(self) -> None:
+        super()._stop_serving()
+        self._meter.set(0, 0)
+
+    def _count_slots(self) -> None:
+        """Export how many slots calls hold, those that were given up too, and how many are free."""
+        taken = self.calls + len(self.resting)
+        takes_calls = self._life.stage is Stage.IDLE or self._life.stage is Stage.BUSY
+        self._meter.set(taken, len(self._slots) - taken if takes_calls else 0)
 
     # -- the leases -----------------------------------------------------------------------------
 
@@ -138,6 +151,7 @@ class SharedContainer(HotContainer):
             self._life.enter(Stage.BUSY)
             self._host.standby.idle.pop(self, None)
             self._queue.prefer(self._slots)  # others become idle, and age out
+        self._count_slots()
 
     def attend(self, call: ActiveCall) -> Exchange:
         """Let a call have its marked lines, and what the container uses. Return its exchange."""
@@ -172,12 +186,14 @@ class SharedContainer(HotContainer):
             self.resting.append(slot)
         else:
             self._free(slot)
+        self._count_slots()
 
     def retire(self, reason: str) -> None:
         """Take no further call; the container's task removes it, after the calls that run. Idempotent."""
         super().retire(reason)
         if self._life.stage is Stage.LAST and not self.calls:
             self._remove()
+        self._count_slots()
 
     def _call_left(self, in_time: bool) -> None:
         """Note that the function has ended a call that was given up, or that it does not end it."""
@@ -185,6 +201,7 @@ class SharedContainer(HotContainer):
             self.retire("a call that was given up did not end")
         while len(self.resting) > self.container.channel.left:
             self._free(self.resting.pop())
+        self._count_slots()
 
     def _free(self, slot: SharedSlot) -> None:
         if self._life.stage is not Stage.BUSY:
@@ -237,12 +254,14 @@ class SharedStderr(ContainerStderr):
 
     __slots__ = ("_ended", "_mark", "_partial", "_running")
 
-    def __init__(self, reader: ByteReader, clock: Clock, between: LineLog, *, lags: bool, mark: str) -> None:
+    def __init__(
+        self, reader: ByteReader, clock: Clock, between: LineLog, *, lags: bool, mark: str, drain: Drain | None = None
+    ) -> None:
         self._mark = f"{mark}=".encode()
         self._partial = b""
         self._running: dict[str, CallLog] = {}
         self._ended: dict[str, tuple[float, CallLog]] = {}
-        super().__init__(reader, clock, between, lags=lags)
+        super().__init__(reader, clock, between, lags=lags, drain=drain)
 
     def begin(self, call_id: str, log: CallLog) -> None:
         """Give the marked lines of a call to its log."""
@@ -285,8 +304,12 @@ class SharedStderr(ContainerStderr):
                 log = self._ended[call_id][1]
             if log is not None:
                 log.write(text)
+                if self._drain is not None:
+                    self._drain.write(text, call_id)
                 return
             line = text
         self.between.write(line)
+        if self._drain is not None:
+            self._drain.write(line)
         if self.opens and not self._running:
             self._note_opening(line)

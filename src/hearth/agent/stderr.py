@@ -18,6 +18,7 @@ from hearth.agent.call import CallLog, LineLog
 from hearth.aio.clock import Clock, next_turn
 from hearth.drivers.base import ByteReader
 from hearth.models.call import Call
+from hearth.telemetry.app_syslog import Drain
 
 #: How long after the end of its call a container's stderr may still be the call's, seconds.
 WINDOW_S: Final = 1.0
@@ -38,6 +39,7 @@ class ContainerStderr:
         reader: The stream; watched from now on.
         between: Where lines go that belong to no call.
         lags: The driver's stderr may come late.
+        drain: Gets all of it, too.
 
     Attributes:
         log: The log of the call that has what comes now; ``None`` between calls. Where stderr lags, the turn of a call
@@ -50,6 +52,7 @@ class ContainerStderr:
 
     __slots__ = (
         "_clock",
+        "_drain",
         "_late",
         "_late_until",
         "_timer",
@@ -63,8 +66,11 @@ class ContainerStderr:
         "unseen",
     )
 
-    def __init__(self, reader: ByteReader, clock: Clock, between: LineLog, *, lags: bool) -> None:
+    def __init__(
+        self, reader: ByteReader, clock: Clock, between: LineLog, *, lags: bool, drain: Drain | None = None
+    ) -> None:
         self._clock = clock
+        self._drain = drain
         self.between = between
         self.lags = lags
         self.log: CallLog | None = None
@@ -120,6 +126,8 @@ class ContainerStderr:
             if self.heard_at > self._late_until:
                 self._late = None
         log = self.log or self._late
+        if self._drain is not None:
+            self._drain.write(data, "" if log is None else log.call_id)
         if log is not None:
             log.write(data)
             return

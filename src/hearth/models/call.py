@@ -67,6 +67,8 @@ class Call(msgspec.Struct, kw_only=True):
     for which it is kept (0: as the node says), ``result_headers`` the header fields that its route adds to it, and
     ``result_digest`` belongs to the token that allows to read it (empty: none does).
 
+    ``trigger_id`` is the trigger through which a fn was called, ``syslog_url`` the syslog server of its app.
+
     ``retry`` says when it is run again, ``attempt`` is the number of the attempt that is next, runs, or was the last (0
     where there is no policy), ``attempts`` are the past ones. A call that has not started at ``expires_at`` ends then.
     """
@@ -106,6 +108,8 @@ class Call(msgspec.Struct, kw_only=True):
     attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
     expires_at: dt.datetime = ZERO
+    trigger_id: str = ""
+    syslog_url: str = ""
 
     @classmethod
     def of(
@@ -139,6 +143,7 @@ class Call(msgspec.Struct, kw_only=True):
             url=url,
             method=method,
             created_at=created_at,
+            syslog_url=spec.syslog_url,
         )
 
     def has_expired(self, now: dt.datetime) -> bool:

@@ -823,6 +823,10 @@ class ImageHasVolume(BadRequest):
     message = "image has Volume definition"
 
 
+class SyslogUnavailable(ApiError):
+    message = "Syslog Unavailable"
+
+
 class ImagePullTimeout(ApiError):
     status = 504
     message = "Image pull timed out"

@@ -98,6 +98,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         secrets: The secrets of every container: variables that win over ``environment``, or files.
         secrets_as_files: The containers get them as files.
         concurrency: Calls that one container runs at once.
+        syslog_url: The syslog server that gets what its containers write, besides their logs; empty: none.
         hot_key: A digest of all the above, of secrets their versions: containers are shared by specs with equal keys
             only.
     """
@@ -114,6 +115,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     secrets: SecretValues = NO_SECRETS
     secrets_as_files: bool = False
     concurrency: int = 1
+    syslog_url: str = ""
     hot_key: bytes = b""
 
     def __post_init__(self) -> None:
@@ -124,7 +126,7 @@ def _key_fields(spec: FunctionSpec) -> Iterable[str]:
     ref, amount = spec.ref, spec.amount
     yield from (ref.id, ref.app_id, ref.app_name, ref.name, spec.image, spec.contract)
     yield from map(str, (spec.timeout_s, spec.idle_timeout_s, amount.memory_mib, amount.cpu_milli, spec.is_sync))
-    yield from map(str, (spec.secrets_as_files, spec.concurrency))
+    yield from map(str, (spec.secrets_as_files, spec.concurrency, spec.syslog_url))
     for fields in (spec.environment, spec.container_labels, spec.secrets.versions):
         yield str(len(fields))
         for name in sorted(fields):

@@ -80,6 +80,8 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
     expires_at: str = format_time(ZERO)
+    trigger_id: str = ""
+    syslog_url: str = ""
 
 
 class _Identity(msgspec.Struct, kw_only=True):
@@ -145,6 +147,8 @@ def encode_plain(call: Call, *, payload_bytes: int = 0) -> bytes:
             attempt=call.attempt,
             attempts=call.attempts,
             expires_at=format_time(call.expires_at),
+            trigger_id=call.trigger_id,
+            syslog_url=call.syslog_url,
         )
     )
 
@@ -257,6 +261,8 @@ def _to_call(message: _Message) -> Call:
         attempt=message.attempt,
         attempts=message.attempts,
         expires_at=parse_time(message.expires_at),
+        trigger_id=message.trigger_id,
+        syslog_url=message.syslog_url,
     )
 
 

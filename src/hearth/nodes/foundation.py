@@ -111,6 +111,7 @@ class Foundation:
             start_limit_s=(settings.hot_pull_timeout_msecs + settings.hot_start_timeout_msecs) / 1000,
             logins=logins,
             note_image=note_image,
+            syslog=settings.app_syslog,
             quotas=settings.quotas,
             log_limit_bytes=settings.max_log_size_bytes,
             result_limits=ResultLimits(settings.result_ttl, settings.max_result_bytes),

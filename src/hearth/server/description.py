@@ -200,7 +200,7 @@ ATTEMPT: Final[dict[str, Any]] = {
 _DIGEST: Final = {"type": "string", "description": "what the image stands for; absent until it is known"}
 _SCHEMAS: Final[dict[str, Any]] = {
     "App": _object(
-        "config id secrets auth quotas",
+        "config id secrets auth quotas syslog_url",
         name=_ANY_APP_NAME,
         config=_MAP,
         created_at=_TIME,
@@ -209,6 +209,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
         secrets=_SECRET_NAMES,
         auth=_APP_AUTH,
         quotas=_QUOTAS,
+        syslog_url={**_STRING, "description": "set through API v2"},
     ),
     "Route": _object(
         f"config headers secrets secrets_as auth signature concurrency digest {' '.join(_DELIVERY)}",

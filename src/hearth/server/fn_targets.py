@@ -50,7 +50,8 @@ class FnTargets(Targets):
         durations = self._durations.series(*definition.labels)
         gate = self._gates.of_fn(definition.app)
         delivery = of_annotations(definition.fn.annotations)
-        return self.keep(path, Target(definition, (), durations, gate, is_plain, delivery=delivery))
+        trigger_id = definition.trigger_id
+        return self.keep(path, Target(definition, (), durations, gate, is_plain, trigger_id, delivery=delivery))
 
     async def _invoked(self, head: RequestHead) -> FnDefinition:
         fn_id = head.path.removeprefix(INVOKE)

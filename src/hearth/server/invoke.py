@@ -360,6 +360,7 @@ class InvokeFront:
                     spec, answer.call_id, method=method, url=url, headers=headers, body=exchange, sink=answer
                 )
                 call.is_plain = target.is_plain
+                call.record.trigger_id = target.trigger_id
                 if body:
                     call.kept_body.append(body)
                 task = exchange.watcher = asyncio.current_task()
@@ -378,6 +379,7 @@ class InvokeFront:
                 if target.counted is not None:
                     target.counted.accept(self._now())
                 record = Call.of(spec, answer.call_id, self._clock.now(), method=method, url=url, headers=headers)
+                record.trigger_id = target.trigger_id
                 record.result_ttl = target.delivery.result_ttl_s or 0
                 delay_call(record, target.delivery)
                 record.retry = target.delivery.retry

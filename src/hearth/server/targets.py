@@ -62,6 +62,7 @@ class Target(msgspec.Struct, eq=False):
         durations: Takes how long requests last.
         gate: Checks the callers; ``None`` if everybody may call.
         is_plain: Its calls are no HTTP requests of clients to it: headers pass as they are, and they may be detached.
+        trigger_id: The trigger that its path names; empty: none.
         spec: The function, once it was compiled.
         detached: The same for calls that nobody waits for; ``None`` if there are none.
         delivery: The rules for its async calls.
@@ -79,6 +80,7 @@ class Target(msgspec.Struct, eq=False):
     durations: Spread
     gate: Gate | None = None
     is_plain: bool = False
+    trigger_id: str = ""
     spec: FunctionSpec | None = None
     detached: FunctionSpec | None = None
     delivery: Delivery = NO_RULES

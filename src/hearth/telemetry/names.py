@@ -57,6 +57,7 @@ _BY_KIND: Final[tuple[tuple[Kind, str, str], ...]] = (
     ("gauge", "containers", " ".join(f"fn_container_{state}_total" for state in (*_STATES, "done"))),
     ("histogram", "seconds", " ".join(f"fn_container_{state}_duration_seconds" for state in _STATES)),
     ("gauge", "containers", "hearth_containers_frozen"),
+    ("gauge", "slots", "hearth_slots_taken hearth_slots_free"),
     ("histogram", "bytes", "fn_docker_stats_fn_net_rx fn_docker_stats_fn_net_tx fn_docker_stats_fn_mem_limit"),
     ("histogram", "bytes", "fn_docker_stats_fn_mem_usage fn_docker_stats_fn_disk_read fn_docker_stats_fn_disk_write"),
     ("histogram", "percent", "fn_docker_stats_fn_cpu_user fn_docker_stats_fn_cpu_total fn_docker_stats_fn_cpu_kernel"),
@@ -72,7 +73,7 @@ _BY_KIND: Final[tuple[tuple[Kind, str, str], ...]] = (
     ("counter", "logs", "hearth_logs_lost"),
     ("gauge", "messages", "hearth_queue_length"),
     ("gauge", "seconds", "hearth_queue_oldest_age_seconds"),
-    ("counter", "lines", "hearth_log_lines_dropped"),
+    ("counter", "lines", "hearth_log_lines_dropped hearth_syslog_lines_dropped"),
     ("gauge", "nodes", "hearth_functions_unsandboxed"),
 )
 METRICS: Final = {name: Metric(name, kind, unit) for kind, unit, names in _BY_KIND for name in names.split()}

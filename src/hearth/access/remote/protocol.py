@@ -72,6 +72,7 @@ class _App(msgspec.Struct):
     secrets: tuple[str, ...] = ()
     auth: str = ""
     quotas: Quotas = NO_QUOTAS
+    syslog_url: str = ""
 
 
 class _AppAnswer(msgspec.Struct):
@@ -314,6 +315,7 @@ def decode_app(data: bytes, name: str) -> App:
         secrets=found.secrets,
         auth=found.auth,
         quotas=found.quotas,
+        syslog_url=found.syslog_url,
     )
 
 

@@ -46,6 +46,7 @@ def compile_route(app: App, route: Route, limits: RouteLimits, secrets: SecretVa
         secrets=secrets,
         secrets_as_files=route.secrets_as == FILES and bool(secrets.values),
         concurrency=route.concurrency,
+        syslog_url=app.syslog_url,
     )
 
 
@@ -71,7 +72,8 @@ def compile_call(call: Call, limits: RouteLimits, secrets: SecretValues = NO_SEC
         secrets_as=call.secrets_as,
         concurrency=concurrency_of(call),
     )
-    return compile_route(App(name=call.app_name, id=call.app_id), route, limits, secrets)
+    app = App(name=call.app_name, id=call.app_id, syslog_url=call.syslog_url)
+    return compile_route(app, route, limits, secrets)
 
 
 def concurrency_of(call: Call) -> int:

@@ -33,12 +33,14 @@ def app_json(app: App, *, shows_config: bool = True) -> dict[str, Any]:
             "secrets": app.secrets,
             "auth": app.auth,
             "quotas": app.quotas.values(),
+            "syslog_url": app.syslog_url,
         },
         "config",
         "id",
         "secrets",
         "auth",
         "quotas",
+        "syslog_url",
     )
 
 

@@ -150,7 +150,7 @@ def _shape(call: Call, secrets: SecretValues) -> Hashable:
     """Return what is equal for calls of the same function."""
     return (
         *(call.app_id, call.app_name, call.path, call.image, call.type, call.format),
-        *(call.timeout, call.idle_timeout, call.memory, call.cpu_milli),
+        *(call.timeout, call.idle_timeout, call.memory, call.cpu_milli, call.syslog_url),
         *(call.secrets_as, frozenset(secrets.versions.items())),
         frozenset(call.config.items()),
     )

@@ -117,6 +117,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "app_id": _STRING,
             "app_name": _STRING,
             "fn_id": _STRING,
+            "trigger_id": {**_STRING, "description": "absent for a call by the id of the fn"},
             "created_at": _TIME,
             "started_at": _TIME,
             "completed_at": _TIME,

@@ -104,6 +104,7 @@ def call_json(call: Call, fn: Fn) -> dict[str, Any]:
             "app_id": fn.app_id,
             "app_name": call.app_name,
             "fn_id": fn.id,
+            "trigger_id": call.trigger_id,
             "created_at": format_time(call.created_at),
             "started_at": format_time(call.started_at),
             "completed_at": format_time(call.completed_at),
@@ -113,7 +114,7 @@ def call_json(call: Call, fn: Fn) -> dict[str, Any]:
             "attempt": call.attempt,
             "attempts": call.attempts,
         },
-        *("stats", "error", "attempt", "attempts"),
+        *("trigger_id", "stats", "error", "attempt", "attempts"),
     )
 
 

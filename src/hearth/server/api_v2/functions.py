@@ -89,7 +89,8 @@ class FnFunctions:
             config=call.config,
             annotations=_annotations(call),
         )
-        return compile_fn(App(name=call.app_name, id=call.app_id), fn, self._limits, secrets, is_sync=False)
+        app = App(name=call.app_name, id=call.app_id, syslog_url=call.syslog_url)
+        return compile_fn(app, fn, self._limits, secrets, is_sync=False)
 
     async def refresh(self, app_name: str) -> None:
         """Look up the fns of an app that were called here again.
@@ -155,6 +156,7 @@ def compile_fn(
         container_labels={"app": app.name, "fn": fn.name, **_version(app.annotations | fn.annotations)},
         secrets=secrets,
         concurrency=fn.concurrency,
+        syslog_url=app.syslog_url,
     )
 
 

@@ -28,6 +28,7 @@ class _Details(msgspec.Struct, kw_only=True, omit_defaults=True):
     result_digest: str = ""
     attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
+    trigger_id: str = ""
 
 
 class _ResultHead(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -80,7 +81,7 @@ def from_calls(ended: Iterable[tuple[Call, bytes | None]]) -> Parts:
             _storable(call.error) if call.error else "",
             call.app_id,
             str(call.response_status) if call.response_status else "",
-            _details(call) if call.attempt or call.result_digest else "",
+            _details(call) if call.attempt or call.result_digest or call.trigger_id else "",
         )
         parts.calls.append(row)
         made_ms = time_ms(call.id)
@@ -92,7 +93,14 @@ def from_calls(ended: Iterable[tuple[Call, bytes | None]]) -> Parts:
 
 
 def _details(call: Call) -> str:
-    return json(_Details(result_digest=call.result_digest, attempt=call.attempt, attempts=call.attempts))
+    return json(
+        _Details(
+            result_digest=call.result_digest,
+            attempt=call.attempt,
+            attempts=call.attempts,
+            trigger_id=call.trigger_id,
+        )
+    )
 
 
 def attempt_of(row: Row) -> int:
@@ -154,6 +162,7 @@ def to_call(row: Row) -> Call:
     if (details := fields.object("details", _DETAILS)) is not None:
         call.result_digest = details.result_digest
         call.attempt, call.attempts = details.attempt, details.attempts
+        call.trigger_id = details.trigger_id
     if fields.unreadable:
         report(f"call {call.id}", fields.unreadable)
     return call
