@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import msgspec
 import pydantic
 from pydantic import Field, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hearth.models.call_result import DEFAULT_MAX_BYTES, DEFAULT_TTL_S, MAX_TTL_S
@@ -868,7 +869,7 @@ class Settings(BaseSettings):
 class _OtherNames(PydanticBaseSettingsSource):
     """Variables that are named in another way: with Fn's name, or by a file that holds the value."""
 
-    def get_field_value(self, field: pydantic.fields.FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Return the value of a field, ``None`` if it has none, and its key."""
         name = str(field.validation_alias)
         spelled = _spelled(name)

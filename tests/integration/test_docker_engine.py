@@ -23,7 +23,7 @@ from tests.support.docker_images import python_image
 from tests.support.node import HEARTH, running_node
 
 from hearth.aio.clock import SystemClock
-from hearth.drivers.base import ContainerSpec, DriverError, OutOfTime, PhaseLimits, StartFailed
+from hearth.drivers.base import ContainerSpec, DriverError, ImageHasVolumes, OutOfTime, PhaseLimits, StartFailed
 from hearth.drivers.docker import missing_limits, networks
 from hearth.drivers.docker.creation import Walls
 from hearth.drivers.docker.driver import DockerDriver
@@ -74,6 +74,33 @@ async def test_a_container_is_made_with_its_walls(docker: None) -> None:
     assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges"])
     assert (host["LogConfig"]["Type"], host["RestartPolicy"]["Name"], host["Init"]) == ("none", "no", True)
     assert made["Config"]["Labels"]["app"] == "a"
+
+
+def image_with_volume() -> str:
+    made = subprocess.check_output(["docker", "create", python_image(PROBE)], text=True).strip()
+    try:
+        subprocess.run(["docker", "commit", "-c", "VOLUME /data", made, "hearth-test/volume"], check=True)
+    finally:
+        subprocess.run(["docker", "rm", made], check=True)
+    return "hearth-test/volume:latest"
+
+
+async def test_images_with_volumes_are_refused_where_functions_listen(docker: None) -> None:
+    image = image_with_volume()
+    async with opened() as driver:
+        with pytest.raises(ImageHasVolumes, match="it declares volumes: /data"):
+            await driver.prepare(refused := spec(image=image, listens=True))
+        gone = subprocess.run(["docker", "inspect", refused.id], capture_output=True, check=False)
+        assert gone.returncode != 0, "nothing is left"
+        await (await driver.prepare(spec(image=image))).remove()
+        await (await driver.prepare(spec(listens=True))).remove()
+    async with opened(walls=Walls(listeners_have_volumes=True)) as driver:
+        made = await driver.prepare(spec(image=image, listens=True))
+        volumes = [mount["Name"] for mount in inspect(made.id)["Mounts"] if mount["Type"] == "volume"]
+        assert len(volumes) == 1
+        await made.remove()
+        left = subprocess.run(["docker", "volume", "inspect", volumes[0]], capture_output=True, check=False)
+        assert left.returncode != 0, "its volume goes with it"
 
 
 async def test_containers_are_spread_over_the_least_used_network(docker: None) -> None:

@@ -246,6 +246,15 @@ def test_an_image_with_volumes_is_the_callers_error() -> None:
     play(scenario, images={"disky": script})
 
 
+def test_a_log_is_cut_at_the_limit_of_the_node() -> None:
+    async def scenario(on: Bench) -> None:
+        await on.ask(on.function(), say="123456")
+        (ended,) = on.records.ended
+        assert ended.log == b"1234\n-----max log size 4 bytes exceeded, truncating log-----\n"
+
+    play(scenario, log_limit_bytes=4)
+
+
 def test_an_image_that_appears_works_after_the_failure() -> None:
     async def scenario(on: Bench) -> None:
         function = on.function(image="new")

@@ -200,7 +200,7 @@ def test_the_lines_of_a_call_carry_its_id(datagrams: tuple[str, socket.socket]) 
         first, second = (one.call.id for one in on.records.ended)
         tag = f"app_id={function.ref.app_id},fn_id={function.ref.id}"
         messages = [server.recv(65536).decode() for _ in range(3)]
-        assert [message.split(" ", 7)[6:] for message in messages] == [
+        assert [message.split(" ", 6)[5:] for message in messages] == [
             [first, "- hello"],
             [first, "- world"],
             [second, "- again"],

@@ -52,7 +52,7 @@ def test_a_call_that_waits_has_all_of_its_time_later() -> None:
         first = on.start(only, sleep=3)
         second = on.start(only, sleep=3, echo="second")
         assert (await first, await second) == ("", "second")
-        assert on.agent.pool.containers["idle"] == 1
+        assert on.driver.counts.started == 1
 
     play(scenario, total=Amount(200, 8000))
 
