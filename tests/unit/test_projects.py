@@ -89,6 +89,9 @@ def test_several_calls_at_once_need_a_format_that_can_tell_them_apart(tmp_path: 
         projects.load(folder(tmp_path / "b", "format: json\nconcurrency: 8\n"))
     with pytest.raises(ProjectError, match=r"func.yaml:1: concurrency: above 1 it needs format: http-stream$"):
         projects.load(folder(tmp_path / "c", "concurrency: 8\n"))
+    with_handler = folder(tmp_path / "e", "runtime: python\nconcurrency: 8\n")
+    (with_handler / "func.py").write_text("from hearth_fdk import function\n@function\nasync def f() -> None: ...\n")
+    assert projects.load(with_handler).route()["concurrency"] == 8, "its format is http-stream if nothing else is said"
     with pytest.raises(ProjectError, match="1 to 1000"):
         projects.load(folder(tmp_path / "d", "format: http-stream\nconcurrency: 1001\n"))
 

@@ -177,6 +177,11 @@ class FuncFile:
         except OSError:
             return False
 
+    @property
+    def route_format(self) -> str | None:
+        """Return the format of its route; ``None`` for the server's default."""
+        return _PYTHON_FORMAT if self.format is None and self.has_handler else self.format
+
     def where(self, *fields: str) -> str:
         """Return ``file:line: field`` of the first of these fields that the file has, to begin a message with."""
         given = next((name for name in fields if name in self.lines), None)
@@ -185,12 +190,12 @@ class FuncFile:
     def route(self, registry: str = "") -> dict[str, Any]:
         """Return the fields of its route for the API: only those that the file sets, and the image."""
         names = (
-            *("type", "format", "memory", "cpus", "timeout", "idle_timeout", "config", "secrets", "secrets_as"),
+            *("type", "memory", "cpus", "timeout", "idle_timeout", "config", "secrets", "secrets_as"),
             *("auth", "signature", "retry", "result_ttl_s", "expires_s", "headers", "concurrency"),
         )
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if self.format is None and self.has_handler:
-            given["format"] = _PYTHON_FORMAT
+        if (chosen := self.route_format) is not None:
+            given["format"] = chosen
         return {"image": self.image(registry), **given}
 
     def missing_config(self, *given: dict[str, str] | None) -> list[str]:
@@ -247,7 +252,7 @@ def load(folder: Path, root: Path | None = None) -> FuncFile:
 
 def _read(document: Document, section: Section, folder: Path, root: Path | None) -> FuncFile:
     section.check_names([field.name for field in FIELDS], _PASSED_OVER)
-    return FuncFile(
+    found = FuncFile(
         name=_name(document, section, _default_name(folder, root)),
         version=_matching(section, "version", _VERSION, "is no tag: letters, digits and . _ -, at most 128"),
         runtime=_runtime(section),
@@ -258,7 +263,7 @@ def _read(document: Document, section: Section, folder: Path, root: Path | None)
         cpus=_cpus(section),
         timeout=section.whole("timeout", 1, MAX_ASYNC_TIMEOUT_S),
         idle_timeout=section.whole("idle_timeout", 1, MAX_IDLE_TIMEOUT_S),
-        concurrency=_concurrency(section),
+        concurrency=section.whole("concurrency", 1, MAX_CONCURRENCY),
         config=section.variables("config"),
         secrets=section.secret_names("secrets"),
         secrets_as=section.choice("secrets_as", WAYS),
@@ -280,6 +285,8 @@ def _read(document: Document, section: Section, folder: Path, root: Path | None)
         file=document.file,
         lines=section.lines(),
     )
+    _check_concurrency(section, found)
+    return found
 
 
 def _default_name(folder: Path, root: Path | None) -> str:
@@ -334,11 +341,11 @@ def _cpus(section: Section) -> str | None:
     return text
 
 
-def _concurrency(section: Section) -> int | None:
-    number, found = section.whole("concurrency", 1, MAX_CONCURRENCY), section.text("format")
-    if number is not None and number > 1 and found != HTTP_STREAM:
-        section.complain("concurrency", f"above 1 it needs format: {HTTP_STREAM}" + (f", not {found}" if found else ""))
-    return number
+def _check_concurrency(section: Section, func: FuncFile) -> None:
+    if func.concurrency is None or func.concurrency == 1 or func.route_format == HTTP_STREAM:
+        return
+    found = section.text("format")
+    section.complain("concurrency", f"above 1 it needs format: {HTTP_STREAM}" + (f", not {found}" if found else ""))
 
 
 def _signature(section: Section) -> dict[str, Any] | None:
