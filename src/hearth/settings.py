@@ -411,6 +411,12 @@ class Settings(BaseSettings):
         validation_alias="FN_QUOTA_QUEUED_CALLS",
         description="accepted async calls of one app that have not started; 0: no limit",
     )
+    quota_stored_bytes: int = Field(
+        default=0,
+        ge=0,
+        validation_alias="FN_QUOTA_STORED_BYTES",
+        description="bytes of queued async calls, results and logs of one app; 0: no limit",
+    )
     quota_request_bytes: int = Field(
         default=0,
         ge=0,
@@ -857,6 +863,7 @@ class Settings(BaseSettings):
             calls_per_second=self.quota_calls_per_second,
             burst=self.quota_burst,
             queued_calls=self.quota_queued_calls,
+            stored_bytes=self.quota_stored_bytes,
             request_bytes=self.quota_request_bytes,
         )
 

@@ -23,6 +23,7 @@ from hearth.models.log_reader import read_all
 from hearth.models.retry import Attempt
 from hearth.models.times import ZERO
 from hearth.sql.schema import down
+from hearth.stores.records import sql as records
 from hearth.stores.records.base import CallFilter
 from hearth.stores.records.lists import listing
 from hearth.stores.sql import SqlDatastore, open_datastore
@@ -65,6 +66,24 @@ async def test_queued_calls_of_an_app_are_counted_up_to_a_limit(store: SqlDatast
     await store.add_calls([*some, msgspec.structs.replace(CALL, id="9", app_name="other", status=QUEUED)])
     assert [await store.count_queued("app", most) for most in (2, 3, 10)] == [2, 3, 3]
     assert await store.count_queued("nobody", 10) == 0
+
+
+async def test_the_bytes_of_an_app_are_those_of_its_results_and_logs(
+    store: SqlDatastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "SIZES_AT_ONCE", 2)
+    result = CallResult(status=200, headers=(("X", "y"),), body=bytes(range(256)), expires_at=NOW)
+    done = msgspec.structs.replace(WITHOUT_ERROR, type=ASYNC)
+    await store.put_calls([(msgspec.structs.replace(done, id="0"), "ü".encode() * 50)])
+    assert await store.stored_bytes("app", 10_000) == 100
+    await store.put_calls([(msgspec.structs.replace(done, id="1", result=result), b"\xff" * 10)])
+    with_result = await store.stored_bytes("app", 10_000)
+    assert 100 + 10 + 256 < with_result < 600, "the body, and its head"
+    await store.put_calls([(msgspec.structs.replace(done, id=str(n)), b"x" * 1000) for n in range(2, 7)])
+    await store.put_calls([(msgspec.structs.replace(done, id="8", app_name="other"), b"x" * 3000)])
+    assert await store.stored_bytes("app", 10_000) == with_result + 5000
+    assert 2000 <= await store.stored_bytes("app", 1500) < with_result + 5000, "no further than asked for"
+    assert await store.stored_bytes("nobody", 10_000) == 0
 
 
 async def test_a_swap_stores_the_new_call_only_over_the_expected_one(store: SqlDatastore) -> None:

@@ -19,6 +19,7 @@ from tests.support.servers import Server
 from hearth.models.errors import CallLogNotFound, StartUpError, StoreUnavailable
 from hearth.models.ids import first_of
 from hearth.models.log_reader import PIECE_BYTES, read_all
+from hearth.sql import old_logs
 from hearth.stores.logs import s3
 from hearth.stores.logs.base import Log, LogsLost, LogStore
 from hearth.stores.logs.open import open_logstore
@@ -97,6 +98,17 @@ async def test_a_log_is_found_by_its_own_app_only(store: LogStore) -> None:
     for app, call in (("other", "mine"), ("app", "nobody")):
         with pytest.raises(CallLogNotFound):
             await read_all(await store.get_log(app, call))
+
+
+async def test_the_bytes_of_an_app_are_those_of_its_logs(store: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PAGE", 2)
+    monkeypatch.setattr(old_logs, "STEP", 2)
+    logs = [Log("measured", f"m{n}", b"\xff" * 1000) for n in range(5)]
+    await store.put_logs([*logs, Log("measured too", "n", b"x" * 500)])
+    assert await store.stored_bytes("measured", 10_000) == 5000
+    assert 2000 <= await store.stored_bytes("measured", 1500) < 5000
+    assert await store.stored_bytes("measured too", 10_000) == 500
+    assert await store.stored_bytes("nobody", 10_000) == 0
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,39 @@ async def test_apps_take_turns(queue: Queue) -> None:
     assert await names(queue) == ["a0", "b2", "c0", "a1", "b1", "a2", "b0", "a3", "a4", "a5"]
 
 
+async def test_the_bytes_of_an_app_are_those_of_its_messages(queue: Queue) -> None:
+    async def sizes() -> list[int]:
+        return [await queue.bytes_of(app) for app in ("a", "b", "nobody")]
+
+    assert await sizes() == [0, 0, 0]
+    await queue.push([of("a", "hidden", delay=9), of("b", "b0")])
+    hidden, b, _ = await sizes()
+    assert min(hidden, b) > 0
+    await queue.push([of("a", "a0", payload=b"x" * 5000)])
+    a, *others = await sizes()
+    assert others == [b, 0]
+    assert a >= hidden + 5000
+    await queue.push([of("a", "a0", payload=b"x" * 5000), of("c", "c0")])  # one of them is there already
+    taken = {one.call.id: one.lease for one in await queue.reserve(3)}
+    assert sorted(taken) == ["a0", "b0", "c0"]
+    assert await sizes() == [a, b, 0], "reserved messages are still stored"
+    assert await queue.replace(taken["a0"], of("a", "a0", payload=b"x" * 7000), 0)
+    assert await sizes() == [a + 2000, b, 0]
+    (again,) = await queue.reserve(1)
+    await queue.acknowledge([again.lease, again.lease, taken["a0"], taken["b0"]])
+    assert await sizes() == [hidden, 0, 0]
+
+
+async def test_the_bytes_of_apps_survive_a_restart(durable: QueueAtHand) -> None:
+    async with opened(durable) as queue:
+        await queue.push([of("a", "a0", payload=b"x" * 100), of("a", "a1")])
+        size = await queue.bytes_of("a")
+    async with opened(durable) as queue:
+        assert await queue.bytes_of("a") == size
+        await queue.acknowledge([one.lease for one in await queue.reserve(2)])
+        assert await queue.bytes_of("a") == 0
+
+
 async def test_the_first_call_of_an_app_is_next_whatever_the_backlog_of_another(queue: Queue) -> None:
     await queue.push([of("a", f"a{n}", priority=2) for n in range(20)])
     assert await names(queue, 3) == ["a0", "a1", "a2"]

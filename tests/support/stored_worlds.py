@@ -30,6 +30,7 @@ from hearth.access.queued_calls import QueuedCalls
 from hearth.access.quota_cache import CachedQuotas
 from hearth.access.remote.client import parse_api_url
 from hearth.access.remote.world import open_remote
+from hearth.access.stored_bytes import StoredBytes
 from hearth.aio.clock import SystemClock
 from hearth.models.call import Call
 from hearth.models.log_reader import read_all
@@ -87,10 +88,13 @@ async def _local(stores: Stores, folder: Path) -> AsyncIterator[StoredWorld]:
     records = LocalCallRecords(stores.datastore, stores.logs)
     quotas = CachedQuotas(stores.datastore, _CLOCK)
     queued = QueuedCalls(stores.datastore, quotas, _CLOCK, NO_QUOTAS, Metrics())
-    accepted = LocalAcceptedCalls(stores.queue, stores.datastore, _CLOCK, queued=queued)
+    stored = StoredBytes(stores.queue, stores.datastore, stores.logs, quotas, _CLOCK, NO_QUOTAS, Metrics())
+    accepted = LocalAcceptedCalls(stores.queue, stores.datastore, _CLOCK, queued=queued, stored=stored)
     vault = Vault(stores.datastore, Keyring("", None, folder / FILE))
     datastore = stores.datastore
     yield StoredWorld(datastore, records, accepted, vault, datastore, datastore, pins=datastore)
+    yield StoredWorld(stores.datastore, records, accepted, vault, stores.datastore, stores.datastore)
+    await stored.close()
     await records.close()
     await accepted.close()
 

@@ -261,7 +261,7 @@ class AcceptedCalls(abc.ABC):
         """Accept an async call: durable when this returns, with a record that says ``queued``.
 
         Raises:
-            QuotaExceeded: Too many calls of the app have not started.
+            QuotaExceeded: Too many calls of the app have not started, or the app stores too many bytes.
             InternalError: The call was not accepted and does not exist.
         """
 

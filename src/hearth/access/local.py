@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import Final
@@ -11,6 +12,7 @@ import msgspec
 
 from hearth.access.base import AcceptedCalls, AlreadyStarted, CallRecords, EndedCall, Submit
 from hearth.access.queued_calls import QueuedCalls
+from hearth.access.stored_bytes import StoredBytes
 from hearth.aio.clock import Clock, pause
 from hearth.aio.group_commit import GroupCommit, write_apart
 from hearth.models.call import RUNNING, Call
@@ -117,6 +119,7 @@ class LocalAcceptedCalls(AcceptedCalls):
 
     Args:
         queued: Limits the accepted calls of apps; ``None`` for no limit.
+        stored: Limits the stored bytes of apps; ``None`` for no limit.
     """
 
     leaves_out = True
@@ -128,8 +131,10 @@ class LocalAcceptedCalls(AcceptedCalls):
         clock: Clock,
         tracing: Tracing | None = None,
         queued: QueuedCalls | None = None,
+        stored: StoredBytes | None = None,
     ) -> None:
         self._queued = queued
+        self._stored = stored
         self._span = (tracing or Tracing(Metrics())).span
         self._queue = queue
         self._datastore = datastore
@@ -152,10 +157,9 @@ class LocalAcceptedCalls(AcceptedCalls):
 
     async def enqueue(self, call: Call) -> None:
         """Store the message, then the record."""
-        if self._queued is None:
-            await self._enqueue(call)
-            return
-        with await self._queued.place(call):
+        with contextlib.nullcontext() if self._queued is None else await self._queued.place(call):
+            if self._stored is not None:
+                await self._stored.admit(call)
             await self._enqueue(call)
 
     async def _enqueue(self, call: Call) -> None:

@@ -23,6 +23,7 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         calls_per_second: Calls that are accepted, on average.
         burst: Calls that are accepted at once after a quiet time; by default those of one second.
         queued_calls: Accepted async calls that have not started.
+        stored_bytes: Bytes of queued async calls, of results and of logs.
         request_bytes: Bytes of the body of a request.
         weight: The share of the app when memory is short, relative to that of other apps.
     """
@@ -33,6 +34,7 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     calls_per_second: int | None = None
     burst: int | None = None
     queued_calls: int | None = None
+    stored_bytes: int | None = None
     request_bytes: int | None = None
     weight: int | None = None
 

@@ -9,6 +9,7 @@ from hearth.access.base import StoredWorld
 from hearth.access.local import LocalAcceptedCalls, LocalCallRecords
 from hearth.access.queued_calls import QueuedCalls
 from hearth.access.quota_cache import CachedQuotas
+from hearth.access.stored_bytes import StoredBytes
 from hearth.models.errors import StartUpError
 from hearth.nodes.foundation import Foundation
 from hearth.nodes.retention import retention
@@ -94,7 +95,9 @@ async def open_stores(base: Foundation, before_change: Callable[[], Awaitable[No
     records = LocalCallRecords(datastore, logs, base.telemetry.metrics)
     quotas = CachedQuotas(datastore, base.clock)
     queued = QueuedCalls(datastore, quotas, base.clock, settings.quotas, base.telemetry.metrics)
-    accepted = LocalAcceptedCalls(queue, datastore, base.clock, base.telemetry.tracing, queued)
+    stored = StoredBytes(queue, datastore, logs, quotas, base.clock, settings.quotas, base.telemetry.metrics)
+    accepted = LocalAcceptedCalls(queue, datastore, base.clock, base.telemetry.tracing, queued, stored)
+    stack.push_async_callback(stored.close)
     stack.push_async_callback(records.close)
     stack.push_async_callback(accepted.close)
     await stack.enter_async_context(retention(settings, datastore, queue, logs, base.clock))

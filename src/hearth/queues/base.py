@@ -122,6 +122,10 @@ class Queue(abc.ABC):
     async def backlog(self) -> Backlog:
         """Return what waits, in a time that does not grow with the queue."""
 
+    @abc.abstractmethod
+    async def bytes_of(self, app_name: str) -> int:
+        """Return the bytes of the messages of an app, including reserved ones, in a time that does not grow with it."""
+
     async def images(self) -> set[str] | None:
         """Return the images of all calls, including reserved ones; ``None`` if they are not known.
 

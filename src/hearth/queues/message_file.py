@@ -6,11 +6,12 @@ reservation need not, because its holder is lost as well.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 import sqlite3
-from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -114,6 +115,10 @@ SELECT call FROM messages WHERE seq = (
 )
 """
 _AFTER: Final = "SELECT seq, substr(call, 1, ?) FROM messages WHERE seq > ? ORDER BY seq LIMIT ?"
+_BYTES_OF_APPS: Final = "SELECT app, sum(length(call)) FROM messages GROUP BY app"
+_BYTES_OF_LEASES: Final = """
+SELECT app, sum(length(call)) FROM messages WHERE lease IN (SELECT value FROM json_each(?)) GROUP BY app
+"""
 _DELETE_ALL: Final = "DELETE FROM messages WHERE lease IN (SELECT value FROM json_each(?))"
 _DELETE: Final = "DELETE FROM messages WHERE lease = ?"
 _PROLONG: Final = "UPDATE messages SET visible_ms = ? WHERE lease = ?"
@@ -149,6 +154,7 @@ class MessageFile:
         self._run = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._found_turns: Turns | None = None
+        self._bytes: Counter[str] | None = None
         try:
             self._db = _open(path)
         except sqlite3.OperationalError as exc:
@@ -167,6 +173,12 @@ class MessageFile:
         found: int = self._db.execute("SELECT count(*) FROM messages").fetchone()[0]
         return found
 
+    def bytes_of(self, app: str) -> int:
+        """Return the bytes of the messages of an app. The first time, this reads the size of each message."""
+        if self._bytes is None:
+            self._bytes = Counter(dict(self._db.execute(_BYTES_OF_APPS).fetchall()))
+        return self._bytes[app]
+
     def leases(self) -> list[tuple[str, int]]:
         """Return the leases of an earlier run, with the wall time of their end in ms."""
         return self._db.execute("SELECT lease, visible_ms FROM messages WHERE lease IS NOT NULL").fetchall()
@@ -178,7 +190,13 @@ class MessageFile:
         with self._db:
             self._db.executemany(_INSERT, messages)
         self._join(message.app for message in messages if message.ready)
-        return self._db.total_changes - before
+        inserted = self._db.total_changes - before
+        if inserted < len(messages):
+            self._bytes = None  # which of them is not known
+        elif self._bytes is not None:
+            for message in messages:
+                self._bytes[message.app] += len(message.call)
+        return inserted
 
     def take(
         self, limit: int, expired: Sequence[str], now_ms: int, until_ms: int, without: Collection[str] = ()
@@ -224,7 +242,7 @@ class MessageFile:
 
     def delete(self, leases: Sequence[str]) -> list[bool]:
         """Delete reserved messages; return for each lease whether it was current."""
-        with self._db:
+        with self._counted_out(leases), self._db:
             gone = self._db.execute(_DELETE_ALL, (_json(leases),)).rowcount
             if gone == len(leases):
                 return [True] * gone
@@ -247,8 +265,10 @@ class MessageFile:
     def replace(self, lease: str, visible_ms: int, call: bytes, *, ready: bool) -> bool:
         """Give back another message in the place of one; return whether the lease was current."""
         self._check_file()
-        with self._db:
+        with self._counted_out([lease]), self._db:
             apps = [app for (app,) in self._db.execute(_REPLACE, (ready, visible_ms, call, lease))]
+        if self._bytes is not None:
+            self._bytes.update(dict.fromkeys(apps, len(call)))
         if ready:
             self._join(apps)
         return bool(apps)
@@ -273,6 +293,16 @@ class MessageFile:
         if self._is_large():
             self._db.executescript("PRAGMA incremental_vacuum(4096)")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    @contextlib.contextmanager
+    def _counted_out(self, leases: Sequence[str]) -> Iterator[None]:
+        """Subtract the bytes of leased messages, which go inside."""
+        if self._bytes is None:
+            yield
+            return
+        gone = dict(self._db.execute(_BYTES_OF_LEASES, (_json(leases),)).fetchall())
+        yield
+        self._bytes.subtract(gone)
 
     def _is_large(self) -> bool:
         free: int = self._db.execute("PRAGMA freelist_count").fetchone()[0]

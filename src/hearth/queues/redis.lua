@@ -12,7 +12,7 @@
 local places, calls, deliveries, delayed, leased = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ready_before = { KEYS[8], KEYS[7], KEYS[6] } -- of earlier versions: by priority
 local channel, names = KEYS[9], KEYS[10]
-local waiting, served, apps = KEYS[11], KEYS[12], KEYS[13]
+local waiting, served, apps, bytes = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
 local PLACES = 2 ^ 51 -- of one priority
 local MOST_APPS = 1000 -- of which the oldest calls are compared
 local MOST_AT_ONCE = 1000 -- an even number
@@ -52,6 +52,17 @@ local function held(lease)
   local name, delivery = string.match(lease, "^(.*):(%d+)$")
   if name and redis.call("ZSCORE", leased, name) and redis.call("HGET", deliveries, name) == delivery then
     return name
+  end
+end
+
+-- Count the bytes of the messages of apps. A node of an earlier version counts nothing: what it leaves wrong ends with
+-- the first moment in which the queue is empty.
+local function add_bytes(sizes)
+  for app, size in pairs(sizes) do
+    redis.call("HINCRBY", bytes, app, size)
+  end
+  if redis.call("EXISTS", calls) == 0 then
+    redis.call("DEL", bytes)
   end
 end
 
@@ -143,13 +154,14 @@ local operations = {}
 -- push, then priority, delay in ms, app, the call's id, the call for each message. Of a call that has a message it keeps no
 -- second one: a push is sent again after a lost answer, and by nodes that did not hear what came of it.
 function operations.push()
-  local now = now_ms()
+  local now, sizes = now_ms(), {}
   for at = 2, #ARGV, 5 do
     local app, id = ARGV[at + 2], ARGV[at + 3]
     if redis.call("HEXISTS", names, id) == 0 then
       local name = ARGV[at] .. ":" .. redis.call("INCR", places) .. ":" .. app .. ":" .. id
       redis.call("HSET", names, id, name)
       redis.call("HSET", calls, name, ARGV[at + 4])
+      sizes[app] = (sizes[app] or 0) + #ARGV[at + 4]
       local delay_ms = tonumber(ARGV[at + 1])
       if delay_ms > 0 then
         hide(name, now + delay_ms)
@@ -158,6 +170,7 @@ function operations.push()
       end
     end
   end
+  add_bytes(sizes)
   redis.call("PUBLISH", channel, "")
   return 1
 end
@@ -216,11 +229,13 @@ end
 
 -- acknowledge, then leases: 1 or 0 for each.
 function operations.acknowledge()
-  local found, deleted, ids, is_deleted = {}, {}, {}, {}
+  local found, deleted, ids, is_deleted, sizes = {}, {}, {}, {}, {}
   for at = 2, #ARGV do
     local name = held(ARGV[at])
     if name and not is_deleted[name] then
       is_deleted[name] = true
+      local app = app_of(name)
+      sizes[app] = (sizes[app] or 0) - redis.call("HSTRLEN", calls, name)
       deleted[#deleted + 1] = name
       ids[#ids + 1] = string.match(name, "^%d:%d+:[^:]*:(.*)$") or string.match(name, "^%d:%d+:(.*)$")
       found[#found + 1] = 1
@@ -232,6 +247,7 @@ function operations.acknowledge()
   for_all("HDEL", calls, deleted)
   for_all("HDEL", deliveries, deleted)
   for_all("HDEL", names, ids)
+  add_bytes(sizes)
   return found
 end
 
@@ -271,6 +287,7 @@ function operations.replace()
   if not name then
     return 0
   end
+  redis.call("HINCRBY", bytes, app_of(name), #ARGV[4] - redis.call("HSTRLEN", calls, name))
   redis.call("HSET", calls, name, ARGV[4])
   return operations.release()
 end
@@ -302,6 +319,11 @@ function operations.backlog()
     end
   end
   return found
+end
+
+-- bytes, app: the bytes of its messages.
+function operations.bytes()
+  return math.max(0, tonumber(redis.call("HGET", bytes, ARGV[2]) or 0))
 end
 
 -- heads, cursor, about how many, bytes of each: the next cursor (0 at the end, -1 if some messages cannot be found this

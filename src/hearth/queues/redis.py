@@ -41,7 +41,7 @@ from hearth.telemetry.logs import get_logger
 SCRIPT: Final = Path(__file__).with_name("redis.lua")
 _KEYS: Final = (
     *("places", "calls", "deliveries", "delayed", "leased", "ready:0", "ready:1", "ready:2", "wake", "names"),
-    *("turns:waiting", "turns:served", "apps:"),
+    *("turns:waiting", "turns:served", "apps:", "bytes"),
 )
 _DEFAULT_PORT: Final = 6379
 _MAX_CONNECTIONS: Final = 512
@@ -210,6 +210,10 @@ class RedisQueue(Queue):
         """Return what waits."""
         length, *heads = await self._run("backlog")
         return Backlog(length, oldest(heads))
+
+    async def bytes_of(self, app_name: str) -> int:
+        """Return what the script counts as messages come and go."""
+        return int(await self._run("bytes", _turn_of(app_name)))
 
     async def images(self) -> set[str] | None:
         """Scan the messages, some at a time."""

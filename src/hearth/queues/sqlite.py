@@ -181,6 +181,10 @@ class SqliteQueue(Queue):
         heads = await self._in_thread(self._heads)
         return Backlog(max(0, self._kept - len(self._leases)), oldest(heads))
 
+    async def bytes_of(self, app_name: str) -> int:
+        """Return what the file counts since somebody has asked for the first time."""
+        return await self._in_thread(lambda: self._messages.bytes_of(app_name))
+
     async def images(self) -> set[str] | None:
         """Read the messages in the order of their arrival, some at a time."""
         images: set[str] = set()

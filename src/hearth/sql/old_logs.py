@@ -36,6 +36,26 @@ _SIZES: Final = Query(
     .order_by(logs.c.id.desc())
     .limit(number("most"))
 )
+#: No index finds the logs of an app, so those of others are passed.
+_PASSED: Final = (
+    sa.select(
+        logs.c.id,
+        sa.case((logs.c.app_name == param("app"), sa.func.length(logs.c.log)), else_=sa.literal_column("0")).label(
+            "size"
+        ),
+    )
+    .where(logs.c.id < param("cursor"))
+    .order_by(logs.c.id.desc())
+    .limit(number("most"))
+    .subquery()
+)
+_SIZE_OF_APP: Final = Query(
+    sa.select(
+        sa.func.count().label("count"),
+        sa.func.min(_PASSED.c.id).label("last"),
+        sa.func.sum(_PASSED.c.size).label("size"),
+    )
+)
 _REMOVE: Final = Query(sa.delete(logs).where(logs.c.id == param("id")))
 #: Logs whose sizes one query reads.
 STEP: Final = 1_000
@@ -80,6 +100,17 @@ class OldLogs:
             if len(found) < STEP:
                 return None
             cursor = found[-1]["id"]
+
+    async def stored_bytes(self, app_name: str, most: int) -> int:
+        """Return the bytes of the logs of an app; at least ``most`` if there are more."""
+        size, cursor = 0, "~"
+        while size < most:
+            [found] = await self._database.query(_SIZE_OF_APP, app=app_name, cursor=cursor, most=STEP)
+            size += int(found["size"] or 0)
+            if found["count"] < STEP:
+                break
+            cursor = found["last"]
+        return size
 
 
 def first_id(at: dt.datetime) -> str:

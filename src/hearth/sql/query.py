@@ -55,7 +55,9 @@ class Query:
 
     __slots__ = ("_columns", "_compiled", "_statement")
 
-    def __init__(self, statement: sa.Select[Any] | sa.UpdateBase, columns: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, statement: sa.Select[*tuple[Any, ...]] | sa.UpdateBase, columns: Sequence[str] | None = None
+    ) -> None:
         self._statement = statement
         self._columns = columns
         self._compiled: dict[str, Compiled] = {}

@@ -46,6 +46,7 @@ QUOTA_REFUSALS: Final = {
         "waiting_calls",
         "calls_per_second",
         "queued_calls",
+        "stored_bytes",
         "request_bytes",
     )
 }

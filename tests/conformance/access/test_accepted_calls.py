@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.support.stored_worlds import VISIBILITY_S, World, opened_world
 
 from hearth.models.app import App
-from hearth.models.call import QUEUED, Call
+from hearth.models.call import QUEUED, SUCCESS, Call
 from hearth.models.errors import ApiError, HearthError, StoreRefused, StoreUnavailable
 from hearth.models.function import ASYNC
 from hearth.models.quotas import Quotas
@@ -83,6 +84,23 @@ async def test_calls_beyond_the_quota_of_their_app_are_not_accepted(world: World
     assert (refused.value.code, refused.value.headers) == (429, {"Retry-After": "1"})
     await accept(world, "4")
     assert await dequeued(world) == ["1", "4", "2"], "apps take turns"
+
+
+async def test_calls_beyond_the_stored_bytes_of_their_app_are_not_accepted(world: World) -> None:
+    quotas = Quotas(stored_bytes=10_000)
+    stored = await world.stores.datastore.insert_app(App(name="limited", quotas=quotas))
+    given = call("1", app="limited", app_id=stored.id)
+    ended = msgspec.structs.replace(given, status=SUCCESS)
+    log = b"x" * 5000
+    await world.stores.datastore.put_calls([(msgspec.structs.replace(ended, id="0"), log)])
+    await world.accepted.enqueue(msgspec.structs.replace(given, payload=b"x" * 3000))
+    for size, header_names in ((3000, {"Retry-After"}), (10_001, set[str]())):
+        with pytest.raises(ApiError, match=r"^App limited exceeds its quota stored_bytes \(10000\)$") as refused:
+            await world.accepted.enqueue(msgspec.structs.replace(given, id="2", payload=b"x" * size))
+        assert refused.value.code == 429
+        assert set(refused.value.headers) == header_names
+    await world.accepted.enqueue(call("3", payload=b"x" * 20_000))
+    assert sorted(await dequeued(world)) == ["1", "3"]
 
 
 async def test_no_more_calls_are_taken_than_wanted(world: World) -> None:

@@ -77,6 +77,10 @@ class LogStore(abc.ABC):
         """Return the time before which logs have to go, so that the rest has at most ``log_bytes``; ``None``: none."""
         return None
 
+    async def stored_bytes(self, app_name: str, most: int) -> int:
+        """Return the bytes of the logs of an app; at least ``most`` if there are more."""
+        return 0
+
 
 async def _nothing() -> AsyncIterator[int]:
     nothing: tuple[int, ...] = ()

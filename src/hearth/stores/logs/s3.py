@@ -217,9 +217,18 @@ class S3LogStore(LogStore):
                 return minute + dt.timedelta(minutes=1)
         return None
 
-    async def _listed(self) -> AsyncIterator[list[Any]]:
+    async def stored_bytes(self, app_name: str, most: int) -> int:
+        """Add up sizes in the listing of the app's objects."""
+        size = 0
+        async for page in self._listed(_key(app_name, "")):
+            size += sum(found["Size"] for found in page)
+            if size >= most:
+                break
+        return size
+
+    async def _listed(self, prefix: str = "") -> AsyncIterator[list[Any]]:
         """Yield what the bucket holds of ours, page by page."""
-        start: dict[str, str] = {}
+        start: dict[str, str] = {"Prefix": prefix}
         while True:
             try:
                 with self._span("s3_list_logs"):
@@ -229,7 +238,7 @@ class S3LogStore(LogStore):
             yield [found for found in page.get("Contents", ()) if _KEY.fullmatch(found["Key"])]
             if not page.get("IsTruncated") or not page.get("NextContinuationToken"):
                 return
-            start = {"ContinuationToken": page["NextContinuationToken"]}
+            start = {"Prefix": prefix, "ContinuationToken": page["NextContinuationToken"]}
 
     async def _delete(self, keys: Sequence[str]) -> None:
         """Delete objects one by one, some at a time: not every store can delete many in one request."""

@@ -83,6 +83,10 @@ class SqlLogStore(LogStore):
         while await self._database.shrink():
             yield 0
 
+    async def stored_bytes(self, app_name: str, most: int) -> int:
+        """Add up sizes from the newest log."""
+        return await self._old.stored_bytes(app_name, most)
+
     async def time_beyond(self, log_bytes: int) -> dt.datetime | None:
         """Add up sizes from the newest log."""
         return await self._old.time_beyond(log_bytes)

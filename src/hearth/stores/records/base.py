@@ -128,6 +128,10 @@ class RecordStore(abc.ABC):
         """Return how many calls of an app are ``queued``; ``most`` if there are more."""
         return len(await self.get_calls(CallFilter(app_name=app_name, status=QUEUED, per_page=most)))
 
+    async def stored_bytes(self, app_name: str, most: int) -> int:
+        """Return the bytes of the results and logs of an app's calls; at least ``most`` if there are more."""
+        return 0
+
     async def shrink(self) -> bool:
         """Return some of the space of removed rows to the disk, without making others wait; false if none is left."""
         return False

@@ -60,6 +60,30 @@ _QUEUED: Final = Query(
         .subquery()
     )
 )
+_SIZES: Final = (
+    sa.select(
+        calls.c.id,
+        sum(
+            [
+                sa.func.coalesce(sa.func.length(column), sa.literal_column("0"))
+                for column in (results.c.head, results.c.body)
+            ],
+            sa.func.coalesce(sa.func.length(logs.c.log), sa.literal_column("0")),
+        ).label("size"),
+    )
+    .outerjoin(logs, logs.c.id == calls.c.id)
+    .outerjoin(results, results.c.id == calls.c.id)
+    .where(calls.c.app_name == param("app"), calls.c.id < param("cursor"))
+    .order_by(calls.c.id.desc())
+    .limit(number("most"))
+    .with_hint(calls, "FORCE INDEX (calls_by_app)", "mysql")
+    .subquery()
+)
+_SIZE: Final = Query(
+    sa.select(
+        sa.func.count().label("count"), sa.func.min(_SIZES.c.id).label("last"), sa.func.sum(_SIZES.c.size).label("size")
+    )
+)
 _IS_STRAY: Final = sa.select(stray_calls.c.id).where(stray_calls.c.id == calls.c.id).exists()
 _IS_OLD: Final = (calls.c.id < param("below"), _HAS_ENDED, sa.not_(_IS_STRAY))
 _OLD: Final = Query(sa.select(calls.c.id).where(*_IS_OLD).order_by(calls.c.id).limit(number("most")))
@@ -91,6 +115,10 @@ _EXPIRED: Final = Query(
 _REMOVE_RESULT: Final = Query(sa.delete(results).where(results.c.id == param("id")))
 #: Ids that one look at the index passes.
 STEP: Final = 10_000
+#: Calls whose results and logs one query measures.
+SIZES_AT_ONCE: Final = 1_000
+#: Sorts behind every id.
+_BEHIND: Final = "~"
 _MS: Final = dt.timedelta(milliseconds=1)
 
 
@@ -256,6 +284,18 @@ class SqlRecords(RecordStore):
             [found] = await self._database.query(_QUEUED, app=app_name, most=most)
         return int(found["count"])
 
+    async def stored_bytes(self, app_name: str, most: int) -> int:
+        """Add up sizes from the newest call in steps, so that other reads have their turn."""
+        size, cursor = 0, _BEHIND
+        while size < most:
+            with self._span("ds_get_calls"):
+                [found] = await self._database.query(_SIZE, app=app_name, cursor=cursor, most=SIZES_AT_ONCE)
+            size += int(found["size"] or 0)
+            if found["count"] < SIZES_AT_ONCE:
+                break
+            cursor = found["last"]
+        return size
+
     async def _ask(self, read: Read) -> list[Row]:
         return await self._database.query(read.query, **read.params)
 
@@ -334,7 +374,7 @@ class SqlRecords(RecordStore):
 
     async def nth_newest_call(self, n: int) -> dt.datetime | None:
         """Walk the index of ids in steps, so that other reads have their turn."""
-        cursor, left = "~", n  # "~" sorts behind every id
+        cursor, left = _BEHIND, n
         while True:
             step = min(left, STEP)
             found = await self._database.query(_NTH, cursor=cursor, skip=step)
