@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -13,6 +15,8 @@ from tests.support.door import guarded
 
 from hearth.aio.clock import SystemClock
 from hearth.authorize.stored_tokens import StoredTokens
+from hearth.images.documents import CONFIG_TYPE, MANIFEST_TYPE
+from hearth.images.layout import ImageStore
 from hearth.models.errors import StoreUnavailable
 from hearth.models.ids import IdGenerator
 from hearth.models.principal import AuthMode
@@ -20,6 +24,7 @@ from hearth.server.api import Api
 from hearth.server.audit import AuditLog
 from hearth.server.door import open_only
 from hearth.server.health import Readiness
+from hearth.server.registry.registry import Registry
 from hearth.stores.audit.base import AuditFilter
 from hearth.stores.sql import SqlDatastore
 
@@ -30,13 +35,13 @@ VALUE: Final = "s3cret-value"
 class World:
     """The API of a node that asks for tokens and keeps an audit log."""
 
-    def __init__(self, datastore: SqlDatastore) -> None:
+    def __init__(self, datastore: SqlDatastore, registry: Registry | None = None) -> None:
         self.datastore = datastore
         clock = SystemClock()
         self.audit = AuditLog(datastore, clock, IdGenerator(0, clock.now_ms))
         stored = StoredTokens(datastore.find_token, clock)
         readiness = Readiness(clock, {"database": datastore.check})
-        api = Api(datastore, clock, dict, forget_token=stored.forget, readiness=readiness)
+        api = Api(datastore, clock, dict, forget_token=stored.forget, readiness=readiness, registry=registry)
         app = guarded(api, AuthMode.REQUIRED, admin=ADMIN, stored=stored, audit=self.audit, clock=FakeClock())
         self.app = app
         hooks = {"response": [contract.check]}
@@ -96,6 +101,26 @@ async def test_each_change_is_noted_with_its_sender_before_it_is_answered(world:
         assert event["address"] == "127.0.0.1"
         assert VALUE not in str(event)
         assert value not in str(event)
+
+
+async def test_an_image_is_noted_whatever_its_repository_is_called(datastore: SqlDatastore, tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    store.make()
+    world = World(datastore, Registry(store))
+    for repository in ("a/f", "a/blobs/uploads/f"):
+        digest = f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
+        blob = await world.ask("POST", f"/v2/{repository}/blobs/uploads/?digest={digest}", {})
+        assert blob.status_code == 201, blob.text
+        described = {"mediaType": CONFIG_TYPE, "digest": digest, "size": 2}
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": described, "layers": []}
+        shown = {"Authorization": f"Bearer {ADMIN}", "Content-Type": MANIFEST_TYPE}
+        put = await world.http.put(f"/v2/{repository}/manifests/1", json=manifest, headers=shown)
+        assert put.status_code == 201, put.text
+    assert await world.lines() == [
+        f"admin images:write a PUT /v2/{repository}/manifests/1 201" for repository in ("a/f", "a/blobs/uploads/f")
+    ]
+    await world.http.aclose()
+    await world.audit.close()
 
 
 async def test_what_changes_nothing_is_not_noted(world: World) -> None:

@@ -314,6 +314,27 @@ def test_a_function_gets_the_request_of_the_form_and_nothing_of_the_session(node
     assert "set-cookie" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("Content-Length", value) for value in ("abc", "0", "3", "1000")),
+        *(("Transfer-Encoding", "chunked"), ("Host", "elsewhere"), ("Connection", "x-mine"), ("", "x")),
+    ],
+)
+def test_no_header_for_a_function_says_where_its_request_ends(node: DashboardNode, name: str, value: str) -> None:
+    node.route("shop", "/mirror", image="mirror")
+    headers = {f"X-Hearth-Call-{name}": value, "X-Hearth-Call-X-Mine": "1"}
+    answers = [
+        node.http.post("/ui/call/r/shop/mirror", headers=headers, content=b"a body"),
+        node.http.post("/ui/call/r/shop/mirror", content=b"a body"),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    with_it, without = [{key.lower(): values for key, values in answer.json().items()} for answer in answers]
+    assert with_it["x-mine"] == ["1"]
+    same = ("host", "content-length", "transfer-encoding", "connection")
+    assert [with_it.get(key) for key in same] == [without.get(key) for key in same]
+
+
 @pytest.mark.parametrize("path", ["/ui/call/v1/apps", "/ui/api/ui/data/me", "/ui/api/shutdown", "/ui/%61pi/v1/apps"])
 def test_only_calls_and_the_api_are_reached_through_the_dashboard(node: DashboardNode, path: str) -> None:
     browser = Browser(node)

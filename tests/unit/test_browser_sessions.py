@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.support.clock import FakeClock
 
-from hearth.authorize.sessions import LIFE_S, MAX_SESSIONS, Sessions
+from hearth.authorize.sessions import LIFE_S, MAX_OF_TOKEN, MAX_SESSIONS, Sessions
 
 
 def test_a_session_stands_for_its_token_until_it_ends() -> None:
@@ -40,6 +40,14 @@ def test_sessions_are_bounded_and_the_oldest_gives_way() -> None:
     assert sessions.token(begun[0]) == b""
     assert sessions.token(begun[1]) == b"1"
     assert sessions.token(begun[-1]) == b"%d" % MAX_SESSIONS
+
+
+def test_who_logs_in_again_and_again_ends_no_session_of_another_token() -> None:
+    sessions = Sessions(FakeClock())
+    other = sessions.begin(b"other")
+    own = [sessions.begin(b"own") for _ in range(MAX_SESSIONS + 1)]
+    assert sessions.token(other) == b"other"
+    assert [session_id for session_id in own if sessions.token(session_id)] == own[-MAX_OF_TOKEN:]
 
 
 def test_a_page_key_belongs_to_one_session_of_one_node() -> None:

@@ -350,3 +350,17 @@ async def test_where_only_calls_are_served_no_token_opens_more(mode: AuthMode, t
     for path in OPEN_PATHS:
         assert (await world.ask("GET", path, token)).text == "anonymous"
     assert (await world.ask("POST", "/r/a/f", token)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/apps/a/calls/1/result", "/v2/fns/f/calls/1/result"])
+async def test_the_token_of_a_result_leads_to_results_only(path: str) -> None:
+    world = World(AuthMode.REQUIRED)
+    assert (await world.ask("GET", f"{path}?token=x")).text == "anonymous"
+    for other in (
+        path.replace("/1/result", "/result"),
+        path.replace("/1/result", ""),
+        path.replace("/1/result", "/1/log/result"),
+        f"/v1/apps/calls{path}",
+        f"{path}/",
+    ):
+        assert (await world.ask("GET", f"{other}?token=x")).status_code == 401, other

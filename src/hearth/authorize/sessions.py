@@ -18,6 +18,8 @@ from hearth.aio.clock import Clock
 LIFE_S: Final = 12 * 3600
 #: Sessions of one node. A further one ends the oldest.
 MAX_SESSIONS: Final = 1000
+#: Those of one token: who has one ends the sessions of nobody else.
+MAX_OF_TOKEN: Final = 20
 _ID_BYTES: Final = 32
 
 
@@ -40,7 +42,10 @@ class Sessions:
 
     def begin(self, token: bytes) -> str:
         """Begin a session for a token that was checked; return its id."""
-        while len(self._sessions) >= MAX_SESSIONS:
+        own = [key for key, session in self._sessions.items() if session.token == token]
+        if len(own) >= MAX_OF_TOKEN:
+            del self._sessions[own[0]]
+        elif len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         session_id = secrets.token_urlsafe(_ID_BYTES)
         self._sessions[session_id] = _Session(token, self._clock.monotonic() + LIFE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -25,6 +26,8 @@ _OPEN_ONLY: Final = "hearth.open_only"
 _SHOWN_FOR_RESULT: Final = "hearth.shown_for_result"
 #: Statuses of requests that were refused because of their sender. A 404 of the door is an app that is out of reach.
 _REFUSALS: Final = frozenset({401, 403, 404, 429})
+#: The paths of results.
+_RESULT: Final = re.compile(r"/(?:v1/apps|v2/fns)/[^/]+/calls/[^/]+/result")
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NOT_AUDITED: Final = OPEN | {Action.RUNNER_WORK, Action.DASHBOARD_CALL}
 _WANTED: Final = frozenset(
@@ -209,8 +212,9 @@ def is_by_result_token(scope: Scope) -> bool:
 
 
 def _shows_result_token(scope: Scope) -> bool:
-    path: str = scope["path"]
-    return path.endswith("/result") and any(part.startswith(b"token=") for part in scope["query_string"].split(b"&"))
+    if _RESULT.fullmatch(scope["path"]) is None:  # a call may have the id "result"
+        return False
+    return any(part.startswith(b"token=") for part in scope["query_string"].split(b"&"))
 
 
 def principal_of(scope: Scope) -> Principal:

@@ -53,5 +53,5 @@ def parse(path: str) -> Target | None:
 
 
 def is_upload(path: str) -> bool:
-    """Return whether a path of the registry is that of an upload of a blob."""
-    return "/blobs/uploads/" in path
+    """Return whether a path of the registry is that of an upload of a blob. A repository may be called like one."""
+    return (target := parse(path)) is not None and target.kind == "upload"

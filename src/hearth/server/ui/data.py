@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hearth import FN_VERSION, __version__
 from hearth.aio.clock import Clock, next_turn
 from hearth.authorize.rules import Action, is_allowed
+from hearth.contracts.base import HOP_BY_HOP
 from hearth.models.call import QUEUED
 from hearth.models.errors import AppsNotFound, CallsInvalidDuration, PathNotFound, TooManyWatchers
 from hearth.models.principal import Principal, Role
@@ -36,6 +37,11 @@ from hearth.telemetry.series import Labels
 _DATA: Final = "/ui/data/"
 _CALL: Final = "/ui/call"
 _CALLS: Final = ("/r/", "/t/", "/invoke/")
+#: Begins the names of headers that are for the function. The framing of the request is not: it would no longer be true.
+_OF_CALL: Final = b"x-hearth-call-"
+_NOT_OF_CALL: Final = frozenset(
+    _OF_CALL + name.lower().encode() for name in ("", "Host", "Content-Length", *HOP_BY_HOP)
+)
 #: A browser that shows the answer of a function as a page runs nothing of it.
 _INERT: Final = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
 #: Pages that receive live numbers at a time.
@@ -118,7 +124,9 @@ class Data:
             return
         headers = scope["headers"]
         scope["headers"] = [
-            (name.removeprefix(b"x-hearth-call-"), value) for name, value in headers if name != b"authorization"
+            (name.removeprefix(_OF_CALL), value)
+            for name, value in headers
+            if name != b"authorization" and name not in _NOT_OF_CALL
         ]
 
         async def without_cookies(message: Message) -> None:
