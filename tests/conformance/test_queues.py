@@ -112,6 +112,22 @@ async def test_apps_take_turns(queue: Queue) -> None:
     assert await names(queue) == ["a0", "b2", "c0", "a1", "b1", "a2", "b0", "a3", "a4", "a5"]
 
 
+async def test_readers_that_leave_out_different_apps_do_not_keep_each_other_awake(queue: Queue) -> None:
+    left_out = ({"a", "b"}, {"a", "c"})
+    await queue.push([of("a", "a0")])
+    for without in left_out:
+        await asyncio.wait_for(queue.wait(without), 60)
+        assert await queue.reserve(5, without) == []
+    waits = [asyncio.ensure_future(queue.wait(without)) for without in left_out]
+    done, _ = await asyncio.wait(waits, timeout=0)
+    assert done == set()
+    await queue.push([of("d", "d0")])
+    await asyncio.wait_for(asyncio.gather(*waits), 60)
+    assert [one.call.id for one in await queue.reserve(5, {"a"})] == ["d0"]
+    await asyncio.wait_for(queue.wait({"b"}), 60)
+    assert [one.call.id for one in await queue.reserve(5, {"b"})] == ["a0"]
+
+
 async def test_the_bytes_of_an_app_are_those_of_its_messages(queue: Queue) -> None:
     async def sizes() -> list[int]:
         return [await queue.bytes_of(app) for app in ("a", "b", "nobody")]

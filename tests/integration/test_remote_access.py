@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from structlog.testing import capture_logs
@@ -426,6 +427,17 @@ async def test_leases_count_from_when_they_can_have_begun(access: StoredWorld, s
     (reserved,) = await access.accepted.dequeue(5)
     assert before + 67 <= reserved.until <= CLOCK.monotonic() + 67
     assert (reserved.lease, reserved.deliveries, access.accepted.visibility_s) == ("l", 3, 60.0)
+
+
+async def test_a_runner_leaves_apps_out_where_the_api_node_says_so(access: StoredWorld, script: Script) -> None:
+    handed = {"id": "1", "app_name": "app", "path": "/p", "lease": "l"}
+    for answer, can in (({}, False), ({"leaves_out": True}, True), ({}, False)):
+        script.answer = lambda _, answer=answer: (200, {"calls": [handed], **answer})  # type: ignore[misc]
+        await access.accepted.dequeue(5)
+        assert access.accepted.leaves_out is can
+    await access.accepted.dequeue(5, frozenset({"b", "a&limit=1"}))
+    query = parse_qs(urlsplit(script.requests[-1][1]).query)
+    assert (query["limit"], json.loads(query["without"][0])) == (["5"], ["a&limit=1", "b"])
 
 
 async def test_a_poll_that_is_given_up_leaves(access: StoredWorld, script: Script) -> None:

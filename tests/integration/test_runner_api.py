@@ -52,8 +52,9 @@ class World:
     async def put(self, body: Any, **headers: str) -> httpx.Response:
         return await self.http.put("/v1/runner/async", content=_bytes(body), headers=headers)
 
-    async def poll(self, limit: int | None = None, wait_s: float = 30) -> list[dict[str, Any]]:
+    async def poll(self, limit: int | None = None, wait_s: float = 30, *without: str) -> list[dict[str, Any]]:
         query = {"wait_s": str(wait_s)} | ({"limit": str(limit)} if limit else {})
+        query |= {"without": json.dumps(without)} if without else {}
         answer = await self.http.get("/v1/runner/async", params=query)
         assert answer.status_code == 200, answer.text
         calls: list[dict[str, Any]] = answer.json()["calls"]
@@ -336,6 +337,30 @@ async def test_a_node_that_stops_ends_polls_at_once(world: World) -> None:
     assert (await world.http.get("/v1/runner/async")).status_code == 503
 
 
+async def test_each_runner_gets_calls_of_the_apps_that_it_does_not_leave_out(world: World) -> None:
+    async def waiting(count: int) -> None:
+        while repr(world.dispatcher) != f"<Dispatcher waiting={count}>":
+            await asyncio.sleep(0)
+
+    full = asyncio.ensure_future(world.poll(10, 30, "app", "third"))
+    await waiting(1)
+    await world.accepted.enqueue(_call("1"))
+    other = asyncio.ensure_future(world.poll(10, 30, "b"))
+    assert [one["id"] for one in await other] == ["1"]
+    await world.accepted.enqueue(_call("2"))
+    await waiting(1)
+    await world.accepted.enqueue(msgspec.structs.replace(_call("3"), app_name="b"))
+    assert [one["id"] for one in await full] == ["3"]
+    assert [one["id"] for one in await world.poll(10)] == ["2"]
+    assert repr(world.dispatcher) == "<Dispatcher waiting=0>"
+
+
+@pytest.mark.parametrize("without", ["x", "1", '{"a": 1}', "[1]"])
+async def test_what_names_no_apps_to_leave_out_is_refused(world: World, without: str) -> None:
+    answer = await world.http.get("/v1/runner/async", params={"limit": "1", "wait_s": "0", "without": without})
+    assert (answer.status_code, answer.json()) == (400, {"error": {"message": "Invalid JSON"}})
+
+
 async def test_a_call_that_is_dealt_to_one_who_gives_up_goes_to_another(world: World) -> None:
     for step in range(12):
         poll = asyncio.ensure_future(world.dispatcher.take(1, 30))
@@ -357,7 +382,7 @@ async def test_a_node_that_stops_waits_until_its_look_at_the_queue_is_given_up(
 ) -> None:
     looking, given_up = asyncio.Event(), False
 
-    async def look(_: int) -> list[Reserved]:
+    async def look(*_: object) -> list[Reserved]:
         nonlocal given_up
         looking.set()
         try:
@@ -381,8 +406,8 @@ async def test_what_is_taken_in_the_moment_of_the_stop_is_given_back(
     dequeue = world.accepted.dequeue
     leaving: list[asyncio.Future[None]] = []
 
-    async def stop_when_taken(limit: int) -> list[Reserved]:
-        taken = await dequeue(limit)
+    async def stop_when_taken(limit: int, without: frozenset[str]) -> list[Reserved]:
+        taken = await dequeue(limit, without)
         leaving.append(asyncio.ensure_future(dispatcher.__aexit__()))
         return taken
 

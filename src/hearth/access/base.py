@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from hearth.drivers.base import FetchImage
 from hearth.models.app import App
@@ -249,7 +249,7 @@ class AcceptedCalls(abc.ABC):
         leaves_out: Calls of some apps can be left in the queue.
     """
 
-    leaves_out: ClassVar[bool] = False
+    leaves_out: bool = False
 
     @property
     @abc.abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import deque
 from typing import Any, Final
 
@@ -29,8 +30,21 @@ class _Poll:
         self.hand: asyncio.Future[list[Reserved]] = asyncio.get_running_loop().create_future()
 
 
+@dataclasses.dataclass(slots=True, eq=False)
+class _Group:
+    """Runners that wait for calls of the same apps.
+
+    Attributes:
+        polls: In order of arrival.
+        taking: The look into the queue for them.
+    """
+
+    polls: dict[_Poll, None] = dataclasses.field(default_factory=dict)
+    taking: asyncio.Task[list[Reserved]] | None = None
+
+
 class Dispatcher:
-    """One reader of the queue for all waiting runners. An async context manager.
+    """Reads the queue for all waiting runners, once for those that leave out the same apps. An async context manager.
 
     Calls are shared evenly, in the order in which the runners came. None is taken while no runner waits.
 
@@ -44,18 +58,17 @@ class Dispatcher:
         self._accepted = accepted
         self._clock = clock
         self._quiet_s = quiet_s
-        self._polls: dict[_Poll, None] = {}  # in order of arrival
-        self._came = asyncio.Event()
-        self._taking: asyncio.Task[list[Reserved]] | None = None
+        self._quiet_until = 0.0
+        self._groups: dict[frozenset[str], _Group] = {}
         self._stopping = False
         self._serving = Background()
         self._background = Background()
 
     def __repr__(self) -> str:
-        return f"<Dispatcher waiting={len(self._polls)}>"
+        return f"<Dispatcher waiting={sum(len(group.polls) for group in self._groups.values())}>"
 
     async def __aenter__(self) -> Dispatcher:
-        self._serving.run(self._serve_always())
+        self._quiet_until = self._clock.monotonic() + self._quiet_s
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
@@ -66,12 +79,14 @@ class Dispatcher:
     def stop(self) -> None:
         """End every wait at once, without a call. Idempotent."""
         self._stopping = True
-        for poll in self._polls:
-            if not poll.hand.done():
-                poll.hand.set_result([])
+        for group in self._groups.values():
+            for poll in group.polls:
+                _end(poll)
 
-    async def take(self, limit: int, wait_s: float) -> list[Reserved]:
-        """Wait for calls, at most ``wait_s``. A cancelled wait releases calls that were dealt in the same moment.
+    async def take(self, limit: int, wait_s: float, without: frozenset[str] = frozenset()) -> list[Reserved]:
+        """Wait for calls of all apps except some, at most ``wait_s``.
+
+        A cancelled wait releases calls that were dealt in the same moment.
 
         Raises:
             ServerBusy: The node stops.
@@ -80,8 +95,11 @@ class Dispatcher:
             raise ServerBusy
         poll = _Poll(limit)
         timer = self._clock.call_at(self._clock.monotonic() + wait_s, _end, poll)
-        self._polls[poll] = None
-        self._came.set()
+        group = self._groups.get(without)
+        if group is None:
+            group = self._groups[without] = _Group()
+            self._serving.run(self._serve(group, without))
+        group.polls[poll] = None
         try:
             return await poll.hand
         except asyncio.CancelledError:
@@ -90,9 +108,9 @@ class Dispatcher:
             raise
         finally:
             timer.cancel()
-            self._polls.pop(poll, None)
-            if not self._polls and self._taking is not None:
-                self._taking.cancel()
+            group.polls.pop(poll, None)
+            if not group.polls and group.taking is not None:
+                group.taking.cancel()
 
     def give_back(self, reserved: list[Reserved]) -> None:
         """Release calls that could not be delivered, for others to take at once."""
@@ -105,38 +123,37 @@ class Dispatcher:
         except HearthError as exc:
             _log.warning("call not given back, its lease will end", error=str(exc))
 
-    async def _serve_always(self) -> None:
-        await pause(self._clock, self._quiet_s)
-        while True:
+    async def _serve(self, group: _Group, without: frozenset[str]) -> None:
+        """Hand calls to the runners of a group until none waits."""
+        await pause(self._clock, max(0.0, self._quiet_until - self._clock.monotonic()))
+        while group.polls:
             try:
-                await self._serve()
+                await self._hand_out(group, without)
             except Exception as exc:  # runners keep waiting for the queue
                 _log.error("error fetching queued calls", error=str(exc), exc_info=exc)
                 await pause(self._clock, _TRY_AGAIN_S)
+        del self._groups[without]
 
-    async def _serve(self) -> None:
-        while not self._polls:
-            self._came.clear()
-            await self._came.wait()
-        wanted = min(sum(poll.limit for poll in self._polls), max(_MAX_AT_ONCE, len(self._polls)))
-        taking = self._taking = self._background.start(self._accepted.dequeue(wanted))
+    async def _hand_out(self, group: _Group, without: frozenset[str]) -> None:
+        wanted = min(sum(poll.limit for poll in group.polls), max(_MAX_AT_ONCE, len(group.polls)))
+        taking = group.taking = self._background.start(self._accepted.dequeue(wanted, without))
         try:
             await asyncio.wait([taking])
         finally:
-            self._taking = None
+            group.taking = None
             if not taking.done():
                 taking.cancel()
                 await asyncio.wait([taking])  # the queue closes after that
             failure = None if taking.cancelled() else taking.exception()
             if not taking.cancelled() and failure is None:
-                self._deal(taking.result())
+                self._deal(group, taking.result())
         if failure is not None:
             raise failure
 
-    def _deal(self, reserved: list[Reserved]) -> None:
+    def _deal(self, group: _Group, reserved: list[Reserved]) -> None:
         """Give the calls to the waiting runners in turn, up to the limit of each."""
         hands: dict[_Poll, list[Reserved]] = {}
-        turns = deque(poll for poll in self._polls if not poll.hand.done())
+        turns = deque(poll for poll in group.polls if not poll.hand.done())
         left = deque(reserved)
         while left and turns:
             poll = turns.popleft()
@@ -145,7 +162,7 @@ class Dispatcher:
             if len(hand) < poll.limit:
                 turns.append(poll)
         for poll, hand in hands.items():
-            del self._polls[poll]
+            del group.polls[poll]
             poll.hand.set_result(hand)
         self.give_back(list(left))
 

@@ -36,6 +36,7 @@ from hearth.queues.messages import (
     log_not_given_back,
     oldest,
 )
+from hearth.queues.readiness import Readiness
 from hearth.telemetry.logs import get_logger
 
 SCRIPT: Final = Path(__file__).with_name("redis.lua")
@@ -128,8 +129,7 @@ class RedisQueue(Queue):
         self._client = address.client(answer_s=ANSWER_S)
         self._script = self._client.register_script(SCRIPT.read_text())
         self._keys = [self._key(name) for name in _KEYS]
-        self._ready = asyncio.Event()
-        self._left_out: Collection[str] = ()
+        self._readiness = Readiness()
         self._timer: asyncio.TimerHandle | None = None
         self._background = Background(log_not_given_back)
         self._listening = Background(lambda exc: _log.error("wake-ups of the queue ended", exc_info=exc))
@@ -150,7 +150,6 @@ class RedisQueue(Queue):
         except (RedisError, OSError) as exc:
             await queue._client.aclose()
             raise StartUpError(f"FN_MQ_URL: Redis at {address} does not answer: {exc}; start it first") from exc
-        queue._ready.set()
         queue._listening.run(queue._listen())
         return queue
 
@@ -164,12 +163,10 @@ class RedisQueue(Queue):
     async def reserve(self, limit: int, without: Collection[str] = ()) -> list[Reserved]:
         """Take up to ``limit`` messages."""
         until = self._clock.monotonic() + self.visibility_s
-        self._ready.clear()  # before the look: a later push sets it again
         taking = self._background.start(self._take(limit, without))
         try:
             rows = await asyncio.shield(taking)
         except asyncio.CancelledError:
-            self._ready.set()
             taking.add_done_callback(self._give_back)
             raise
         reserved, worthless = decode_rows(rows, until)
@@ -179,8 +176,7 @@ class RedisQueue(Queue):
 
     async def wait(self, without: Collection[str] = ()) -> None:
         """Wait until a message may be ready."""
-        if all(app in without for app in self._left_out):
-            await self._ready.wait()
+        await self._readiness.wait(without)
 
     async def acknowledge(self, leases: Sequence[str]) -> list[bool]:
         """Delete messages."""
@@ -267,27 +263,22 @@ class RedisQueue(Queue):
             raise StoreUnavailable(f"queue: Redis at {self._address}: {exc}") from exc
 
     async def _take(self, limit: int, without: Collection[str]) -> list[Row]:
-        try:
-            due_ms, numbers, texts = await self._call(
-                "reserve", limit, self._visibility_ms, MAX_RESERVED_BYTES, *map(_turn_of, without)
-            )
-        except StoreUnavailable:
-            self._ready.set()  # the next wait ends, and its reservation reports the failure
-            raise
+        changes = self._readiness.changes
+        due_ms, numbers, texts = await self._call(
+            "reserve", limit, self._visibility_ms, MAX_RESERVED_BYTES, *map(_turn_of, without)
+        )
         rows = _rows(numbers, texts)
-        is_more = len(rows) == limit or is_full(rows)
-        self._left_out = () if is_more else without
-        if is_more:
-            self._ready.set()
-        elif due_ms >= 0:
-            self._look_in(due_ms / 1000)
+        if len(rows) < limit and not is_full(rows):
+            self._readiness.found_no_more(changes, without)
+            if due_ms >= 0:
+                self._look_in(due_ms / 1000)
         return rows
 
     def _look_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         # One millisecond later: the server truncates its time to milliseconds.
-        self._timer = self._clock.call_at(self._clock.monotonic() + seconds + 0.001, self._ready.set)
+        self._timer = self._clock.call_at(self._clock.monotonic() + seconds + 0.001, self._readiness.change)
 
     def _give_back(self, taking: asyncio.Task[list[Row]]) -> None:
         """Release what was reserved for a cancelled caller."""
@@ -307,7 +298,7 @@ class RedisQueue(Queue):
                     await self._hear(client)
                 except (RedisError, OSError) as exc:
                     _log.warning("wake-ups of the queue interrupted", error=str(exc))
-                    self._ready.set()
+                    self._readiness.change()
                     await pause(self._clock, _LISTEN_AGAIN_S)
         finally:
             await client.aclose()
@@ -318,7 +309,7 @@ class RedisQueue(Queue):
             while True:
                 # A message, a new subscription, or a timeout: each means "look".
                 await channel.get_message(timeout=LOOK_AGAIN_S)
-                self._ready.set()
+                self._readiness.change()
 
 
 def _turn_of(app_name: str) -> str:

@@ -27,6 +27,7 @@ from hearth.queues.messages import (
     log_not_given_back,
     oldest,
 )
+from hearth.queues.readiness import Readiness
 
 T = TypeVar("T")
 
@@ -62,8 +63,7 @@ class SqliteQueue(Queue):
         self._messages: MessageFile
         self._leases: dict[str, float] = {}
         self._kept = 0
-        self._ready = asyncio.Event()
-        self._left_out: Collection[str] = ()
+        self._readiness = Readiness()
         self._timer: asyncio.TimerHandle | None = None
         self._background = Background(log_not_given_back)
 
@@ -85,7 +85,6 @@ class SqliteQueue(Queue):
             raise
         now = clock.monotonic()
         queue._leases = {lease: now + min(visibility_s, max(0.0, seconds)) for lease, seconds in left}
-        queue._ready.set()
         return queue
 
     async def push(self, calls: Sequence[Call]) -> None:
@@ -98,33 +97,28 @@ class SqliteQueue(Queue):
         ]
         added = await self._in_thread(lambda: self._messages.insert(rows))
         self._kept += added
-        self._ready.set()
+        self._readiness.change()
 
     async def reserve(self, limit: int, without: Collection[str] = ()) -> list[Reserved]:
         """Take up to ``limit`` messages."""
         now, now_ms = self._clock.monotonic(), self._clock.now_ms()
         until_ms = now_ms + round(self.visibility_s * 1000)
         expired = [lease for lease, until in self._leases.items() if until <= now]
-        self._ready.clear()  # before the look: what is pushed after it wakes again
+        changes = self._readiness.changes
         taking = self._background.start(
             self._in_thread(lambda: self._messages.take(limit, expired, now_ms, until_ms, without))
         )
         try:
             rows, next_ms = await asyncio.shield(taking)
-        except BaseException as exc:
-            self._ready.set()
-            if isinstance(exc, asyncio.CancelledError):
-                taking.add_done_callback(self._give_back)
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._give_back)
             raise
         for lease in expired:
             self._leases.pop(lease, None)
         for lease, _, _ in rows:
             self._leases[lease] = now + self.visibility_s
-        is_more = len(rows) == limit or is_full(rows)
-        self._left_out = () if is_more else without
-        if is_more:
-            self._ready.set()
-        else:
+        if len(rows) < limit and not is_full(rows):
+            self._readiness.found_no_more(changes, without)
             self._look_when_due(None if next_ms is None else (next_ms - now_ms) / 1000)
         reserved, worthless = decode_rows(rows, now + self.visibility_s)
         if worthless:
@@ -136,8 +130,7 @@ class SqliteQueue(Queue):
 
     async def wait(self, without: Collection[str] = ()) -> None:
         """Wait until a message may be ready."""
-        if all(app in without for app in self._left_out):
-            await self._ready.wait()
+        await self._readiness.wait(without)
 
     async def acknowledge(self, leases: Sequence[str]) -> list[bool]:
         """Delete messages in one transaction."""
@@ -160,7 +153,7 @@ class SqliteQueue(Queue):
         visible_ms = self._clock.now_ms() + round(delay_s * 1000)
         found = await self._in_thread(lambda: self._messages.hide(lease, visible_ms, ready=delay_s <= 0))
         self._leases.pop(lease, None)
-        self._ready.set()
+        self._readiness.change()
         return found
 
     async def replace(self, lease: str, call: Call, delay_s: float) -> bool:
@@ -169,7 +162,7 @@ class SqliteQueue(Queue):
         visible_ms = self._clock.now_ms() + round(delay_s * 1000)
         found = await self._in_thread(lambda: self._messages.replace(lease, visible_ms, message, ready=delay_s <= 0))
         self._leases.pop(lease, None)
-        self._ready.set()
+        self._readiness.change()
         return found
 
     async def check(self) -> None:
@@ -222,7 +215,7 @@ class SqliteQueue(Queue):
             due.append(now + max(0.0, hidden_s))
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._clock.call_at(min(due), self._ready.set)
+        self._timer = self._clock.call_at(min(due), self._readiness.change)
 
     # -- in the thread --------------------------------------------------------------------------------------------
 

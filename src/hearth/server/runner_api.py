@@ -137,7 +137,8 @@ class RunnerApi:
         """Wait for calls; none after 30 s. Ends at once when its runner leaves, which then gets none."""
         asked_at = self._clock.monotonic()
         limit, wait_s = _number(request.query("limit"), 0), _number(request.query("wait_s"), POLL_S)
-        reserved = await self._wait_for_calls(request, min(int(limit), _MAX_LIMIT) or 1, min(wait_s, POLL_S))
+        without = _names(request.query("without"))
+        reserved = await self._wait_for_calls(request, min(int(limit), _MAX_LIMIT) or 1, min(wait_s, POLL_S), without)
         if not limit:
             reserved = await self._remember(reserved)
         reserved = self._as_many_as_fit(reserved)
@@ -161,9 +162,11 @@ class RunnerApi:
                 return reserved[:count]
         return reserved
 
-    async def _wait_for_calls(self, request: ApiRequest, limit: int, wait_s: float) -> list[Reserved]:
+    async def _wait_for_calls(
+        self, request: ApiRequest, limit: int, wait_s: float, without: frozenset[str]
+    ) -> list[Reserved]:
         background = Background()
-        taking = background.start(self._dispatcher.take(limit, wait_s))
+        taking = background.start(self._dispatcher.take(limit, wait_s, without))
         leaving = background.start(_left(request.http))
         try:
             await asyncio.wait([taking, leaving], return_when=asyncio.FIRST_COMPLETED)
@@ -371,6 +374,10 @@ def _decoded(body: bytes, kind: type[protocol.T]) -> protocol.T:
         return protocol.decode(body, kind)
     except InvalidMessage as exc:
         raise InvalidJSON from exc
+
+
+def _names(text: str) -> frozenset[str]:
+    return _decoded(text.encode(), frozenset[str]) if text else frozenset()
 
 
 def _number(text: str, default: float) -> float:

@@ -103,6 +103,24 @@ async def test_calls_beyond_the_stored_bytes_of_their_app_are_not_accepted(world
     assert sorted(await dequeued(world)) == ["1", "3"]
 
 
+async def test_calls_of_some_apps_stay_for_others(world: World) -> None:
+    await accept(world, "1")
+    assert await dequeued(world) == ["1"]
+    assert world.accepted.leaves_out
+    await accept(world, "2", "3")
+    await world.accepted.enqueue(call("4", app="other"))
+    async with asyncio.timeout(LIMIT_S):
+        (got,) = await world.accepted.dequeue(10, frozenset({"app"}))
+    assert got.call.id == "4"
+    waiting = asyncio.ensure_future(world.accepted.dequeue(10, frozenset({"app", "third"})))
+    assert await dequeued(world) == ["2", "3"]
+    await accept(world, "5")
+    await world.accepted.enqueue(call("6", app="other"))
+    async with asyncio.timeout(LIMIT_S):
+        assert [one.call.id for one in await waiting] == ["6"]
+    assert await dequeued(world) == ["5"]
+
+
 async def test_no_more_calls_are_taken_than_wanted(world: World) -> None:
     await accept(world, "1", "2", "3")
     assert await dequeued(world, 2) == ["1", "2"]

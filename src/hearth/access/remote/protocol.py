@@ -128,6 +128,7 @@ class _Calls(msgspec.Struct):
 class _Handed(_Calls):
     waited_s: float = 0.0
     visibility_s: float = 0.0
+    leaves_out: bool = False
 
 
 class _Result(msgspec.Struct, omit_defaults=True):
@@ -429,7 +430,7 @@ def encode_handed(
             payloads.append(one.call.payload)
         extras = _Extras(one.lease, one.deliveries, max(0.0, one.until - now), one.fault, size)
         calls.append(encode_plain(one.call, payload_bytes=size)[:-1] + b"," + msgspec.json.encode(extras)[1:])
-    text = b'{"calls":[%b],"waited_s":%b,"visibility_s":%b}' % (
+    text = b'{"calls":[%b],"waited_s":%b,"visibility_s":%b,"leaves_out":true}' % (
         b",".join(calls),
         msgspec.json.encode(waited_s),
         msgspec.json.encode(visibility_s),
@@ -437,8 +438,8 @@ def encode_handed(
     return join([text, b"\n", *payloads]) if payloads else text
 
 
-def decode_handed(data: bytes, asked_at: float) -> tuple[list[Reserved], float]:
-    """Decode calls that were handed out, and the visibility timeout.
+def decode_handed(data: bytes, asked_at: float) -> tuple[list[Reserved], float, bool]:
+    """Decode calls that were handed out, the visibility timeout, and whether the API node can leave apps out.
 
     The nodes share no clock, so a lease counts from the earliest moment at which it can have started.
 
@@ -459,7 +460,7 @@ def decode_handed(data: bytes, asked_at: float) -> tuple[list[Reserved], float]:
         extras = decode(bytes(raw), _Extras)
         reserved.append(_reserved(bytes(raw), extras, behind, asked_at + handed.waited_s))
         behind = behind[extras.payload_bytes :]
-    return reserved, handed.visibility_s
+    return reserved, handed.visibility_s, handed.leaves_out
 
 
 def encode_starts(calls: Sequence[bytes]) -> bytes:

@@ -255,9 +255,10 @@ class RemoteCallRecords(CallRecords):
 
 
 class RemoteAcceptedCalls(AcceptedCalls):
-    """Accepted calls of the API node."""
+    """Accepted calls of the API node. Its answers say whether it leaves apps out: an older one does not."""
 
     def __init__(self, client: ApiClient, outbox: Outbox, clock: Clock) -> None:
+        self.leaves_out = False
         self._client = client
         self._outbox = outbox
         self._clock = clock
@@ -298,19 +299,20 @@ class RemoteAcceptedCalls(AcceptedCalls):
         await self._outbox.wait_for_room()
         while True:
             try:
-                if reserved := await self._poll(limit):
+                if reserved := await self._poll(limit, without):
                     return reserved
             except protocol.WithoutLeases as exc:
                 # The calls return to their queue by themselves, for runners of the same kind as that node.
                 _log.error("no async calls are taken", error=str(exc), again_in_s=_WITHOUT_LEASES_S)
                 await pause(self._clock, _WITHOUT_LEASES_S)
 
-    async def _poll(self, limit: int) -> list[Reserved]:
+    async def _poll(self, limit: int, without: frozenset[str]) -> list[Reserved]:
         asked_at = self._clock.monotonic()
+        left_out = f"&without={quote(msgspec.json.encode(sorted(without)), safe='')}" if without else ""
         with self._client.span("hybrid_client_dequeue"):
-            reserved, visibility_s = await self._client.ask(
+            reserved, visibility_s, self.leaves_out = await self._client.ask(
                 "GET",
-                f"runner/async?limit={limit}&wait_s={_POLL_S}&behind=1",
+                f"runner/async?limit={limit}&wait_s={_POLL_S}&behind=1{left_out}",
                 lambda data: protocol.decode_handed(data, asked_at),
                 attempts=1,
                 limit_s=_POLL_S + _POLL_SLACK_S,
