@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 from tests.support.cli import Cli
+from tests.support.docker_images import python_image
 from tests.support.fleet import Fleet, running_fleet
-from tests.support.node import RunningNode
+from tests.support.node import MULTI, RunningNode
 from tests.support.waiting import until
 
 #: Seconds after which every node must refuse what was revoked, and some for a slow machine.
@@ -23,10 +24,14 @@ REVOKED_S = 5 + 10
 ADMIN = "token-of-the-admin-1234"
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A full node and a runner of it."""
-    with running_fleet(tmp_path_factory.mktemp("callers"), kind="full", FN_ADMIN_TOKEN=ADMIN) as running:
+@pytest.fixture(scope="module", params=["process", "docker"])
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A full node and a runner of it, on each driver."""
+    folder, image = tmp_path_factory.mktemp("callers"), ""
+    if request.param == "docker":
+        request.getfixturevalue("docker")
+        image = python_image(MULTI)
+    with running_fleet(folder, kind="full", driver=request.param, image=image, FN_ADMIN_TOKEN=ADMIN) as running:
         yield running
 
 

@@ -25,8 +25,10 @@ class Fleet:
         image: str,
         environment: dict[str, str],
         hosts: Mapping[str, Host],
+        driver: str = "process",
     ) -> None:
         self.folder = folder
+        self.driver = driver
         self.image = image
         self.environment = environment
         self.hosts = hosts
@@ -50,14 +52,16 @@ class Fleet:
         data = self.folder / name
         data.mkdir(exist_ok=True)
         bundles = data / "bundles"
-        if not bundles.exists():
+        if self.driver == "process" and not bundles.exists():
             bundles.symlink_to(self.folder / "shared" / "bundles")
         variables = {**self.environment, **environment}
         if (host := self.hosts.get(name)) is None:
-            return self._stack.enter_context(running_node("process", data, self.image, **variables))
+            return self._stack.enter_context(running_node(self.driver, data, self.image, **variables))
         command = host.command(HEARTH, "start")
         variables = {"FN_AUTH": "off", **variables}  # it is reached from other hosts
-        return self._stack.enter_context(running_node("process", data, self.image, command, host.address, **variables))
+        return self._stack.enter_context(
+            running_node(self.driver, data, self.image, command, host.address, **variables)
+        )
 
     def call(self, runner: RunningNode, path: str, **orders: object) -> httpx.Response:
         """Call a route on a runner."""
@@ -72,12 +76,13 @@ def running_fleet(
     kind: str = "api",
     image: str = "",
     hosts: Mapping[str, Host] | None = None,
+    driver: str = "process",
     **environment: str,
 ) -> Iterator[Fleet]:
-    """An API node and so many runners; leaving it stops all."""
+    """An API node and so many runners; leaving it stops all. On Docker the image is to be given."""
     image = image or build_multi(folder / "shared", folder / "source")
     with contextlib.ExitStack() as stack:
-        fleet = Fleet(folder, stack, image, {**QUICK, **environment}, hosts or {})
+        fleet = Fleet(folder, stack, image, {**QUICK, **environment}, hosts or {}, driver)
         fleet.start_api(kind)
         for number in range(runners):
             fleet.start_runner(f"runner{number}")
