@@ -112,6 +112,36 @@ async def test_apps_take_turns(queue: Queue) -> None:
     assert await names(queue) == ["a0", "b2", "c0", "a1", "b1", "a2", "b0", "a3", "a4", "a5"]
 
 
+async def test_an_app_has_as_many_turns_in_a_round_as_its_weight_says(queue: Queue) -> None:
+    await queue.weigh("a", 3)
+    await queue.push([of("a", f"a{n}") for n in range(8)] + [of("b", f"b{n}") for n in range(4)])
+    first = [await names(queue, 1) for _ in range(3)]
+    assert [*first, await names(queue, 7)] == [["a0"], ["b0"], ["a1"], ["a2", "b1", "a3", "a4", "a5", "b2", "a6"]]
+    await queue.push([of("c", "c0")])
+    assert await names(queue, 2) == ["c0", "a7"], "the first call of an app is next, whatever others weigh"
+    await queue.weigh("a", 1)
+    await queue.push([of("a", f"a{n}") for n in (8, 9)] + [of("b", f"b{n}") for n in (4, 5)])
+    assert await names(queue) == ["a8", "b3", "a9", "b4", "b5"]
+
+
+async def test_a_heavy_app_gains_no_turn_by_emptying_and_coming_again(queue: Queue) -> None:
+    await queue.weigh("a", 2)
+    await queue.push([of("a", "a0"), of("b", "b0"), of("b", "b1"), of("b", "b2")])
+    taken = await names(queue, 2)
+    for n in range(1, 6):
+        await queue.push([of("a", f"a{n}")])
+        taken += await names(queue, 1)
+    assert sum(name in taken for name in ("b0", "b1", "b2")) >= 2, taken
+
+
+async def test_the_weights_of_redis_hold_for_all_nodes(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    place = queue_at_hand("redis", request, tmp_path)
+    async with opened(place) as one, opened(place) as other:
+        await one.weigh("a", 2)
+        await other.push([of("b", f"b{n}") for n in range(3)] + [of("a", f"a{n}") for n in range(4)])
+        assert await names(other, 6) == ["b0", "a0", "a1", "b1", "a2", "a3"]
+
+
 async def test_readers_that_leave_out_different_apps_do_not_keep_each_other_awake(queue: Queue) -> None:
     left_out = ({"a", "b"}, {"a", "c"})
     await queue.push([of("a", "a0")])

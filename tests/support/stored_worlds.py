@@ -89,7 +89,7 @@ async def _local(stores: Stores, folder: Path) -> AsyncIterator[StoredWorld]:
     quotas = CachedQuotas(stores.datastore, _CLOCK)
     queued = QueuedCalls(stores.datastore, quotas, _CLOCK, NO_QUOTAS, Metrics())
     stored = StoredBytes(stores.queue, stores.datastore, stores.logs, quotas, _CLOCK, NO_QUOTAS, Metrics())
-    accepted = LocalAcceptedCalls(stores.queue, stores.datastore, _CLOCK, queued=queued, stored=stored)
+    accepted = LocalAcceptedCalls(stores.queue, stores.datastore, _CLOCK, queued=queued, stored=stored, quotas=quotas)
     vault = Vault(stores.datastore, Keyring("", None, folder / FILE))
     datastore = stores.datastore
     yield StoredWorld(datastore, records, accepted, vault, datastore, datastore, pins=datastore)

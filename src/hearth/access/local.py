@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +13,7 @@ import msgspec
 
 from hearth.access.base import AcceptedCalls, AlreadyStarted, CallRecords, EndedCall, Submit
 from hearth.access.queued_calls import QueuedCalls
+from hearth.access.quota_cache import CachedQuotas
 from hearth.access.stored_bytes import StoredBytes
 from hearth.aio.clock import Clock, pause
 from hearth.aio.group_commit import GroupCommit, write_apart
@@ -29,6 +31,8 @@ RECORD_WAIT_S: Final = 5.0
 _RECORD_AGAIN_S: Final = 0.5
 #: Accepted calls whose records may wait for the datastore. Beyond that, the start of a call creates its record.
 _MAX_LATE: Final = 10_000
+#: Apps whose weights are remembered.
+_MAX_WEIGHTS: Final = 10_000
 #: Bytes of a payload above which a call is pushed to the queue alone.
 _LARGE_BYTES: Final = 1 << 20
 
@@ -120,6 +124,7 @@ class LocalAcceptedCalls(AcceptedCalls):
     Args:
         queued: Limits the accepted calls of apps; ``None`` for no limit.
         stored: Limits the stored bytes of apps; ``None`` for no limit.
+        quotas: The weights of apps; ``None`` if all weigh the same.
     """
 
     leaves_out = True
@@ -132,7 +137,10 @@ class LocalAcceptedCalls(AcceptedCalls):
         tracing: Tracing | None = None,
         queued: QueuedCalls | None = None,
         stored: StoredBytes | None = None,
+        quotas: CachedQuotas | None = None,
     ) -> None:
+        self._quotas = quotas
+        self._weights: OrderedDict[str, int] = OrderedDict()
         self._queued = queued
         self._stored = stored
         self._span = (tracing or Tracing(Metrics())).span
@@ -160,7 +168,19 @@ class LocalAcceptedCalls(AcceptedCalls):
         with contextlib.nullcontext() if self._queued is None else await self._queued.place(call):
             if self._stored is not None:
                 await self._stored.admit(call)
+            if self._quotas is not None:
+                await self._weigh(self._quotas, call)
             await self._enqueue(call)
+
+    async def _weigh(self, quotas: CachedQuotas, call: Call) -> None:
+        """Tell the queue the weight of an app, once and after each change."""
+        app, weight = call.app_name, (await quotas.of(call.app_name, call.app_id)).weight or 1
+        if weight == self._weights.get(app):
+            return
+        await self._queue.weigh(app, weight)
+        self._weights[app] = weight
+        if len(self._weights) > _MAX_WEIGHTS:
+            self._weights.popitem(last=False)
 
     async def _enqueue(self, call: Call) -> None:
         outcome = await self._accepted.put(call)

@@ -51,7 +51,9 @@ class Backlog:
 
 
 class Queue(abc.ABC):
-    """Accepted async calls. Apps take turns; calls of an app come by priority (2 before 1 before 0), then by arrival.
+    """Accepted async calls. Apps take turns, in each round as many as their weights say (one by default).
+
+    Calls of an app come by priority (2 before 1 before 0), then by arrival.
 
     To take the next message costs the same whatever the backlog is. With a backlog of one app, the first message of
     another app is next. Messages that an earlier version stored without their app take turns as one app.
@@ -121,6 +123,10 @@ class Queue(abc.ABC):
     @abc.abstractmethod
     async def backlog(self) -> Backlog:
         """Return what waits, in a time that does not grow with the queue."""
+
+    @abc.abstractmethod
+    async def weigh(self, app_name: str, weight: int) -> None:
+        """Give an app so many turns in a round. It holds at least until the process ends."""
 
     @abc.abstractmethod
     async def bytes_of(self, app_name: str) -> int:

@@ -154,6 +154,7 @@ class MessageFile:
         self._run = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._found_turns: Turns | None = None
+        self._weights: dict[str, int] = {}
         self._bytes: Counter[str] | None = None
         try:
             self._db = _open(path)
@@ -310,10 +311,18 @@ class MessageFile:
 
     # -- turns ----------------------------------------------------------------------------------------------------
 
+    def weigh(self, app: str, weight: int) -> None:
+        """Give an app so many turns in a round."""
+        if weight == 1:
+            self._weights.pop(app, None)
+        else:
+            self._weights[app] = weight
+
     @property
     def _turns(self) -> Turns:
         if self._found_turns is None:
             self._found_turns = Turns()
+            self._found_turns.weights = self._weights
             self._join(app for (app,) in self._db.execute(_APPS_READY))
         return self._found_turns
 

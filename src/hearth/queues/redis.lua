@@ -5,7 +5,8 @@
 -- its app (by priority and place), delayed (by the time at which it shows), leased (by the time at which its lease ends). A lease is the message's name
 -- and the number of the delivery: an earlier reservation is thus never taken for the current one.
 --
--- Apps take turns, in rounds: an app with ready messages is in waiting, or in served once it had its turn in this round.
+-- Apps take turns, in rounds: an app with ready messages is in waiting, or in served once it had its turns in this round:
+-- one, or as many as weights says. Between two turns it is in waiting, behind all that had none; had counts its turns.
 -- It stays in served without messages until its next turn. Earlier versions name messages "<priority>:<place>:<call>",
 -- and keep those that are ready in one set for each priority. Their messages take turns as an app without a name.
 
@@ -13,6 +14,8 @@ local places, calls, deliveries, delayed, leased = KEYS[1], KEYS[2], KEYS[3], KE
 local ready_before = { KEYS[8], KEYS[7], KEYS[6] } -- of earlier versions: by priority
 local channel, names = KEYS[9], KEYS[10]
 local waiting, served, apps, bytes = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local weights, had = KEYS[15], KEYS[16]
+local AGAIN = 2 ^ 52 -- what sorts behind each place
 local PLACES = 2 ^ 51 -- of one priority
 local MOST_APPS = 1000 -- of which the oldest calls are compared
 local MOST_AT_ONCE = 1000 -- an even number
@@ -149,6 +152,12 @@ local function take(app, count, take_one)
   return #taken
 end
 
+-- Count a turn of an app; return whether it has another one in this round.
+local function has_more_turns(app)
+  local weight = tonumber(redis.call("HGET", weights, app) or 1)
+  return weight > 1 and redis.call("HINCRBY", had, app, 1) < weight
+end
+
 local operations = {}
 
 -- push, then priority, delay in ms, app, the call's id, the call for each message. Of a call that has a message it keeps no
@@ -205,19 +214,23 @@ function operations.reserve()
   show_due(delayed, now)
   show_due(leased, now)
   while left > 0 and room > 0 do
-    local line, gone, turns = first_apps(waiting, left, left_out), {}, {}
+    local line, gone, turns, again = first_apps(waiting, left, left_out), {}, {}, {}
     local is_alone = #line == 1 and not first_apps(served, 1, left_out)[1]
     for _, app in ipairs(line) do
       if left <= 0 or room <= 0 then
         break
       end
       gone[#gone + 1] = app
-      if take(app, is_alone and left or 1, take_one) > 0 then
-        turns[#turns + 1], turns[#turns + 2] = redis.call("INCR", places), app
+      local has_taken, place = take(app, is_alone and left or 1, take_one) > 0, redis.call("INCR", places)
+      if has_taken and has_more_turns(app) then
+        again[#again + 1], again[#again + 2] = AGAIN + place, app
+      elseif redis.call("HDEL", had, app) > 0 or has_taken then
+        turns[#turns + 1], turns[#turns + 2] = place, app
       end
     end
     for_all("ZREM", waiting, gone)
     for_all("ZADD", served, turns)
+    for_all("ZADD", waiting, again)
     if #line == 0 and not next_round(left_out) then
       break
     end
@@ -319,6 +332,14 @@ function operations.backlog()
     end
   end
   return found
+end
+
+-- weigh, app, turns in a round.
+function operations.weigh()
+  if ARGV[3] == "1" then
+    return redis.call("HDEL", weights, ARGV[2])
+  end
+  return redis.call("HSET", weights, ARGV[2], ARGV[3])
 end
 
 -- bytes, app: the bytes of its messages.

@@ -42,7 +42,7 @@ from hearth.telemetry.logs import get_logger
 SCRIPT: Final = Path(__file__).with_name("redis.lua")
 _KEYS: Final = (
     *("places", "calls", "deliveries", "delayed", "leased", "ready:0", "ready:1", "ready:2", "wake", "names"),
-    *("turns:waiting", "turns:served", "apps:", "bytes"),
+    *("turns:waiting", "turns:served", "apps:", "bytes", "turns:weights", "turns:had"),
 )
 _DEFAULT_PORT: Final = 6379
 _MAX_CONNECTIONS: Final = 512
@@ -206,6 +206,10 @@ class RedisQueue(Queue):
         """Return what waits."""
         length, *heads = await self._run("backlog")
         return Backlog(length, oldest(heads))
+
+    async def weigh(self, app_name: str, weight: int) -> None:
+        """Set the weight in Redis, for all nodes."""
+        await self._run("weigh", _turn_of(app_name), weight)
 
     async def bytes_of(self, app_name: str) -> int:
         """Return what the script counts as messages come and go."""

@@ -174,6 +174,10 @@ class SqliteQueue(Queue):
         heads = await self._in_thread(self._heads)
         return Backlog(max(0, self._kept - len(self._leases)), oldest(heads))
 
+    async def weigh(self, app_name: str, weight: int) -> None:
+        """Set the weight in memory."""
+        await self._in_thread(lambda: self._messages.weigh(app_name, weight))
+
     async def bytes_of(self, app_name: str) -> int:
         """Return what the file counts since somebody has asked for the first time."""
         return await self._in_thread(lambda: self._messages.bytes_of(app_name))

@@ -103,6 +103,14 @@ async def test_calls_beyond_the_stored_bytes_of_their_app_are_not_accepted(world
     assert sorted(await dequeued(world)) == ["1", "3"]
 
 
+async def test_apps_take_turns_by_weight(world: World) -> None:
+    heavy = await world.stores.datastore.insert_app(App(name="heavy", quotas=Quotas(weight=2)))
+    for n in range(4):
+        await world.accepted.enqueue(call(f"h{n}", app="heavy", app_id=heavy.id))
+        await world.accepted.enqueue(call(f"l{n}", app="light"))
+    assert await dequeued(world, 6) == ["h0", "l0", "h1", "l1", "h2", "h3"]
+
+
 async def test_calls_of_some_apps_stay_for_others(world: World) -> None:
     await accept(world, "1")
     assert await dequeued(world) == ["1"]
