@@ -388,7 +388,7 @@ async def test_a_node_that_stops_waits_until_its_look_at_the_queue_is_given_up(
         try:
             return await asyncio.get_running_loop().create_future()
         finally:
-            for _ in range(5):  # what was taken is given back
+            for _step in range(5):  # what was taken is given back
                 await asyncio.sleep(0)
             given_up = True
 

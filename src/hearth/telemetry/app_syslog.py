@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from hearth.aio.background import Background
@@ -291,7 +291,7 @@ async def _open(url: SplitResult, lost: Callable[[], None]) -> _Wire:
     return (await loop.create_connection(lambda: _Stream(lost), host, port, ssl=tls))[1]
 
 
-def _datagrams(family: int, address: object) -> _Datagrams:
+def _datagrams(family: int, address: tuple[Any, ...] | str) -> _Datagrams:
     own = socket.socket(family, socket.SOCK_DGRAM)
     try:
         own.setblocking(False)
