@@ -93,7 +93,6 @@ async def _local(stores: Stores, folder: Path) -> AsyncIterator[StoredWorld]:
     vault = Vault(stores.datastore, Keyring("", None, folder / FILE))
     datastore = stores.datastore
     yield StoredWorld(datastore, records, accepted, vault, datastore, datastore, pins=datastore)
-    yield StoredWorld(stores.datastore, records, accepted, vault, stores.datastore, stores.datastore)
     await stored.close()
     await records.close()
     await accepted.close()
