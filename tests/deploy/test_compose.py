@@ -20,6 +20,7 @@ def test_the_file_is_well_formed_and_asks_for_each_secret() -> None:
     for name in ("api", "runner-1", "runner-2"):
         told = services[name]["environment"]
         assert told["FN_AUTH"] == "required"
+        assert "init" not in services[name], "a node reaps what functions leave behind"
         assert {token: told[token] for token in TOKENS} == {token: SECRETS[token] for token in TOKENS}
     mounted = [
         volume["source"]
