@@ -1,6 +1,7 @@
 #!/bin/sh
 # Install what the tests run against: a real Docker Engine (started here), bubblewrap, slirp4netns, and the servers that the tests
-# start for themselves: PostgreSQL, MariaDB, Redis, HAProxy, Prometheus; skopeo; and a browser, Chromium. Idempotent; needs root once.
+# start for themselves: PostgreSQL, MariaDB, Redis, HAProxy, Prometheus; skopeo; a browser, Chromium; and what functions in
+# other languages need: Node with npm. Idempotent; needs root once.
 set -eu
 
 say() { echo "engines: $*" >&2; }
@@ -30,6 +31,8 @@ ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postg
 command -v skopeo >/dev/null || missing="$missing skopeo"
 command -v prometheus >/dev/null || missing="$missing prometheus"
 command -v chromium >/dev/null || missing="$missing chromium"
+command -v node >/dev/null || missing="$missing nodejs"
+command -v npm >/dev/null || missing="$missing npm"
 # shellcheck disable=SC2086 # a list of package names
 [ -z "$missing" ] || install_packages $missing
 

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 from tests.support.cli import Cli
+from tests.support.kits import NPM, program
 from tests.support.node import HEARTH
 
 ROOT = Path(__file__).parents[2]
 PROMISED = ['{"message": "Hello Ada"}', "2 passed, 0 failed, 0 skipped"]
+PROMISED_BY_NODE = ['{"message":"Hello Ada"}', '{"message":"Hello Grace"}', "1 passed, 0 failed, 0 skipped"]
 
 
-def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "tutorial.md").read_text()
+def follow(name: str, home: Path, promised: list[str], **more: str) -> str:
+    """Type what a page says; what that prints. The page promises parts of it."""
+    page = (ROOT / "docs" / name).read_text()
     script = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
     with socket.create_server(("", 0)) as free:
         port = str(free.getsockname()[1])
@@ -25,21 +28,15 @@ def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "PATH": f"{HEARTH.parent}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
+        "HOME": str(home),
         "FN_PORT": port,
         "FN_API_URL": f"http://localhost:{port}",
+        **more,
     }
+    typed = "set -m\n" + script.replace("localhost:8080", f"localhost:{port}")
     done = subprocess.run(
-        [
-            "bash",
-            "-e",
-            "-u",
-            "-o",
-            "pipefail",
-            "-c",
-            "set -m\n" + script.replace("localhost:8080", f"localhost:{port}"),
-        ],
-        cwd=tmp_path,
+        ["bash", "-e", "-u", "-o", "pipefail", "-c", typed],
+        cwd=home,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -47,13 +44,29 @@ def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
         timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for text in PROMISED:
+    for text in promised:
         assert text in page
         assert text in done.stdout
-    assert done.stdout.count('{"message": "Hello Ada"}') == 2
-    assert done.stdout.count("greeting Ada\n") == 1
-    assert re.search(r"/greet .* success", done.stdout)
-    assert '{"message": "Good day World"}' in done.stdout
+    return done.stdout
+
+
+def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
+    printed = follow("tutorial.md", tmp_path, PROMISED)
+    assert printed.count('{"message": "Hello Ada"}') == 2
+    assert printed.count("greeting Ada\n") == 1
+    assert re.search(r"/greet .* success", printed)
+    assert '{"message": "Good day World"}' in printed
+
+
+def test_the_tutorial_of_a_node_function_works_as_it_is_written(tmp_path: Path) -> None:
+    program("node", "nodejs")
+    program("npm", "npm")
+    printed = follow("tutorial-node.md", tmp_path, PROMISED_BY_NODE, **NPM)
+    assert printed.count('{"message":"Hello Ada"}') == 2
+    assert printed.count("greeting Grace\n") == 1
+    assert len(re.findall(r"/greet .* success", printed)) == 2
+    for number in range(1, 9):
+        assert f'{{"message":"Hello {number}"}}' in printed
 
 
 @pytest.mark.parametrize("name", ["hello", "shout", "stdio"])
