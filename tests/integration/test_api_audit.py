@@ -105,7 +105,6 @@ async def test_each_change_is_noted_with_its_sender_before_it_is_answered(world:
 
 async def test_an_image_is_noted_whatever_its_repository_is_called(datastore: SqlDatastore, tmp_path: Path) -> None:
     store = ImageStore(tmp_path)
-    store.make()
     world = World(datastore, Registry(store))
     for repository in ("a/f", "a/blobs/uploads/f"):
         digest = f"sha256:{hashlib.sha256(b'{}').hexdigest()}"

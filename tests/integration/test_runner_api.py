@@ -382,7 +382,7 @@ async def test_a_node_that_stops_waits_until_its_look_at_the_queue_is_given_up(
 ) -> None:
     looking, given_up = asyncio.Event(), False
 
-    async def look(*_: object) -> list[Reserved]:
+    async def look(*arguments: object) -> list[Reserved]:
         nonlocal given_up
         looking.set()
         try:
