@@ -90,10 +90,10 @@ async def test_images_with_volumes_are_refused_where_functions_listen(docker: No
     async with opened() as driver:
         with pytest.raises(ImageHasVolumes, match="it declares volumes: /data"):
             await driver.prepare(refused := spec(image=image, listens=True))
-        gone = subprocess.run(["docker", "inspect", refused.id], capture_output=True, check=False)
-        assert gone.returncode != 0, "nothing is left"
         await (await driver.prepare(spec(image=image))).remove()
         await (await driver.prepare(spec(listens=True))).remove()
+    gone = subprocess.run(["docker", "inspect", refused.id], capture_output=True, check=False)
+    assert gone.returncode != 0, "nothing is left"
     async with opened(walls=Walls(listeners_have_volumes=True)) as driver:
         made = await driver.prepare(spec(image=image, listens=True))
         volumes = [mount["Name"] for mount in inspect(made.id)["Mounts"] if mount["Type"] == "volume"]

@@ -32,7 +32,6 @@ WRONG = [
     ("FN_MQ_VISIBILITY_S", "0", "greater than 0"),
     ("FN_MAX_REQUEST_SIZE", "1k", "'1k': Input should be a valid integer"),
     ("FN_MAX_TOTAL_MEMORY_BYTES", "2GB", "'2GB': Input should be a valid integer"),
-    ("FN_LOG_LEVEL_FILE", "/none", "/none: No such file or directory; name a file that holds the value"),
     ("FN_LOG_FORMAT", "xml", "Input should be 'text' or 'json'"),
     ("FN_HEADER_TIMEOUT_S", "inf", "finite"),
     ("FN_GRACE_S", "nan", "finite"),

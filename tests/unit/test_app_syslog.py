@@ -88,7 +88,7 @@ async def test_a_stream_carries_a_message_on_each_line(
         listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
         url = f"tcp://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     else:
-        listener = await asyncio.start_unix_server(server.serve, tmp_path / "s")
+        listener = await asyncio.start_unix_server(server.serve, str(tmp_path / "s"))
         url = f"unix://{tmp_path}/s"
     async with listener:
         drain = await drains().open(url, TAG)
@@ -150,6 +150,7 @@ async def test_a_connection_that_breaks_is_made_again_and_loses_no_line_after(dr
             await asyncio.sleep(0)
         drain.write(b"after\n")
         assert parts(await server.lines.get()) == ("-", "after")
+        drain.close()  # a server of uvloop ends after its connections
 
 
 async def test_containers_share_a_connection_until_the_last_ends(drains: Callable[..., Drains]) -> None:

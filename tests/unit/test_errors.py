@@ -204,6 +204,9 @@ CATALOGUE = [
     ),
     (e.ImagePullFailed("a/b:1", "why", 404), 404, "Failed to pull image 'a/b:1': why"),
     (e.ImagePullFailed("a/b:1", "why"), 500, "Failed to pull image 'a/b:1': why"),
+    (e.ImagePullTimeout(), 504, "Image pull timed out"),
+    (e.ImageHasVolume(), 400, "image has Volume definition"),
+    (e.SyslogUnavailable(), 500, "Syslog Unavailable"),
 ]
 
 

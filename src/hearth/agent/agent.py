@@ -25,7 +25,6 @@ from hearth.agent.call import (
     log_step,
 )
 from hearth.agent.cold import run_cold
-from hearth.agent.function import Function
 from hearth.agent.hot import HotSlot
 from hearth.agent.listeners import CallListener, Listeners
 from hearth.agent.meters import Outcome
@@ -238,7 +237,9 @@ class Agent:
             function=function,
             body=body,
             sink=sink,
-            log=self._log_of(function, call_id),
+            log=CallLog(
+                lambda: {"user_log": True, **function.log_fields, "call_id": call_id}, self._log_limit_bytes, call_id
+            ),
             since=self._clock.monotonic(),
             since_at=record.created_at,
             recorded_at=record.created_at,
@@ -248,7 +249,8 @@ class Agent:
         """Return an accepted async call; its deadlines are fixed now: the time in the queue does not count."""
         function = self.pool.function(spec)
         now = self._clock.now()
-        log = self._log_of(function, record.id)
+        fields = {"user_log": True, **function.log_fields, "call_id": record.id}
+        log = CallLog(lambda: fields, self._log_limit_bytes, record.id)
         return ActiveCall(
             record=record,
             function=function,
@@ -261,10 +263,6 @@ class Agent:
             is_plain=spec.ref.is_fn,
             is_queued=True,
         )
-
-    def _log_of(self, function: Function, call_id: str) -> CallLog:
-        fields = function.log_fields
-        return CallLog(lambda: {"user_log": True, **fields, "call_id": call_id}, self._log_limit_bytes, call_id)
 
     # -- the walk ------------------------------------------------------------------------------
 
