@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from hearth.cli.lazy import examples
 from hearth.cli.main import app
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
@@ -17,7 +18,7 @@ HEAD = """# The command
 
 <!-- Written by tools/command_reference.py; `make reference` renews it. -->
 
-`hearth COMMAND --help` shows the same, with defaults. Options of `hearth` itself come before the command:
+`hearth COMMAND --help`, or `-h`, shows the same, with defaults. Options of `hearth` itself come before the command:
 `hearth --context prod apps list`. As in Fn's CLI, the verb may come first: `hearth create app shop` is
 `hearth apps create shop`. There are short names: `app`, `a`, `route`, `r`, `call`, `ctx` for objects, `c`, `ls`, `i`,
 `g`, `up`, `d`, `u`, `un` for verbs, and `bu`, `bm`, `dp`, `in`, `iv`, `p` for build, bump, deploy, init, invoke, push.
@@ -26,6 +27,9 @@ Exit status: 0 success, 1 an error, 2 wrong usage. An error is one line on stder
 
 In a pipe, logs and answers are written byte for byte, and nothing is coloured. On a terminal, control characters in
 them are made visible (`^[`), so that a function cannot change the terminal. `NO_COLOR` turns colours off.
+
+`hearth --install-completion` installs completion for the shell: of commands and options, and of the names of apps and
+the paths of routes on the server.
 
 The server is the first of: `--api-url`, `FN_API_URL`, the context (`--context`, `FN_CONTEXT`, the one in use),
 `http://localhost:8080`. Contexts are the files of the fn CLI, `~/.fn/config.yaml` and `~/.fn/contexts/NAME.yaml`.
@@ -62,6 +66,8 @@ def _command(command: Any, name: str, context: Any) -> Iterator[str]:
         yield "| option | meaning |\n|---|---|"
         yield from (_row(parameter) for parameter in rows)
         yield ""
+    if lines := examples(command):
+        yield "\n".join(["```sh", *lines, "```", ""])
 
 
 _OF_TYPER = ("install_completion", "show_completion", "help")

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 from collections import Counter
@@ -209,13 +210,13 @@ def test_what_a_function_or_server_says_cannot_steer_a_terminal(cli: Cli, server
     assert "^[]0;title^G^[[2J" in on_a_terminal(cli, "invoke", "e2e", "/hostile", stdin=failing)
 
 
-def on_a_terminal(cli: Cli, *arguments: str, stdin: str = "") -> str:
+def on_a_terminal(cli: Cli, *arguments: str, stdin: str = "", **environment: str) -> str:
     """What a command shows whose stdout and stderr are a terminal."""
     leader, follower = pty.openpty()
     with os.fdopen(leader, "rb", buffering=0) as shown, os.fdopen(follower, "wb") as terminal:
         subprocess.run(
             [HEARTH, *arguments],
-            env=cli.environment,
+            env={**cli.environment, **environment},
             input=stdin.encode(),
             stdout=terminal,
             stderr=terminal,
@@ -262,6 +263,82 @@ def test_calls_and_logs(cli: Cli, server: RunningNode) -> None:
     assert cli("logs", "e2e", "last", "--path", "/logged-one") == "log of one\n"
     assert cli("get", "logs", "e2e", listed[0]["id"]) == "log of one\n"
     assert cli.fails(1, "logs", "get", "e2e", "0" * 26) == "hearth: Call log not found"
+
+
+def test_a_table_of_calls_fits_80_columns_with_whole_ids(cli: Cli, server: RunningNode) -> None:
+    path = server.route("fits-into-a-terminal", "http")
+    for order in ({"echo": "x"}, {"exit": 3}, {"echo": "x", "status": 404}):
+        server.call(path, **order)
+    route = "/fits-into-a-terminal"
+    listed = cli.json("calls", "list", "e2e", "--path", route, "-o", "json")
+    shown = on_a_terminal(cli, "calls", "list", "e2e", "--path", route, COLUMNS="80", NO_COLOR="1", TERM="xterm")
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in shown.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["ID", "ROUTE", "CREATED", "DURATION", "STATUS"]
+    rows = {line.split()[0]: line for line in lines[1:] if line[0] != " "}
+    assert list(rows) == [call["id"] for call in listed]
+    for call in listed:
+        assert f"{call['created_at'][:19]}Z" in rows[call["id"]]
+        assert re.search(r" \d+(\.\d)? m?s ", rows[call["id"]])
+    assert [re.split(r"\d m?s +", line)[1].strip() for line in rows.values()] == [
+        "success 404",
+        "error 502",
+        "success 200",
+    ]
+    wide = cli("calls", "list", "e2e", "--path", route).splitlines()
+    assert wide[0].split()[-1] == "ERROR"
+    assert "container exit code 3" in wide[2]
+    failed = cli("calls", "list", "e2e", "--path", route, "--status", "error").splitlines()
+    assert [line.split()[0] for line in failed[1:]] == [listed[1]["id"]]
+
+
+def test_the_body_of_a_call_can_be_an_option(cli: Cli, server: RunningNode, tmp_path: Path) -> None:
+    server.route("with-data", "http")
+    (tmp_path / "body.json").write_text('{"echo": "of a file"}')
+    assert cli("invoke", "e2e", "/with-data", "-d", '{"echo": "gr\u00fcn"}', stdin="not this") == "grün"
+    assert cli("invoke", "e2e", "/with-data", "--data", f"@{tmp_path}/body.json") == "of a file"
+    assert "nowhere" in cli.fails(1, "invoke", "e2e", "/with-data", "-d", "@nowhere")
+
+
+def test_the_last_lines_and_minutes_of_logs(cli: Cli, server: RunningNode) -> None:
+    path = server.route("recent", "http")
+    for number in range(3):
+        server.call(path, say=f"line {number}a\nline {number}b", echo="")
+    chosen = ("logs", "e2e", "--path", "/recent")
+
+    def lines(*options: str) -> list[str]:
+        return [line.strip() for line in cli(*chosen, *options).splitlines() if line.startswith("  ")]
+
+    assert lines("--tail", "3") == ["line 1b", "line 2a", "line 2b"]
+    assert lines("--tail", "0") == []
+    assert lines("--since", "1h") == [f"line {number}{part}" for number in range(3) for part in "ab"]
+    assert lines("--since", "2999-01-01T00:00:00Z") == []
+    newest = cli.json("calls", "list", "e2e", "--path", "/recent", "-n", "2", "-o", "json")
+    assert lines("--since", newest[1]["created_at"]) == ["line 1a", "line 1b", "line 2a", "line 2b"]
+    assert cli("logs", "e2e", newest[0]["id"], "--tail", "1") == "line 2b\n"
+    assert "'noon': should be like 30s" in cli.fails(2, *chosen, "--since", "noon")
+    assert "--since" in cli.fails(2, "logs", "e2e", newest[0]["id"], "--since", "1h")
+
+
+def test_following_starts_with_the_past_that_is_asked_for(cli: Cli, server: RunningNode) -> None:
+    path = server.route("followed-from", "http")
+    before = [server.call(path, say=f"before {number}").headers["fn_call_id"] for number in range(3)]
+    command: list[str | Path] = [HEARTH, "logs", "-f", "e2e", "/followed-from", "--tail", "2", "--output", "json"]
+    with subprocess.Popen(command, env=cli.environment, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        try:
+            told = [json.loads(following.stdout.readline()) for _ in range(2)]
+            assert [call["id"] for call in told] == before[1:]
+            after = server.call(path, say="after").headers["fn_call_id"]  # whether the command looks already or not
+            assert json.loads(following.stdout.readline())["id"] == after
+        finally:
+            following.terminate()
+
+
+def test_following_one_call_waits_for_its_end(cli: Cli, server: RunningNode) -> None:
+    server.route("followed-one", "default", type="async")
+    call_id = cli("invoke", "e2e", "/followed-one", "-d", '{"say": "first", "sleep_ms": 300, "echo": ""}').strip()
+    assert cli("logs", "e2e", call_id, "-f") == "first\n"
 
 
 def test_logs_are_followed_live(cli: Cli, server: RunningNode) -> None:
@@ -330,7 +407,7 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["appps"], "No such command 'appps'; see hearth --help"),
+        (["appps"], "No such command 'appps'. Did you mean 'apps'? See hearth --help"),
         (["apps", "create"], "Missing argument 'APP'; see hearth apps create --help"),
         (["apps", "create", "a", "--config", "K"], "'K': must be K=V"),
         (["apps", "delete", "-f", "a/routes/x"], "'a/routes/x': a name must not be '.' or '..', or contain '/'"),

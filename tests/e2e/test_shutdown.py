@@ -85,11 +85,26 @@ def test_a_second_signal_waits_for_nobody(tmp_path: Path) -> None:
         path = node.route("slow", "http", timeout=100)
         running = pool.submit(node.call, path, sleep_ms=90_000)
         assert until(lambda: node.http.get("/stats").json()["Running"] == 1)
+        log = tmp_path / "server.log"
         node.process.send_signal(signal.SIGTERM)
+        assert until(lambda: "waiting for running calls; a second signal aborts them" in log.read_text())
+        assert "calls=1 routes=e2e/slow up_to_s=150" in log.read_text()
         node.process.send_signal(signal.SIGINT)
         assert node.process.wait(60) == 0
         assert running.exception() or running.result().status_code == 500
     assert _statuses(tmp_path) == ["error"]
+    assert "Traceback" not in log.read_text()
+    assert "level=error" not in log.read_text()
+
+
+def test_a_start_and_an_end_without_calls_warn_of_nothing(tmp_path: Path) -> None:
+    memory, cpu = str(4 << 30), "1000"
+    with running_node("process", tmp_path, "none:1", FN_MAX_TOTAL_MEMORY=memory, FN_MAX_TOTAL_CPU=cpu) as node:
+        node.process.send_signal(signal.SIGINT)
+        assert node.process.wait(60) == 0
+    log = (tmp_path / "server.log").read_text()
+    assert "limited resources" not in log
+    assert "waiting" not in log
 
 
 STOPPABLE = """

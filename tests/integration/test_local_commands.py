@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +22,7 @@ import pytest
 from tests.support.base_image import base_image
 from tests.support.cli import Cli, Done
 from tests.support.node import HEARTH
+from tests.support.waiting import until
 
 FUNCTION = """
 import sys
@@ -212,9 +215,10 @@ def test_what_is_wrong_with_cases_is_said(folder: Path, text: str | None, messag
 class Dev:
     """A running hearth dev, and what it says."""
 
-    def __init__(self, folder: Path, *options: str, serves: bool = True) -> None:
+    def __init__(self, folder: Path, *options: str, port: int | None = 0, serves: bool = True) -> None:
+        chosen = [] if port is None else ["--port", str(port)]
         self.process = subprocess.Popen(
-            [HEARTH, "dev", folder, "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [HEARTH, "dev", folder, *chosen, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self.said: dict[str, Queue[str]] = {}
         self.threads: list[threading.Thread] = []
@@ -359,6 +363,84 @@ def test_dev_says_in_one_line_that_its_port_is_taken(folder: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"hearth: FN_PORT={port}: cannot listen: Address already in use")
     assert done.stderr.count("\n") == 1
+
+
+def test_dev_prints_a_line_for_each_call_and_names_the_file_that_was_saved(folder: Path) -> None:
+    (folder / "func.yaml").write_text("runtime: python\nformat: http\ntimeout: 1\n")
+    faults = """
+    import os, time
+    if body.get("exit"):
+        os._exit(3)
+    if body.get("hog"):
+        held = bytearray(600 << 20)
+    time.sleep(body.get("sleep", 0))
+"""
+    (folder / "func.py").write_text(FUNCTION.replace('    print("body', f'{faults}    print("body'))
+    dev = Dev(folder)
+    try:
+        for body, line in (
+            ({}, r"POST /r/myapp/f 200 \d+(\.\d)? m?s( \d+ MiB)?"),
+            ({"teapot": 1}, r"POST /r/myapp/f 418 \d+(\.\d)? m?s( \d+ MiB)?"),
+            ({"exit": 1}, r"POST /r/myapp/f 502 .*: container exit code 3.*"),
+            ({"hog": 1}, r"POST /r/myapp/f 502 .*: container out of memory.*"),
+            ({"sleep": 30}, r"POST /r/myapp/f 504 .*: [Tt]imed out.*"),
+        ):
+            dev.post(body)
+            assert re.fullmatch(line, dev.until("POST "))
+        save(folder / "func.py", FUNCTION)
+        dev.until("changed: func.py; building again")
+        assert dev.next("stdout") == f"serving {dev.url}"
+        (folder / "more").mkdir()
+        save(folder / "more" / "words.txt", "x")
+        assert "words.txt" in dev.until("changed: more") or "words.txt" in dev.until("changed: more")
+    finally:
+        dev.stop()
+
+
+def test_dev_takes_another_port_if_the_usual_one_is_taken(folder: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # somebody else has it: as well
+            stack.enter_context(socket.create_server(("127.0.0.1", 8080)))
+        dev = Dev(folder, port=None)
+        try:
+            dev.until("port 8080 is taken; listening on another")
+            assert not dev.url.startswith("http://127.0.0.1:8080/")
+            assert dev.post({}).json()["word"] == "one"
+        finally:
+            dev.stop()
+
+
+@pytest.mark.parametrize("library", ["_pydantic_core", "_rust_notify", "_greenlet", "during the build"])
+def test_ctrl_c_ends_dev_without_a_traceback_at_any_moment(library: str, folder: Path) -> None:
+    started = folder.parent / "started"
+    if library == "during the build":
+        (folder / "func.yaml").write_text(f"runtime: python\nformat: json\nbuild: ['touch {started}; exec sleep 1']\n")
+    with subprocess.Popen(
+        [HEARTH, "dev", folder, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        assert until(lambda: started.exists() or library in maps.read_text())
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode in (0, 130)
+    assert "Traceback" not in said
+    assert "hearth: " not in said
+
+
+def test_dev_writes_a_launch_file_for_the_debugger_and_leaves_one_that_exists(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    file = folder / ".vscode" / "launch.json"
+    dev = Dev(folder, "--debug", "--debug-port", str(port))
+    dev.stop()
+    [configuration] = json.loads(file.read_text())["configurations"]
+    assert configuration["connect"] == {"host": "127.0.0.1", "port": port}
+    assert (configuration["type"], configuration["request"]) == ("debugpy", "attach")
+    file.write_text("{}")
+    dev = Dev(folder, "--debug", "--debug-port", str(port))
+    dev.until(f"attach a debugger to 127.0.0.1:{port}")
+    dev.stop()
+    assert file.read_text() == "{}"
 
 
 def test_dev_misses_no_change_however_soon_after_another_it_is_saved(dev: Dev, folder: Path) -> None:

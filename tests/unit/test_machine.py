@@ -205,13 +205,13 @@ def test_a_pool_without_anything_stops_the_start(total: Amount) -> None:
 
 @pytest.mark.parametrize(
     ("total", "warnings"),
-    [(Amount(8192, 8000), 0), (Amount(8192, 4000), 1), (Amount(300, 500), 2), (Amount(1280, 5000), 0)],
+    [(Amount(8192, 8000), 0), (Amount(4096, 1000), 0), (Amount(8192, 300), 1), (Amount(100, 110), 2)],
 )
 def test_a_small_pool_is_worth_a_warning(total: Amount, warnings: int) -> None:
     with capture_logs() as logs:
         capacity.check_pools(total)
     logged = [(line["log_level"], line["event"]) for line in logs]
-    assert logged == [("info", "resources for containers"), *[("warning", "severely limited resources")] * warnings]
+    assert logged == [("debug", "resources for containers"), *[("warning", "severely limited resources")] * warnings]
 
 
 def test_on_a_small_host_one_default_function_of_each_kind_runs() -> None:

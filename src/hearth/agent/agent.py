@@ -183,6 +183,10 @@ class Agent:
         for limits in self._limits.values():
             limits.close()
 
+    def running_calls(self) -> list[Call]:
+        """Return the records of the calls that run or wait here."""
+        return [call.record for call in self._running.values()]
+
     def drain(self) -> None:
         """Take no new call: calls that wait are answered busy, calls that run finish. Idempotent."""
         if self._life.state is not AgentState.OPEN:

@@ -29,7 +29,12 @@ Auth = Annotated[
 
 @apps.command()
 def create(ctx: typer.Context, app: App, config: Config = None, auth: Auth = "", quota: Quota = None) -> None:
-    """Create an app."""
+    """Create an app.
+
+    Examples:
+        hearth apps create shop
+        hearth apps create shop --config DB_URL=postgres://db/shop
+    """
     made = session(ctx).client().create_app({"name": app, **_fields(config, auth, quota)})
     say(f"Successfully created app: {made['name']}")
 
@@ -37,7 +42,12 @@ def create(ctx: typer.Context, app: App, config: Config = None, auth: Auth = "",
 @apps.command("list")
 @apps.command("ls", hidden=True)
 def list_apps(ctx: typer.Context, n: Limit = 100, output: Output = Format.TABLE) -> None:
-    """List the apps."""
+    """List the apps.
+
+    Examples:
+        hearth apps list
+        hearth apps list --output json
+    """
     found = list(session(ctx).client().apps(n))
     if output is Format.JSON:
         show_json(found)
@@ -49,20 +59,35 @@ def list_apps(ctx: typer.Context, n: Limit = 100, output: Output = Format.TABLE)
 @apps.command("i", hidden=True)
 @apps.command("get", hidden=True)
 def inspect_app(ctx: typer.Context, app: App, property: Property = "") -> None:
-    """Show an app, or one of its properties, as JSON."""
+    """Show an app, or one of its properties, as JSON.
+
+    Examples:
+        hearth apps inspect shop
+        hearth apps inspect shop config.DB_URL
+    """
     show_property(session(ctx).client().app(app), property)
 
 
 @apps.command()
 def update(ctx: typer.Context, app: App, config: Config = None, auth: Auth = "", quota: Quota = None) -> None:
-    """Update an app; K= without a value deletes a key of its configuration, or a quota."""
+    """Update an app; K= without a value deletes a key of its configuration, or a quota.
+
+    Examples:
+        hearth apps update shop --config DB_URL=postgres://db/shop
+        hearth apps update shop --quota memory_mib=512
+    """
     session(ctx).client().update_app(app, _fields(config, auth, quota))
     say(f"app {app} updated")
 
 
 @apps.command()
 def delete(ctx: typer.Context, app: App, force: Yes = False) -> None:
-    """Delete an app with its routes, calls and logs."""
+    """Delete an app with its routes, calls and logs.
+
+    Examples:
+        hearth apps delete shop
+        hearth apps delete shop --force
+    """
     confirmed(f"Delete app {app} with its routes, calls and logs?", force)
     session(ctx).client().delete_app(app)
     say(f"app {app} deleted")
@@ -70,7 +95,11 @@ def delete(ctx: typer.Context, app: App, force: Yes = False) -> None:
 
 @config.command("set")
 def set_value(ctx: typer.Context, app: App, key: Key, value: Annotated[str, typer.Argument()]) -> None:
-    """Set a configuration value."""
+    """Set a configuration value.
+
+    Examples:
+        hearth apps config set shop DB_URL postgres://db/shop
+    """
     session(ctx).client().update_app(app, {"config": entry(key, value)})
     say(f"{app} {key} updated")
 
@@ -78,20 +107,32 @@ def set_value(ctx: typer.Context, app: App, key: Key, value: Annotated[str, type
 @config.command("unset")
 @config.command("delete", hidden=True)
 def unset_value(ctx: typer.Context, app: App, key: Key) -> None:
-    """Delete a configuration value."""
+    """Delete a configuration value.
+
+    Examples:
+        hearth apps config unset shop DB_URL
+    """
     session(ctx).client().update_app(app, {"config": {key: ""}})
     say(f"{app} {key} removed")
 
 
 @config.command("get")
 def get_value(ctx: typer.Context, app: App, key: Key) -> None:
-    """Print a configuration value."""
+    """Print a configuration value.
+
+    Examples:
+        hearth apps config get shop DB_URL
+    """
     say(value_of(session(ctx).client().app(app), key))
 
 
 @config.command("list")
 def list_values(ctx: typer.Context, app: App, output: Output = Format.TABLE) -> None:
-    """List the configuration."""
+    """List the configuration.
+
+    Examples:
+        hearth apps config list shop
+    """
     show_config(session(ctx).client().app(app).get("config", {}), output)
 
 

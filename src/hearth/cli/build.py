@@ -9,6 +9,7 @@ import typer
 
 from hearth import projects, settings
 from hearth.cli.output import note, say
+from hearth.cli.progress import progress
 from hearth.cli.session import session
 from hearth.drivers.docker.build import build_image
 from hearth.drivers.local.build import build_bundle
@@ -47,19 +48,25 @@ def build(
 
     A route with the reference name:tag runs the last build of that tag at its next start; one with
     name:tag@sha256:DIGEST always runs this build.
+
+    Examples:
+        hearth build
+        hearth build --driver docker --registry ghcr.io/me hello
     """
     func = load(folder)
     if verbose or session(ctx).verbose:
         list_left_out(func, follow_outside)
     if (driver or settings.load().driver) == "docker" or (driver is None and func.kind == "docker"):
         image = func.image(registry or session(ctx).image_registry())
-        built = build_image(
-            func, image, no_cache=no_cache, build_args=tuple(build_arg or ()), follow_outside=follow_outside
-        )
+        with progress(f"building {image}"):
+            built = build_image(
+                func, image, no_cache=no_cache, build_args=tuple(build_arg or ()), follow_outside=follow_outside
+            )
         say(f"built image {image}")
         note(f"pinned as {built.pinned}")
     else:
-        made = build_bundle(func, settings.load().bundles, follow_outside=follow_outside, upgrade=upgrade)
+        with progress(f"building {func.image()}"):
+            made = build_bundle(func, settings.load().bundles, follow_outside=follow_outside, upgrade=upgrade)
         say(f"built {func.image()} in {made.folder}")
         note(f"pinned as {made.pin(func.image())}")
 

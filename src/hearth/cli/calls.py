@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import datetime as dt
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from hearth.cli.fields import App, CallId, unix_seconds
-from hearth.cli.output import Format, Output, show_json, show_property, show_table
+from hearth.cli.fields import App, CallId, OfRoute, unix_seconds
+from hearth.cli.output import (
+    Format,
+    Output,
+    Styled,
+    short_time,
+    show_json,
+    show_property,
+    show_table,
+    terminal_width,
+)
 from hearth.cli.session import session
+
+if TYPE_CHECKING:
+    from hearth.cli.client import Record
 
 calls = typer.Typer(no_args_is_help=True, help="Show the records of calls.")
 
-_COLUMNS = {
-    "ID": "id",
-    "APP": "app_name",
-    "ROUTE": "path",
-    "CREATED": "created_at",
-    "STARTED": "started_at",
-    "COMPLETED": "completed_at",
-    "STATUS": "status",
-    "ANSWER": "response_status",
-    "ERROR": "error",
-}
+_HEAD: Final = ("ID", "ROUTE", "CREATED", "DURATION", "STATUS", "ERROR")
+#: Columns of a terminal below which errors are left out: the rest needs them.
+_WIDE: Final = 110
+_STYLES: Final = {"success": "green", "error": "red", "timeout": "red", "expired": "red", "running": "yellow"}
 
 
 @calls.command("list")
@@ -30,7 +36,7 @@ _COLUMNS = {
 def list_calls(
     ctx: typer.Context,
     app: App,
-    path: Annotated[str, typer.Option("--path", help="Only calls of this route.", show_default=False)] = "",
+    path: OfRoute = "",
     status: Annotated[
         str,
         typer.Option(
@@ -45,7 +51,13 @@ def list_calls(
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Maximum number of items.")] = 100,
     output: Output = Format.TABLE,
 ) -> None:
-    """List the calls of an app, newest first."""
+    """List the calls of an app, newest first.
+
+    Examples:
+        hearth calls list shop
+        hearth calls list shop --path /cart --status error
+        hearth calls list shop --from-time 2026-01-31T16:00:00Z -n 20
+    """
     filters = {
         "path": path,
         "status": status,
@@ -57,7 +69,8 @@ def list_calls(
     if output is Format.JSON:
         show_json(found)
     else:
-        show_table(list(_COLUMNS), (_row(call) for call in found))
+        columns = len(_HEAD) - (0 < terminal_width() < _WIDE)
+        show_table(_HEAD[:columns], (_row(call)[:columns] for call in found), fold=(1, 5))
 
 
 @calls.command("get")
@@ -68,10 +81,35 @@ def get_call(
     call_id: CallId,
     property: Annotated[str, typer.Argument(metavar="PROPERTY", help="Print only this property, such as status.")] = "",
 ) -> None:
-    """Show the record of a call as JSON."""
+    """Show the record of a call as JSON.
+
+    Examples:
+        hearth calls get shop 01KBC4Z1S9NG8G00GZJ0000001
+        hearth calls get shop 01KBC4Z1S9NG8G00GZJ0000001 status
+    """
     show_property(session(ctx).client().call(app, call_id), property)
 
 
-def _row(call: dict[str, Any]) -> list[str]:
-    cells = (str(call.get(name, "")) for name in _COLUMNS.values())
-    return ["-" if cell.startswith("0001-01-01") else cell for cell in cells]
+def _row(call: Record) -> list[str | Styled]:
+    status, answered = str(call["status"]), call.get("response_status")
+    return [
+        str(call["id"]),
+        str(call["path"]),
+        _seconds(str(call["created_at"])),
+        duration(call),
+        Styled(f"{status} {answered}" if answered else status, _STYLES.get(status, "")),
+        str(call.get("error") or ""),
+    ]
+
+
+def _seconds(moment: str) -> str:
+    """Return an RFC 3339 time without parts of a second."""
+    return f"{moment[:19]}Z"
+
+
+def duration(call: Record) -> str:
+    """Return how long a call ran, for a person; ``-`` if it has not ended or never started."""
+    started, completed = (dt.datetime.fromisoformat(str(call[name])) for name in ("started_at", "completed_at"))
+    if started.year == 1 or completed.year == 1:
+        return "-"
+    return short_time((completed - started).total_seconds())

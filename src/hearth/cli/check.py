@@ -50,7 +50,12 @@ def check(
     secrets: SecretsFile = None,
     follow_outside: FollowOutside = False,
 ) -> None:
-    """Call a function as the cases in test.yaml (or Fn's test.json) say. Exit status 1: a case failed."""
+    """Call a function as the cases in test.yaml (or Fn's test.json) say. Exit status 1: a case failed.
+
+    Examples:
+        hearth test
+        hearth test hello --output json
+    """
     func = load(folder)
     cases, warnings = load_cases(folder)
     for warning in warnings:

@@ -27,7 +27,11 @@ def create(
         str, typer.Option("--provider", help="Provider of the fn CLI; only default works here.")
     ] = "default",
 ) -> None:
-    """Create a context."""
+    """Create a context.
+
+    Examples:
+        hearth contexts create prod --api-url https://fn.example.com
+    """
     values = {fn_home.API_URL: api_url, fn_home.PROVIDER: provider, fn_home.REGISTRY: registry}
     FnHome().create(name, values)
     say(f"Successfully created context: {name}")
@@ -36,7 +40,11 @@ def create(
 @contexts.command("list")
 @contexts.command("ls", hidden=True)
 def list_contexts(ctx: typer.Context, output: Output = Format.TABLE) -> None:
-    """List the contexts; * marks the current one."""
+    """List the contexts; * marks the current one.
+
+    Examples:
+        hearth contexts list
+    """
     home = FnHome()
     current = session(ctx).context or home.current()
     found = [{"name": name, "current": name == current, **home.get(name)} for name in home.names()]
@@ -52,14 +60,22 @@ def list_contexts(ctx: typer.Context, output: Output = Format.TABLE) -> None:
 
 @contexts.command()
 def use(name: Name) -> None:
-    """Make a context the current one."""
+    """Make a context the current one.
+
+    Examples:
+        hearth contexts use prod
+    """
     FnHome().use(name)
     say(f"Now using context: {name}")
 
 
 @contexts.command()
 def unset() -> None:
-    """Use no context: the server is http://localhost:8080 unless given."""
+    """Use no context: the server is http://localhost:8080 unless given.
+
+    Examples:
+        hearth contexts unset
+    """
     FnHome().use("")
     say("No context is in use")
 
@@ -71,7 +87,11 @@ def update(
     value: Annotated[str, typer.Argument(metavar="VALUE")] = "",
     delete: Annotated[bool, typer.Option("--delete", help="Delete the value.")] = False,
 ) -> None:
-    """Set or delete a value of the current context."""
+    """Set or delete a value of the current context.
+
+    Examples:
+        hearth contexts update registry ghcr.io/me
+    """
     if not value and not delete:
         raise typer.BadParameter("give a value, or --delete", param_hint="VALUE")
     name = _in_use(ctx)
@@ -81,7 +101,11 @@ def update(
 
 @contexts.command()
 def delete(name: Name) -> None:
-    """Delete a context other than the current one."""
+    """Delete a context other than the current one.
+
+    Examples:
+        hearth contexts delete prod
+    """
     FnHome().delete(name)
     say(f"Successfully deleted context {name}")
 
@@ -95,7 +119,11 @@ def inspect(
         str, typer.Argument(metavar="PROPERTY", help="Print only this property, such as api-url.")
     ] = "",
 ) -> None:
-    """Show a context as JSON."""
+    """Show a context as JSON.
+
+    Examples:
+        hearth contexts inspect prod
+    """
     show_property(FnHome().get(name or _in_use(ctx)), property)
 
 

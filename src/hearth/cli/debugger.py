@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 from typing import Final
 
 from hearth.cli import local
+from hearth.cli.output import note
 from hearth.models.route import MAX_IDLE_TIMEOUT_S, RouteLimits
 from hearth.projects import FuncFile, staging
 from hearth.settings import DriverName
@@ -36,6 +38,32 @@ class Debugger:
         self.packages = [Path(found.submodule_search_locations[0])]
         self._port = port
 
+    def write_launch_file(self, folder: Path) -> None:
+        """Write .vscode/launch.json, with which the editor attaches to the function; a file that exists stays.
+
+        Raises:
+            LocalError: The file cannot be written.
+        """
+        file = folder / ".vscode" / "launch.json"
+        if file.exists():
+            note(f"{file} stays as it is; attach a debugger to 127.0.0.1:{self._port}")
+            return
+        mapping = {"localRoot": "${workspaceFolder}", "remoteRoot": "."}
+        configuration = {
+            "name": "Attach to hearth dev",
+            "type": "debugpy",
+            "request": "attach",
+            "connect": {"host": "127.0.0.1", "port": self._port},
+            "pathMappings": [mapping],
+            "justMyCode": True,
+        }
+        try:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps({"version": "0.2.0", "configurations": [configuration]}, indent=2) + "\n")
+        except OSError as exc:
+            raise local.LocalError(f"{file}: {exc.strerror or exc}") from exc
+        note(f"{file} written: open {folder.absolute()} in VS Code and start 'Attach to hearth dev'")
+
     def wrap(self, func: FuncFile, driver: DriverName) -> FuncFile:
         """Return the function under the debugger, with a timeout that leaves time for a person.
 
@@ -49,6 +77,7 @@ class Debugger:
             func,
             entrypoint=(interpreter, "-m", _PACKAGE, "--listen", f"127.0.0.1:{self._port}", *words),
             cmd=None,
+            format=func.route().get("format"),
             memory=(func.memory or 0) + _MEMORY_MIB,
             timeout=_TIMEOUT_S,
             idle_timeout=MAX_IDLE_TIMEOUT_S,

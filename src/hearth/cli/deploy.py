@@ -12,8 +12,10 @@ from hearth import projects
 from hearth.aio.clock import SystemClock
 from hearth.cli.build import Driver, FollowOutside, list_left_out, warn
 from hearth.cli.client import Client, Record, ServerError
+from hearth.cli.completion import app_names
 from hearth.cli.deploy_target import Target, choose_target
 from hearth.cli.output import CommandError, note, say
+from hearth.cli.progress import progress
 from hearth.cli.route_change import as_change, foreign_config, resets
 from hearth.cli.session import session
 from hearth.cli.upload import upload
@@ -105,13 +107,14 @@ class _Deployment:
         """Build what the driver runs, then raise the version; return a reference that no later build changes."""
         if self.target.driver == "process":
             return self._upload(func)
-        built = build_image(
-            func,
-            func.image(self.registry),
-            no_cache=self.no_cache,
-            build_args=self.build_args,
-            follow_outside=self.follow_outside,
-        )
+        with progress(f"building {func.image(self.registry)}"):
+            built = build_image(
+                func,
+                func.image(self.registry),
+                no_cache=self.no_cache,
+                build_args=self.build_args,
+                follow_outside=self.follow_outside,
+            )
         self._raise_version(func)
         if self.target.push:
             return self._push(built)
@@ -121,11 +124,13 @@ class _Deployment:
     def _upload(self, func: FuncFile) -> str:
         """Build the image of a folder, and upload what the server lacks of it."""
         bundles = Path.home() / _CACHE / "bundles"
-        made = build_bundle(func, bundles, follow_outside=self.follow_outside, upgrade=self.no_cache)
+        with progress(f"building {func.image()}"):
+            made = build_bundle(func, bundles, follow_outside=self.follow_outside, upgrade=self.no_cache)
         name, _, tag = func.image().partition(":")
         store = image_store(bundles)
         try:
-            done = upload(self.client, store, made.manifest.content, f"{self.app}/{name}", tag or "latest")
+            with progress(f"uploading {func.image()} to {self.client.url}"):
+                done = upload(self.client, store, made.manifest.content, f"{self.app}/{name}", tag or "latest")
             self._raise_version(func)
             _forget_old(bundles)
         except ImageStoreError as exc:
@@ -142,7 +147,8 @@ class _Deployment:
         if self.verbose:
             note(f"docker push {image.reference}")
         try:
-            push_image(image.reference, verbose=self.verbose)
+            with progress(f"pushing {image.reference}"):
+                push_image(image.reference, verbose=self.verbose)
         except ProjectError as exc:
             raise CommandError(f"{exc}; --local deploys without a push") from exc
         return pushed_reference(image)
@@ -150,7 +156,10 @@ class _Deployment:
 
 def deploy(
     ctx: typer.Context,
-    app: Annotated[str, typer.Option("--app", help="App name (default: from app.yaml).", show_default=False)] = "",
+    app: Annotated[
+        str,
+        typer.Option("--app", help="App name (default: from app.yaml).", show_default=False, autocompletion=app_names),
+    ] = "",
     create_app: Annotated[bool, typer.Option(help="Create the app if missing.")] = True,
     all_: Annotated[bool, typer.Option("--all", help="Deploy every function in and below the folder.")] = False,
     local: Annotated[bool, typer.Option("--local", "--skip-push", help="Do not push images.")] = False,
@@ -175,6 +184,11 @@ def deploy(
 
     A server that runs functions as processes gets images of folders, of which it stores what it lacks. Others get
     images that Docker builds.
+
+    Examples:
+        hearth deploy --app demo
+        hearth deploy --app demo -w hello --no-bump
+        hearth deploy --app demo --all
     """
     here = session(ctx)
     if not working_dir.is_dir():

@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import httpx
 import typer
 import watchfiles
 
 from hearth import nodes, settings
+from hearth.agent.listeners import CallListener
 from hearth.cli import local
 from hearth.cli.build import FollowOutside, load
 from hearth.cli.connecting import connection_options
 from hearth.cli.debugger import Debugger
 from hearth.cli.local_secrets import SecretsFile, find_values
-from hearth.cli.output import note, say
+from hearth.cli.output import note, say, short_time
 from hearth.drivers.local import bundle
-from hearth.models.errors import HearthError
+from hearth.models.call import Call
+from hearth.models.errors import HearthError, StartUpError
+from hearth.models.route import LIMITS
+from hearth.models.times import ZERO
+from hearth.nodes.ports import listen
 from hearth.projects import ProjectError, sources
+from hearth.server.extensions import Server
 
 #: Milliseconds in which files that are saved together count as one change.
 _TOGETHER_MS: Final = 200
@@ -32,6 +40,9 @@ _UNDECODABLE: Final = "Unable to decode path"
 _LOOK_S: Final = 0.5
 #: Seconds that running calls get when the command is stopped.
 _GRACE_S: Final = 2.0
+_HOST: Final = "127.0.0.1"
+_USUAL_PORT: Final = 8080
+_MIB: Final = 1 << 20
 
 
 def dev(
@@ -40,21 +51,81 @@ def dev(
         settings.DriverName | None, typer.Option("--driver", help="Run as processes or as images.", show_default=False)
     ] = None,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 for any free port.")
-    ] = 8080,
-    debug: Annotated[bool, typer.Option("--debug", help="Make a Python function listen for a debugger.")] = False,
+        int | None,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="Port to listen on; 0 for any free port (default: 8080 if it is free, else another).",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="Make a Python function listen for a debugger; write .vscode/launch.json if missing."
+        ),
+    ] = False,
     debug_port: Annotated[int, typer.Option("--debug-port", min=1, max=65535, help="Port of the debugger.")] = 5678,
     secrets: SecretsFile = None,
     follow_outside: FollowOutside = False,
 ) -> None:
-    """Serve one folder, and build it again whenever a file in it is saved. Ctrl-C stops everything."""
+    """Serve one folder, and build it again whenever a file in it is saved. Ctrl-C stops everything.
+
+    One line for each call says method, path, status, time, memory, and what went wrong.
+
+    Examples:
+        hearth dev
+        hearth dev hello --port 9000
+        hearth dev hello --debug
+    """
     chosen = local.driver_for(load(folder), driver)
     local.log_functions_only()
     debugger = Debugger(debug_port) if debug else None
+    if debugger is not None:
+        debugger.write_launch_file(folder)
     # A debugger connects to the loopback interface of this machine.
     network = {} if debugger is None else {"function_network": "host"}
-    with local.temporary_settings(chosen, port=port, grace_s=_GRACE_S, **network) as wanted:
+    with local.temporary_settings(
+        chosen, port=_port() if port is None else port, grace_s=_GRACE_S, **network
+    ) as wanted:
         asyncio.run(_Session(folder, chosen, wanted, debugger, secrets, follow_outside).run())
+
+
+def _port() -> int:
+    """Return the usual port, or 0 if it is taken."""
+    try:
+        listen(_HOST, _USUAL_PORT).close()
+    except StartUpError:
+        note(f"hearth: port {_USUAL_PORT} is taken; listening on another")
+        return 0
+    return _USUAL_PORT
+
+
+class _RequestLines(CallListener):
+    """Prints one line for each call that has ended. An extension of the node."""
+
+    name = "hearth dev"
+
+    def setup(self, server: Server) -> None:
+        """Watch every call of the node."""
+        server.add_call_listener(self)
+
+    async def after_call(self, call: Call) -> None:
+        """Print the line of a call."""
+        with contextlib.suppress(OSError):  # nobody reads stderr: no reason to fail the call
+            note(request_line(call))
+
+
+def request_line(call: Call) -> str:
+    """Return method, path, status, time and memory of a call that has ended, and its error."""
+    words = [call.method, urlsplit(call.url).path or call.path, str(call.response_status or call.status)]
+    if call.started_at != ZERO:
+        words.append(short_time((call.completed_at - call.started_at).total_seconds()))
+    if memory := max((stat.metrics.get("mem_usage", 0) for stat in call.stats), default=0):
+        words.append(f"{memory / _MIB:.0f} MiB")
+    error = f": {call.error}" if call.error else ""
+    return f"{' '.join(words)}{error}"
 
 
 class _Session:
@@ -76,12 +147,13 @@ class _Session:
         self._secrets = secrets
         self._follow_outside = follow_outside
         self._outside: set[Path] = set()
-        self._options = nodes.Options() if debugger is None else nodes.Options(limits=debugger.limits)
+        limits = LIMITS if debugger is None else debugger.limits
+        self._options = nodes.Options(limits=limits, extensions=[_RequestLines()])
         self._url: asyncio.Future[str] | None = None
         self._stopped = asyncio.Event()
         self._changed = asyncio.Event()
         self._unwatch = asyncio.Event()
-        self._built = ""
+        self._built: dict[Path, bytes] | None = None
 
     async def run(self) -> None:
         """Serve until the command is stopped."""
@@ -100,8 +172,7 @@ class _Session:
             finally:
                 self._stopped.set()
                 self._unwatch.set()
-                if not self._url.done():
-                    watching.cancel()
+                watching.cancel()  # a build that is under way is for nobody
 
     def _announce(self, node: nodes.Node, listeners: Sequence[nodes.Listener]) -> None:
         assert self._url is not None
@@ -123,20 +194,29 @@ class _Session:
 
         What is saved after this look is another change.
         """
-        digest, outside = await asyncio.to_thread(self._look)
+        found, outside = await asyncio.to_thread(self._look)
         if outside != self._outside:
             self._outside = outside
             self._unwatch.set()
-        changed, self._built = digest != self._built, digest
-        return changed
+        before, self._built = self._built, found
+        if before is not None and before != found:
+            self._print_changed(before, found)
+        return before != found
 
-    def _look(self) -> tuple[str, set[Path]]:
-        """Return a digest of what a build takes, and what links outside lead to. Blocks."""
+    def _print_changed(self, before: dict[Path, bytes], found: dict[Path, bytes]) -> None:
+        """Name the file that causes a build."""
+        changed = [path for path in sorted({*before, *found}) if before.get(path) != found.get(path)]
+        files = [path for path in changed if not (self._folder / path).is_dir()] or changed
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        note(f"changed: {os.fsencode(files[0]).decode('utf-8', 'backslashreplace')}{more}; building again")
+
+    def _look(self) -> tuple[dict[Path, bytes], set[Path]]:
+        """Return digests of what a build takes, and what links outside lead to. Blocks."""
         try:
             found = sources.scan(self._folder, follow_outside=self._follow_outside)
-            return found.digest(), found.outside(self._folder)
+            return found.digests(), found.outside(self._folder)
         except ProjectError as exc:  # the build reports it
-            return str(exc), self._outside
+            return {Path(): str(exc).encode()}, self._outside
 
     async def _notice(self) -> None:
         """Watch the folder, and what links outside lead to, until the command is stopped.

@@ -25,7 +25,12 @@ class Output(enum.StrEnum):
 def doctor(
     output: Annotated[Output, typer.Option("--output", "-o", help="Output format: text or json.")] = Output.TEXT,
 ) -> None:
-    """Check everything that a start with these settings needs. Exit status 1: it would fail."""
+    """Check everything that a start with these settings needs. Exit status 1: it would fail.
+
+    Examples:
+        hearth doctor
+        FN_DRIVER=docker hearth doctor --output json
+    """
     wanted = settings.load()
     logs.configure("error")
     findings = [*_unknown(), *asyncio.run(diagnose(wanted))]

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from hearth.cli import completion
 from hearth.models.config import TOKEN, config_problem, header_problem
 from hearth.models.errors import InvalidQuota
 from hearth.models.quotas import validate_quotas
@@ -44,6 +45,8 @@ _NOT_SPLIT: Final = frozenset(
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
 _LINE_END: Final = re.compile(r"[\r\n\0]")
 _SHOWN: Final = 60
+_AGO: Final = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def no_slash(value: str) -> str:
@@ -58,9 +61,18 @@ def no_slash(value: str) -> str:
     return value
 
 
-App = Annotated[str, typer.Argument(metavar="APP", help="App name.", callback=no_slash)]
+App = Annotated[
+    str, typer.Argument(metavar="APP", help="App name.", callback=no_slash, autocompletion=completion.app_names)
+]
+OfRoute = Annotated[
+    str,
+    typer.Option("--path", help="Only calls of this route.", show_default=False, autocompletion=completion.route_paths),
+]
 CallId = Annotated[str, typer.Argument(metavar="ID", help="Call ID.", callback=no_slash)]
-Path = Annotated[str, typer.Argument(metavar="PATH", help="Path of the route, such as /hello.")]
+Path = Annotated[
+    str,
+    typer.Argument(metavar="PATH", help="Path of the route, such as /hello.", autocompletion=completion.route_paths),
+]
 Limit = Annotated[int, typer.Option("--n", "-n", min=1, help="Maximum number of items.")]
 Config = Annotated[
     list[str] | None,
@@ -163,6 +175,24 @@ def variable(name: str) -> str:
     if (value := os.path.expandvars(reference)) == reference:
         raise typer.BadParameter(f"{name} is not set in the environment", param_hint="-e")
     return value
+
+
+def since_time(given: str, option: str) -> dt.datetime | None:
+    """Return a time of the past, given as an age such as ``10m`` or in RFC 3339; ``None`` for an empty text.
+
+    Raises:
+        typer.BadParameter: It is neither.
+    """
+    if not given:
+        return None
+    if match := _AGO.fullmatch(given):
+        return dt.datetime.now(dt.UTC) - dt.timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        moment = dt.datetime.fromisoformat(given)
+    except ValueError:
+        text = f"{given!r}: should be like 30s, 10m, 2h, 1d or 2018-01-31T16:52:39Z"
+        raise typer.BadParameter(text, param_hint=option) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
 def unix_seconds(given: str, option: str) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import json
 import time
+from collections.abc import Callable
 from typing import Final
 
 from hearth.cli.client import Client, Record
 from hearth.cli.fields import unix_seconds
 from hearth.cli.output import Format, say, show_bytes
+from hearth.cli.progress import progress
 
 #: Seconds between two looks.
 _PAUSE_S: Final = 0.25
@@ -19,6 +23,8 @@ _OVERLAP: Final = 50
 #: Calls that a short look less is made for, before the next long one.
 _CALLS_PER_LOOK: Final = 200
 _MOST: Final = 1_000_000
+#: Calls of the past whose logs are printed.
+_MOST_PAST: Final = 1_000
 _UNDER_WAY: Final = ("queued", "running")
 
 
@@ -52,6 +58,10 @@ class Follower:
         else:
             found = self._long_look()
         return sorted(found, key=lambda call: str(call["completed_at"]))
+
+    def knew_end(self, call: Record) -> bool:
+        """Return whether a call had ended before the first look; :meth:`ended` never returns it."""
+        return _created_s(call) <= self._oldest_s or (call["id"] in self._known and call["id"] not in self._under_way)
 
     def _short_look(self) -> list[Record]:
         ended, met = [], 0
@@ -95,13 +105,64 @@ class Follower:
         self._newest_s = max(self._newest_s, made)
 
 
-def follow_logs(client: Client, app: str, path: str, output: Format) -> None:
-    """Print the logs of calls that end from now on, until interrupted."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Past:
+    """The part of the past that is printed first.
+
+    Attributes:
+        since: Calls created before are left out; ``None`` for no such limit.
+        lines: The last so many lines of logs; ``None`` for all.
+    """
+
+    since: dt.datetime | None = None
+    lines: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.since is not None or self.lines is not None
+
+
+def follow_logs(client: Client, app: str, path: str, past: Past, output: Format) -> None:
+    """Print logs of the past, if any are wanted; then those of calls that end from now on, until interrupted."""
     follower = Follower(client, app, path)
+    if past:
+        show_past(client, app, path, past, output, follower.knew_end)
     while True:
         for call in follower.ended():
             _print(call, client.log_if_any(app, call["id"]), output)
         time.sleep(_PAUSE_S)
+
+
+def show_past(
+    client: Client,
+    app: str,
+    path: str,
+    past: Past,
+    output: Format,
+    is_wanted: Callable[[Record], bool] = lambda _: True,
+) -> None:
+    """Print the logs of calls that have ended, oldest first; at most those of the last 1,000 calls."""
+    found: list[tuple[Record, bytes]] = []
+    left = past.lines
+    start = "" if past.since is None else str(int(past.since.timestamp()) - 1)  # the server knows whole seconds
+    for call in client.calls(app, _MOST_PAST, path=path, from_time=start):
+        if left == 0 or (past.since is not None and dt.datetime.fromisoformat(call["created_at"]) < past.since):
+            break
+        if call["status"] in _UNDER_WAY or not is_wanted(call):
+            continue
+        log = client.log_if_any(app, call["id"])
+        if left is not None:
+            lines = log.splitlines(keepends=True)[-left:]
+            left, log = left - len(lines), b"".join(lines)
+        found.append((call, log))
+    for call, log in reversed(found):
+        _print(call, log, output)
+
+
+def wait_until_ended(client: Client, app: str, call_id: str) -> None:
+    """Return when a call has ended."""
+    with progress(f"waiting for call {call_id}"):
+        while client.call(app, call_id)["status"] in _UNDER_WAY:
+            time.sleep(_PAUSE_S)
 
 
 def _print(call: Record, log: bytes, output: Format) -> None:

@@ -6,6 +6,7 @@ import typer
 
 from hearth import settings
 from hearth.cli.output import CommandError, Format, Output, note, say, show_json, show_table
+from hearth.cli.progress import progress
 from hearth.drivers.local.stored import image_store
 from hearth.images.errors import ImageStoreError
 from hearth.images.layout import ImageStore
@@ -16,7 +17,12 @@ images = typer.Typer(no_args_is_help=True, help="List and check the images of th
 @images.command("list")
 @images.command("ls", hidden=True)
 def list_images(output: Output = Format.TABLE) -> None:
-    """List the names of images, with what they mean now and how large their layers are."""
+    """List the names of images, with what they mean now and how large their layers are.
+
+    Examples:
+        hearth images list
+        hearth images list --output json
+    """
     store = _store()
     rows: list[dict[str, str | int]] = []
     for entry in store.entries():
@@ -35,9 +41,14 @@ def list_images(output: Output = Format.TABLE) -> None:
 
 @images.command()
 def verify() -> None:
-    """Read everything in the image store again, and report what is damaged or missing."""
+    """Read everything in the image store again, and report what is damaged or missing.
+
+    Examples:
+        hearth images verify
+    """
     store = _store()
-    faults = list(store.verify()) if store.exists else []
+    with progress(f"reading {store.root}"):
+        faults = list(store.verify()) if store.exists else []
     for fault in faults:
         say(f"{fault.subject}: {fault.reason}")
     if faults:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from hearth import projects
 from hearth.cli.fields import App, request_header, variable
+from hearth.cli.fields import Path as RoutePath
 from hearth.cli.output import CommandError, Format, Output, is_terminal, note, say, show_bytes, show_json
 from hearth.cli.session import session
 from hearth.models.route import clean_path
@@ -29,7 +31,17 @@ _WHOLE: Final = 1 << 20
 def invoke(
     ctx: typer.Context,
     app: App,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Path of the route, such as /hello.")] = "/",
+    path: RoutePath = "/",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="TEXT",
+            help="Body of the call, byte for byte; @FILE for the content of a file (default: stdin).",
+            show_default=False,
+        ),
+    ] = None,
     method: Annotated[
         str, typer.Option("--method", help="HTTP method (default: POST with a body, else GET).", show_default=False)
     ] = "",
@@ -63,11 +75,17 @@ def invoke(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until an async call ends; print its answer.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Call a function with stdin as the body; print its answer, or the ID of an async call.
+    """Call a function with -d or stdin as the body; print its answer, or the ID of an async call.
 
     Exit status 1: the call failed, or its answer's status is 400 or more.
+
+    Examples:
+        hearth invoke demo /hello -d '{"name": "Ada"}'
+        hearth invoke demo /hello -d @body.json -H 'X-Trace: 1'
+        echo hello | hearth invoke demo /shout
+        hearth invoke demo /report --wait
     """
-    body = _stdin()
+    body = _stdin() if data is None else _given(data)
     sent = _headers(variables, headers)
     if content_type or not any(name.lower() == "content-type" for name, _ in sent):
         sent.append(("Content-Type", content_type or _content_type(path)))
@@ -85,6 +103,15 @@ def invoke(
             raise CommandError(_failure(answer.status_code, answer.read(), app, call_id))
         else:
             show_bytes(answer.iter_bytes())
+
+
+def _given(data: str) -> bytes:
+    """Return the body of ``--data``.
+
+    Raises:
+        OSError: Its file cannot be read.
+    """
+    return Path(data[1:]).read_bytes() if data.startswith("@") else os.fsencode(data)
 
 
 def _stdin() -> bytes | Iterator[bytes] | None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
-from typing import Any, ClassVar
+import inspect
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+#: Opens the last section of a command's docstring: one command line for each line.
+_EXAMPLES: Final = "\nExamples:\n"
+#: Examples in the help of a group.
+_MOST: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,10 +32,10 @@ class Entry:
         module, _, attribute = self.where.partition(":")
         found = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):
-            return typer.main.get_group(found)
+            return with_examples(typer.main.get_group(found))
         one = typer.Typer(add_completion=False)
         one.command(name)(found)
-        return typer.main.get_command(one)
+        return with_examples(typer.main.get_command(one))
 
     def shown(self, name: str) -> TyperCommand:
         """Return the placeholder of the command for the group's help."""
@@ -52,4 +60,32 @@ class LazyGroup(TyperGroup):
         """Import the command that is about to run."""
         if args and (entry := self.entries.get(args[0])) is not None:
             return args[0], entry.load(args[0]), args[1:]
+        if args and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if near:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
         return super().resolve_command(ctx, args)
+
+
+def with_examples(command: Any) -> Any:
+    """Move the examples of a docstring behind the options in the help; a group shows the first of each command."""
+    if isinstance(command, TyperGroup):
+        children = [with_examples(child) for child in command.commands.values()]
+        command.epilog = command.epilog or examples_text(
+            example for child in children if not child.hidden for example in examples(child)[:1]
+        )
+    elif command.help:
+        command.help, _, lines = inspect.cleandoc(command.help).partition(_EXAMPLES)
+        command.epilog = examples_text(line.strip() for line in lines.splitlines())
+    return command
+
+
+def examples_text(lines: Iterable[str]) -> str | None:
+    """Return the end of a help with these command lines; ``None`` without any."""
+    shown = list(lines)[:_MOST]
+    return "\n".join(["Examples:", *shown]) if shown else None
+
+
+def examples(command: Any) -> list[str]:
+    """Return the command lines at the end of a command's help."""
+    return (command.epilog or "").splitlines()[1:]

@@ -17,6 +17,7 @@ from hearth.cli.client import Credentials
 from hearth.cli.connecting import TlsOptions, base_url, connection_options
 from hearth.cli.fields import encoded
 from hearth.cli.output import note
+from hearth.cli.progress import progress
 from hearth.cli.route_change import as_change, foreign_config
 from hearth.drivers.docker.build import build_image
 from hearth.drivers.local.build import build_bundle
@@ -114,9 +115,10 @@ def build(
     follow_outside: bool = False,
 ) -> str:
     """Build what the driver runs; return a reference that means this build. Blocks."""
-    if driver == "docker":
-        return build_image(func, follow_outside=follow_outside).pinned
-    return build_bundle(func, wanted.bundles, packages, follow_outside=follow_outside).pin(func.image())
+    with progress(f"building {func.image()}"):
+        if driver == "docker":
+            return build_image(func, follow_outside=follow_outside).pinned
+        return build_bundle(func, wanted.bundles, packages, follow_outside=follow_outside).pin(func.image())
 
 
 def answering(func: FuncFile) -> FuncFile:

@@ -13,7 +13,12 @@ from hearth.telemetry import redaction
 
 
 def login(ctx: typer.Context) -> None:
-    """Store the token of a server, read from a prompt or from stdin; later commands send it to that server only."""
+    """Store the token of a server, read from a prompt or from stdin; later commands send it to that server only.
+
+    Examples:
+        hearth --api-url https://fn.example.com login
+        hearth login < token.txt
+    """
     current = session(ctx)
     url = current.url()
     address(url)  # before somebody types a token
@@ -26,7 +31,11 @@ def login(ctx: typer.Context) -> None:
 
 
 def logout(ctx: typer.Context) -> None:
-    """Delete the stored token of a server."""
+    """Delete the stored token of a server.
+
+    Examples:
+        hearth --api-url https://fn.example.com logout
+    """
     url = session(ctx).url()
     if not StoredCredentials().remove(url):
         raise CommandError(f"{url}: no token is stored")

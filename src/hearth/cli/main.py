@@ -6,19 +6,16 @@ import contextlib
 import gc
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NoReturn
+from typing import Annotated, Any, ClassVar, Final, NoReturn
 
 import typer
 
 from hearth import FN_VERSION, __version__
-from hearth.cli.lazy import Entry, LazyGroup
+from hearth.cli.lazy import Entry, LazyGroup, examples_text
 from hearth.cli.output import note, say
-from hearth.cli.session import Session
+from hearth.cli.session import from_options
 from hearth.models.errors import HearthError
 from hearth.telemetry.redaction import redact
-
-if TYPE_CHECKING:
-    from hearth.cli.connecting import TlsOptions
 
 _NODE: Final = "Nodes"
 _FUNCTIONS: Final = "Functions"
@@ -112,7 +109,20 @@ class _Hearth(LazyGroup):
         return found
 
 
-app = typer.Typer(cls=_Hearth, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=_Hearth,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog=examples_text(
+        [
+            "hearth start",
+            "hearth init hello",
+            "hearth deploy --app demo -w hello",
+            "hearth invoke demo /hello",
+        ]
+    ),
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -160,17 +170,8 @@ def hearth(
     ] = False,
 ) -> None:
     """Run functions that live in containers."""
-    tls = _tls_options(tls_ca, tls_cert, tls_key)
-    ctx.obj = Session(context=context, api_url=api_url, registry=registry, token=token, tls=tls, verbose=verbose)
+    ctx.obj = from_options(**ctx.params)
     ctx.call_on_close(ctx.obj.close)
-
-
-def _tls_options(ca: Path | None, cert: Path | None, key: Path | None) -> TlsOptions | None:
-    if not (ca or cert or key):
-        return None
-    from hearth.cli.connecting import TlsOptions
-
-    return TlsOptions(ca, cert, key)
 
 
 def main() -> None:
@@ -212,9 +213,12 @@ def _let_collect() -> None:
 
 def _usage(exc: Any) -> str:
     message = str(exc.format_message()).rstrip(".")
+    if options := getattr(exc, "possibilities", None):  # nearest first
+        message = f"{exc.message}. Did you mean {options[0]}?"
     if not message or exc.ctx is None:
         return message  # a group without a command has shown its help
-    return f"{message}; see {exc.ctx.command_path} --help"
+    see = f"{exc.ctx.command_path} --help"
+    return f"{message} See {see}" if message.endswith("?") else f"{message}; see {see}"
 
 
 def _fail(text: str, status: int) -> NoReturn:

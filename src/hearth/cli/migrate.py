@@ -32,7 +32,12 @@ FnVersion = Annotated[
 
 @migrate.command()
 def status(db_url: Url = "", wait: Wait = 5.0) -> None:
-    """Print the version of the schema. Exit status 0: up to date; 2: a start of Hearth would migrate it."""
+    """Print the version of the schema. Exit status 0: up to date; 2: a start of Hearth would migrate it.
+
+    Examples:
+        hearth migrate status
+        hearth migrate status --db-url postgres://fn:pw@db/fn --wait 30
+    """
     version = asyncio.run(_run(db_url, wait, schema.look))
     say(f"{_address(db_url).shown}: {version}")
     if not version.current:
@@ -43,7 +48,12 @@ def status(db_url: Url = "", wait: Wait = 5.0) -> None:
 
 @migrate.command()
 def up(db_url: Url = "", wait: Wait = 5.0) -> None:
-    """Upgrade the database to the schema of this release, as a start does; a database of Fn keeps its rows."""
+    """Upgrade the database to the schema of this release, as a start does; a database of Fn keeps its rows.
+
+    Examples:
+        hearth migrate up
+        hearth migrate up --db-url sqlite3:///var/lib/hearth/fn.db
+    """
 
     async def run() -> None:
         engine = await connect(_address(db_url), wait_s=wait)
@@ -58,7 +68,11 @@ def up(db_url: Url = "", wait: Wait = 5.0) -> None:
 
 @migrate.command()
 def down(db_url: Url = "", wait: Wait = 5.0, fn_version: FnVersion = shapes.FN_VERSION) -> None:
-    """Turn the database into one that an Fn server opens. Stop every node first."""
+    """Turn the database into one that an Fn server opens. Stop every node first.
+
+    Examples:
+        hearth migrate down --db-url sqlite3:///var/lib/hearth/fn.db
+    """
 
     def take_back(connection: sa.Connection, shown: str) -> None:
         schema.down(connection, shown, fn_version)

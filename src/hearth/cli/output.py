@@ -6,10 +6,11 @@ import codecs
 import errno
 import json
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Final, TextIO
+from typing import Annotated, Any, Final, NamedTuple, TextIO
 
 import typer
 
@@ -125,18 +126,49 @@ def _write_bytes(stream: TextIO | None, pieces: Iterable[bytes]) -> bytes:
     return last
 
 
-def show_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write aligned columns; coloured on a terminal, unless NO_COLOR is set."""
+class Styled(NamedTuple):
+    """A cell of a table with a style of rich, such as ``red``."""
+
+    text: str
+    style: str
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal that stdout is; 0 without a terminal."""
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 0
+
+
+def short_time(seconds: float) -> str:
+    """Return a duration for a person: ``12 ms``, ``1.5 s``, ``2 m 5 s``."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} m {rest} s"
+
+
+def show_table(
+    head: Sequence[str], rows: Iterable[Sequence[str | Styled]], *, fold: Container[int] | None = None
+) -> None:
+    """Write aligned columns; coloured on a terminal, unless NO_COLOR is set.
+
+    Args:
+        head: Names of the columns.
+        rows: Cells of each row.
+        fold: Numbers of the columns that a narrow terminal folds; by default all.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in head:
-        table.add_column(name, overflow="fold")
+    for number, name in enumerate(head):
+        table.add_column(name, overflow="fold", no_wrap=fold is not None and number not in fold)
     for row in rows:
-        table.add_row(*(Text(visible(cell) if console.is_terminal else cell) for cell in row))
+        cells = (cell if isinstance(cell, Styled) else Styled(cell, "") for cell in row)
+        table.add_row(*(Text(visible(text) if console.is_terminal else text, style) for text, style in cells))
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     with console.capture() as captured:

@@ -13,6 +13,7 @@ from hearth import settings
 from hearth.aio.clock import SystemClock
 from hearth.cli.data_lock import data_lock
 from hearth.cli.output import say
+from hearth.cli.progress import progress
 from hearth.images.collect import Collected
 from hearth.models.errors import StartUpError
 from hearth.nodes.retention import Builds, retention
@@ -36,6 +37,10 @@ def prune(
     """Remove the calls, logs and builds that the settings FN_KEEP_... do not keep.
 
     Nodes do the same once an hour, and may run meanwhile; then builds are left to the node of the data folder.
+
+    Examples:
+        hearth prune --dry-run
+        FN_KEEP_CALLS=7d hearth prune
     """
     wanted = settings.load()
     if wanted.node_type == settings.RUNNER:
@@ -50,7 +55,8 @@ def prune(
             with contextlib.suppress(StartUpError):
                 stack.enter_context(data_lock(wanted.data))
                 is_stopped = True
-        removed, builds, images = asyncio.run(_prune(wanted, is_stopped=is_stopped, dry_run=dry_run))
+        with progress("searching" if dry_run else "removing"):
+            removed, builds, images = asyncio.run(_prune(wanted, is_stopped=is_stopped, dry_run=dry_run))
         verb = "would remove" if dry_run else "removed"
         say(f"{verb} {removed.calls} calls, {removed.logs} logs of other calls")
         if builds is None:
@@ -63,7 +69,8 @@ def prune(
             for name in images.names:
                 say(f"  {name}")
         if vacuum and not dry_run:
-            asyncio.run(_vacuum(wanted))
+            with progress("rewriting the database"):
+                asyncio.run(_vacuum(wanted))
 
 
 async def _prune(

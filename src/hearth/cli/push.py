@@ -9,6 +9,7 @@ import typer
 
 from hearth.cli.build import load
 from hearth.cli.output import CommandError, say
+from hearth.cli.progress import progress
 from hearth.cli.session import session
 from hearth.drivers.docker.build import push_image
 
@@ -21,11 +22,16 @@ def push(
     ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Verbose output.")] = False,
 ) -> None:
-    """Push the image that hearth build has made of a folder."""
+    """Push the image that hearth build has made of a folder.
+
+    Examples:
+        hearth push --registry ghcr.io/me hello
+    """
     here = session(ctx)
     func = load(folder)
     image = func.image(registry or here.image_registry())
     if "/" not in image:
         raise CommandError(f"{image}: no registry; give --registry, or set FN_REGISTRY")
-    push_image(image, verbose=verbose or here.verbose)
+    with progress(f"pushing {image}"):
+        push_image(image, verbose=verbose or here.verbose)
     say(f"Pushed {image}")

@@ -39,7 +39,11 @@ def set_login(
         Path | None, typer.Option("--file", "-f", help="File with the password (default: stdin).", show_default=False)
     ] = None,
 ) -> None:
-    """Store a login, or change it. Images of the app are pulled with it. The password is a file, stdin, or typed."""
+    """Store a login, or change it. Images of the app are pulled with it. The password is a file, stdin, or typed.
+
+    Examples:
+        hearth registries set shop ghcr.io --username me < password.txt
+    """
     login = RegistryLogin(username, typed_secret(f"Password of {username}", file))
     try:
         validate_login(login)
@@ -52,7 +56,11 @@ def set_login(
 @registries.command("list")
 @registries.command("ls", hidden=True)
 def list_logins(ctx: typer.Context, app: App, output: Output = Format.TABLE) -> None:
-    """List registries, versions and times. Nothing shows a user name or a password."""
+    """List registries, versions and times. Nothing shows a user name or a password.
+
+    Examples:
+        hearth registries list shop
+    """
     found = session(ctx).client().logins(app)
     if output is Format.JSON:
         show_json(found)
@@ -64,7 +72,11 @@ def list_logins(ctx: typer.Context, app: App, output: Output = Format.TABLE) -> 
 @registries.command("remove")
 @registries.command("delete", hidden=True)
 def remove_login(ctx: typer.Context, app: App, registry: Registry, force: Yes = False) -> None:
-    """Delete a login. Images that were pulled with it stay."""
+    """Delete a login. Images that were pulled with it stay.
+
+    Examples:
+        hearth registries remove shop ghcr.io
+    """
     confirmed(f"Delete login at {registry} of app {app}?", force)
     session(ctx).client().delete_login(app, registry)
     say(f"login at {registry} of app {app} deleted")

@@ -8,6 +8,7 @@ import typer
 
 from hearth.cli.fields import App, CallId
 from hearth.cli.output import CommandError, Format, Output, show_bytes, show_json
+from hearth.cli.progress import progress
 from hearth.cli.session import session
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def result(
     """Print the answer of an async call.
 
     Exit status 1: the call has not ended or failed, or its answer's status is 400 or more.
+
+    Examples:
+        hearth result demo 01KBC4Z1S9NG8G00GZJ0000001 --wait
     """
     client = session(ctx).client()
     answer = ended_result(client, app, call_id) if wait else client.result(app, call_id, 0)
@@ -39,9 +43,10 @@ def result(
 
 def ended_result(client: Client, app: str, call_id: str) -> httpx.Response:
     """Return the answer of a call, when it has ended."""
-    while is_unfinished(answer := client.result(app, call_id, _WAIT_S)):
-        pass
-    return answer
+    with progress(f"waiting for call {call_id}"):
+        while is_unfinished(answer := client.result(app, call_id, _WAIT_S)):
+            pass
+        return answer
 
 
 def call_status(answer: httpx.Response) -> str:

@@ -105,7 +105,12 @@ def create(
     retry: Retry = "",
     result_ttl: ResultTtl = 0,
 ) -> None:
-    """Create a route; options that are not given get the defaults of the server."""
+    """Create a route; options that are not given get the defaults of the server.
+
+    Examples:
+        hearth routes create shop /cart ghcr.io/me/cart:1.0
+        hearth routes create shop /mail me/mail:2 --type async --timeout 60
+    """
     fields = _fields(image or image_argument, memory, cpus, type, format, timeout, idle_timeout, config, headers)
     if concurrency:
         fields["concurrency"] = concurrency
@@ -125,7 +130,12 @@ def list_routes(
     n: Limit = 100,
     output: Output = Format.TABLE,
 ) -> None:
-    """List the routes of an app."""
+    """List the routes of an app.
+
+    Examples:
+        hearth routes list shop
+        hearth routes list shop --image ghcr.io/me/cart:1.0
+    """
     client = session(ctx).client()
     found = list(client.routes(app, n, image))
     if output is Format.JSON:
@@ -139,7 +149,12 @@ def list_routes(
 @routes.command("i", hidden=True)
 @routes.command("get", hidden=True)
 def inspect_route(ctx: typer.Context, app: App, path: Path, property: Property = "") -> None:
-    """Show a route, or one of its properties, as JSON."""
+    """Show a route, or one of its properties, as JSON.
+
+    Examples:
+        hearth routes inspect shop /cart
+        hearth routes inspect shop /cart timeout
+    """
     show_property(session(ctx).client().route(app, path), property)
 
 
@@ -164,7 +179,12 @@ def update(
     retry: Retry = "",
     result_ttl: ResultTtl = 0,
 ) -> None:
-    """Update a route; options that are not given stay as they are."""
+    """Update a route; options that are not given stay as they are.
+
+    Examples:
+        hearth routes update shop /cart --memory 256 --timeout 10
+        hearth routes update shop /cart --headers 'Cache-Control=no-store'
+    """
     changes = _fields(image, memory, cpus, type, format, timeout, idle_timeout, config, headers)
     if concurrency:
         changes["concurrency"] = concurrency
@@ -175,7 +195,11 @@ def update(
 
 @routes.command()
 def delete(ctx: typer.Context, app: App, path: Path, force: Yes = False) -> None:
-    """Delete a route; the records of its calls stay."""
+    """Delete a route; the records of its calls stay.
+
+    Examples:
+        hearth routes delete shop /cart
+    """
     confirmed(f"Delete route {path} of {app}?", force)
     session(ctx).client().delete_route(app, path)
     say(f"{app} {path} deleted")
@@ -183,7 +207,11 @@ def delete(ctx: typer.Context, app: App, path: Path, force: Yes = False) -> None
 
 @config.command("set")
 def set_value(ctx: typer.Context, app: App, path: Path, key: Key, value: Annotated[str, typer.Argument()]) -> None:
-    """Set a configuration value."""
+    """Set a configuration value.
+
+    Examples:
+        hearth routes config set shop /cart COLOUR green
+    """
     session(ctx).client().update_route(app, path, {"config": entry(key, value)})
     say(f"{app} {path} {key} updated")
 
@@ -191,20 +219,32 @@ def set_value(ctx: typer.Context, app: App, path: Path, key: Key, value: Annotat
 @config.command("unset")
 @config.command("delete", hidden=True)
 def unset_value(ctx: typer.Context, app: App, path: Path, key: Key) -> None:
-    """Delete a configuration value."""
+    """Delete a configuration value.
+
+    Examples:
+        hearth routes config unset shop /cart COLOUR
+    """
     session(ctx).client().update_route(app, path, {"config": {key: ""}})
     say(f"{app} {path} {key} removed")
 
 
 @config.command("get")
 def get_value(ctx: typer.Context, app: App, path: Path, key: Key) -> None:
-    """Print a configuration value."""
+    """Print a configuration value.
+
+    Examples:
+        hearth routes config get shop /cart COLOUR
+    """
     say(value_of(session(ctx).client().route(app, path), key))
 
 
 @config.command("list")
 def list_values(ctx: typer.Context, app: App, path: Path, output: Output = Format.TABLE) -> None:
-    """List the configuration."""
+    """List the configuration.
+
+    Examples:
+        hearth routes config list shop /cart
+    """
     show_config(session(ctx).client().route(app, path).get("config", {}), output)
 
 

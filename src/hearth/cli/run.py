@@ -41,6 +41,10 @@ def run(
     """Run a function once as the platform would: the body is stdin, the answer stdout, the log stderr.
 
     Exit status 1: the answer is an error.
+
+    Examples:
+        echo '{"name": "Ada"}' | hearth run hello
+        hearth run hello -e COLOUR=green < body.json
     """
     func = load(folder)
     headers = [request_header(text) for text in header or ()]

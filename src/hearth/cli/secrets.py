@@ -58,6 +58,10 @@ def set_secret(
     """Store a secret, or change its value. The value is a file, stdin, or typed; one line break at its end is dropped.
 
     There is no argument for it: every user of this machine can read arguments.
+
+    Examples:
+        hearth secrets set shop STRIPE_KEY
+        hearth secrets set shop TLS_KEY --file key.pem
     """
     value = typed_secret(f"Value of {name}", file)
     version = session(ctx).client().put_secret(app, name, value)["version"]
@@ -67,7 +71,11 @@ def set_secret(
 @secrets.command("list")
 @secrets.command("ls", hidden=True)
 def list_secrets(ctx: typer.Context, app: App, output: Output = Format.TABLE) -> None:
-    """List names, versions and times. Nothing shows a value."""
+    """List names, versions and times. Nothing shows a value.
+
+    Examples:
+        hearth secrets list shop
+    """
     found = session(ctx).client().secrets(app)
     if output is Format.JSON:
         show_json(found)
@@ -80,7 +88,11 @@ def list_secrets(ctx: typer.Context, app: App, output: Output = Format.TABLE) ->
 @secrets.command("remove")
 @secrets.command("delete", hidden=True)
 def remove_secret(ctx: typer.Context, app: App, name: Name, force: Yes = False) -> None:
-    """Delete a secret. Functions that name it cannot be called until it is stored again."""
+    """Delete a secret. Functions that name it cannot be called until it is stored again.
+
+    Examples:
+        hearth secrets remove shop STRIPE_KEY
+    """
     confirmed(f"Delete secret {name} of app {app}?", force)
     session(ctx).client().delete_secret(app, name)
     say(f"secret {name} of app {app} deleted")
@@ -91,6 +103,9 @@ def rotate_key() -> None:
     """Encrypt all secrets of the database with a new key, with the settings of its node, which may run meanwhile.
 
     With FN_SECRET_KEY or FN_SECRET_KEY_FILE, the first of their keys encrypts. Exit status 1: some are unreadable.
+
+    Examples:
+        hearth secrets rotate-key
     """
     logs.configure("warning")
     wanted = settings_.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -61,6 +62,27 @@ class Session:
         home = fn_home.FnHome()
         name = self.context or home.current()
         return home.get(name).get(key) if name else None
+
+
+def from_options(
+    *,
+    context: str = "",
+    api_url: str = "",
+    registry: str = "",
+    token: str = "",
+    tls_ca: Path | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    verbose: bool = False,
+    **_others: object,
+) -> Session:
+    """Return the session of the global options, by their names as parameters; others are ignored."""
+    tls = None
+    if tls_ca or tls_cert or tls_key:
+        from hearth.cli.connecting import TlsOptions
+
+        tls = TlsOptions(tls_ca, tls_cert, tls_key)
+    return Session(context=context, api_url=api_url, registry=registry, token=token, tls=tls, verbose=verbose)
 
 
 def _with_scheme(url: str) -> str:

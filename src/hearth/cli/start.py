@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 import uvloop
@@ -24,6 +25,20 @@ _log = logs.get_logger(__name__)
 
 
 def start(
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=0, max=65535, help="Port to listen on; 0 for any free port (default: FN_PORT, else 8080)."
+        ),
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on (default: FN_BIND).")] = None,
+    driver: Annotated[
+        settings.DriverName | None,
+        typer.Option("--driver", help="Run functions as processes or in Docker (default: FN_DRIVER)."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Data folder (default: FN_DATA_DIR, else ./data).")
+    ] = None,
     nodes_: Annotated[
         int,
         typer.Option(
@@ -31,11 +46,18 @@ def start(
         ),
     ] = 1,
 ) -> None:
-    """Run a node in the foreground, configured by the FN_* variables; Ctrl-C stops it."""
+    """Run a node in the foreground, configured by these options and the FN_* variables; Ctrl-C stops it.
+
+    Examples:
+        hearth start
+        hearth start --port 9000 --data /var/lib/hearth
+        FN_AUTH=required hearth start --host 0.0.0.0 --driver docker
+    """
     # Until the node takes signals itself: process 1 of a container is not ended by one that it has no handler for.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.umask(0o077)  # other users must not read what a node writes
-    wanted = settings.load()
+    given: dict[str, Any] = {"port": port, "bind": host, "driver": driver, "data_dir": data}
+    wanted = settings.load(**{name: value for name, value in given.items() if value is not None})
     redaction.hide(settings.secrets(wanted))
     logs.configure(
         wanted.log_level,

@@ -34,7 +34,12 @@ def create(
     ] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Create a token and print its value, which nobody can print again."""
+    """Create a token and print its value, which nobody can print again.
+
+    Examples:
+        hearth tokens create ci --role developer
+        hearth tokens create ci --role invoker --app shop --expires 30d
+    """
     asked: dict[str, Any] = {"name": name, "role": role, "apps": app or []}
     if expires:
         asked["expires_at"] = _time(expires)
@@ -49,7 +54,11 @@ def create(
 @tokens.command("list")
 @tokens.command("ls", hidden=True)
 def list_tokens(ctx: typer.Context, n: Limit = 100, output: Output = Format.TABLE) -> None:
-    """List the tokens, without their values."""
+    """List the tokens, without their values.
+
+    Examples:
+        hearth tokens list
+    """
     found = list(session(ctx).client().tokens(n))
     if output is Format.JSON:
         show_json(found)
@@ -75,7 +84,11 @@ def revoke(
     token_id: Annotated[str, typer.Argument(metavar="ID", help="Token ID.", callback=no_slash)],
     force: Yes = False,
 ) -> None:
-    """Revoke a token: its server refuses it from then on, other nodes within 5 seconds."""
+    """Revoke a token: its server refuses it from then on, other nodes within 5 seconds.
+
+    Examples:
+        hearth tokens revoke 01KBC4Z1S9NG8G00GZJ0000001
+    """
     confirmed(f"Revoke token {token_id}?", force)
     session(ctx).client().delete_token(token_id)
     say(f"token {token_id} revoked")

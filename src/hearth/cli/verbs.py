@@ -7,7 +7,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from hearth.cli.lazy import Entry, LazyGroup
+from hearth.cli.lazy import Entry, LazyGroup, examples_text
 
 _APP: Final = ("app", "apps", "a"), "hearth.cli.apps:apps"
 _ROUTE: Final = ("route", "routes", "r"), "hearth.cli.routes:routes"
@@ -53,7 +53,7 @@ def _verb(verb: str) -> typer.Typer:
             name, group, rest = super().resolve_command(ctx, args)
             return name, group.commands[verb] if name in self.entries else group, rest
 
-    return typer.Typer(cls=OfVerb, no_args_is_help=True, help=_HELP[verb])
+    return typer.Typer(cls=OfVerb, no_args_is_help=True, help=_HELP[verb], epilog=examples_text([_EXAMPLE[verb]]))
 
 
 def _config(verb: str) -> typer.Typer:
@@ -73,7 +73,15 @@ def _config(verb: str) -> typer.Typer:
             assert isinstance(config, TyperGroup)
             return name, config.commands[verb], rest
 
-    return typer.Typer(name="config", cls=OfConfig, no_args_is_help=True, help="Manage configuration values.")
+    value = " green" if verb == "set" else ""
+    key = "" if verb == "list" else " COLOUR"
+    return typer.Typer(
+        name="config",
+        cls=OfConfig,
+        no_args_is_help=True,
+        help="Manage configuration values.",
+        epilog=examples_text([f"hearth {'' if verb == 'set' else f'{verb} '}config app shop{key}{value}"]),
+    )
 
 
 _HELP: Final = {
@@ -85,6 +93,17 @@ _HELP: Final = {
     "delete": "Delete an app, a route, a context or a configuration value.",
     "use": "Use a context.",
     "unset": "Unset the current context or a configuration value.",
+}
+
+_EXAMPLE: Final = {
+    "create": "hearth create app shop",
+    "list": "hearth list routes shop",
+    "inspect": "hearth inspect route shop /cart",
+    "get": "hearth get logs shop",
+    "update": "hearth update route shop /cart --memory 256",
+    "delete": "hearth delete route shop /cart",
+    "use": "hearth use context prod",
+    "unset": "hearth unset config app shop COLOUR",
 }
 
 create = _verb("create")

@@ -10,7 +10,11 @@ from hearth.cli.session import session
 
 
 def version(ctx: typer.Context, output: Output = Format.TABLE) -> None:
-    """Print the versions of this command and of the server; ? where none answers."""
+    """Print the versions of this command and of the server; ? where none answers.
+
+    Examples:
+        hearth version
+    """
     server = "?"
     try:
         server = str(session(ctx).client().version().json()["version"])

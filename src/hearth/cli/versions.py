@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
-from hearth.cli.fields import no_slash
+from hearth.cli.fields import App, Path
 from hearth.cli.output import CommandError, Format, Output, note, say, show_json, show_table
 from hearth.cli.session import session
 from hearth.models.image import pinned
 
-App = Annotated[str, typer.Argument(metavar="APP", help="Name of the app.", callback=no_slash)]
-Path = Annotated[str, typer.Argument(metavar="PATH", help="Path of the route.")]
-
 
 def versions(ctx: typer.Context, app: App, path: Path, output: Output = Format.TABLE) -> None:
-    """List the last 20 versions of a route, newest first. Version 0 is the present one."""
+    """List the last 20 versions of a route, newest first. Version 0 is the present one.
+
+    Examples:
+        hearth versions demo /hello
+    """
     found = session(ctx).client().versions(app, path)
     if output is Format.JSON:
         show_json(found)
@@ -46,6 +47,10 @@ def rollback(
     """Give a route the image of an earlier version; its configuration stays as it is.
 
     The rollback is a version, too: the next one with the same number goes back to where it came from.
+
+    Examples:
+        hearth rollback demo /hello
+        hearth rollback demo /hello 3
     """
     client = session(ctx).client()
     path = path if path.startswith("/") else f"/{path}"

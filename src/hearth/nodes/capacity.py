@@ -12,8 +12,8 @@ from hearth.settings import Settings
 from hearth.telemetry.logs import get_logger
 
 _MIB: Final = 1024 * 1024
-#: A pool below this is worth a warning.
-_SMALL: Final = Amount(256, 1000)
+#: A pool below this is worth a warning: it holds no function of the default size.
+_SMALL: Final = Amount(128, 100)
 
 _log = get_logger(__name__)
 
@@ -39,7 +39,7 @@ def check_pools(total: Amount) -> None:
     Raises:
         StartUpError: A pool would be empty.
     """
-    _log.info("resources for containers", memory_mib=total.memory_mib, cpu_milli=total.cpu_milli)
+    _log.debug("resources for containers", memory_mib=total.memory_mib, cpu_milli=total.cpu_milli)
     for name, pool in zip(("sync", "async"), pools(total), strict=True):
         if pool.memory_mib <= 0 or pool.cpu_milli <= 0:
             raise StartUpError(

@@ -116,6 +116,7 @@ async def _members(
             "FN_RUNNER_TOKEN": settings.runner_token.get_secret_value() or secrets.token_hex(),
             "FN_ADMIN_TOKEN": await asyncio.to_thread(admin_token, settings),
             "FN_BIND": "127.0.0.1",
+            "FN_DATA_DIR": str(settings.data),
             "FN_DRIVER": driver,
         }
 

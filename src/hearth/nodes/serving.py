@@ -25,6 +25,8 @@ from hearth.telemetry.node import Telemetry
 
 #: Seconds for the answers of calls that were aborted at the end of the grace period.
 _AFTER_GRACE_S: Final = 15
+#: Routes of running calls that a log line names.
+_NAMED: Final = 5
 #: Objects created between two collections of the youngest generation.
 _YOUNG: Final = 50_000
 
@@ -139,6 +141,14 @@ class _Ending:
     def _drain(self) -> None:
         self.draining.set()
         self._node.drain()
+        if (agent := self._node.agent) is not None and (calls := agent.running_calls()):
+            routes = sorted({f"{call.app_name}{call.path}" for call in calls})
+            _log.info(
+                "waiting for running calls; a second signal aborts them",
+                calls=len(calls),
+                routes=", ".join(routes[:_NAMED]) + (", ..." if len(routes) > _NAMED else ""),
+                up_to_s=self._grace_s,
+            )
         asyncio.get_running_loop().call_later(self._grace_s, self._node.abort)
 
 

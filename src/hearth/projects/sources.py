@@ -82,23 +82,22 @@ class Sources:
             except OSError as exc:
                 raise ProjectError(f"{source.origin}: cannot be copied: {exc.strerror or exc}") from exc
 
-    def digest(self) -> str:
-        """Return a digest of all names, rights and bytes.
+    def digests(self) -> dict[Path, bytes]:
+        """Return a digest of rights and bytes for each path, relative to the folder.
 
         Raises:
             ProjectError: A file cannot be read.
         """
-        found = hashlib.sha256()
+        found: dict[Path, bytes] = {}
         for source in self.taken:
             try:
                 data = b"" if source.link or source.is_folder else source.origin.read_bytes()
                 mode = b"" if source.link else b"%o" % source.mode
             except OSError as exc:
                 raise ProjectError(f"{source.origin}: cannot be read: {exc.strerror or exc}") from exc
-            for part in (os.fsencode(source.path), os.fsencode(source.link or ""), mode, data):
-                found.update(len(part).to_bytes(8, "big"))
-                found.update(part)
-        return found.hexdigest()
+            text = os.fsencode(source.link or "")
+            found[source.path] = hashlib.sha256(b"%d %b %b %b" % (len(text), text, mode, data)).digest()
+        return found
 
     def outside(self, folder: Path) -> set[Path]:
         """Return the folders and files outside ``folder`` that links lead to."""

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 from starlette.responses import Response
 
+from hearth.agent.outcomes import Stopped
 from hearth.models.errors import ApiError, ServerBusy, is_shortage
 from hearth.server.registry.errors import CHALLENGE
 from hearth.server.registry.errors import body as registry_body
@@ -55,7 +56,9 @@ def _of_registry(exc: Exception) -> ErrorAnswer:
 
 def tell(exc: Exception) -> None:
     """Log an exception of a request: what clients do wrong not at all, what is not meant for them in full."""
-    if not isinstance(exc, ApiError):
+    if isinstance(exc, Stopped):  # on request of the operator
+        _log.warning("call aborted", error=str(exc))
+    elif not isinstance(exc, ApiError):
         _log.error("internal server error", error=str(exc), exc_info=exc)
     elif exc.code >= 500:  # back-pressure, deadlines and functions at fault are nobody's alarm
         log = _log.error if exc.code == 500 else _log.info
