@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import weakref
 
 import pytest
 
-from hearth.aio.background import Background
+from hearth.aio.background import Background, Workers
 
 
 async def fail() -> None:
@@ -103,3 +104,84 @@ async def test_cancelling_waits_for_the_clean_up_and_is_no_error() -> None:
     assert steps == ["clean", "clean"]
     assert all(task.cancelled() for task in tasks)
     assert errors == []
+
+
+async def test_a_worker_takes_one_piece_of_work_after_another() -> None:
+    workers, tasks = Workers(), []
+
+    async def work() -> None:
+        tasks.append(asyncio.current_task())
+
+    for _ in range(3):
+        workers.do(work())
+        await until_idle()
+    assert len(set(tasks)) == 1
+    workers.do(work())
+    workers.do(work())
+    await until_idle()
+    assert len(tasks) == 5
+    assert len(set(tasks)) == 2, "work that starts at once runs at once"
+    await workers.join()
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["failed", "cancelled"])
+async def test_a_task_whose_work_did_not_end_well_is_not_used_again(is_cancelled: bool) -> None:
+    workers, tasks = Workers(), []
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        if is_cancelled:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        else:
+            raise ValueError("unexpected")
+
+    for _ in range(2):
+        workers.do(work())
+        await until_idle()
+    assert len(set(tasks)) == 2
+    await workers.join()
+
+
+async def test_workers_end_when_they_are_joined_and_finish_their_work_first() -> None:
+    workers, ended = Workers(), []
+    go_on = asyncio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+        ended.append(True)
+
+    async def nothing() -> None: ...
+
+    workers.do(nothing())
+    await until_idle()
+    workers.do(work())
+    workers.do(work())
+    joining = asyncio.ensure_future(workers.join())
+    await until_idle()
+    assert not joining.done()
+    go_on.set()
+    await joining
+    assert ended == [True, True]
+
+
+async def test_work_that_is_handed_over_as_all_work_is_cancelled_does_not_run() -> None:
+    workers, ran = Workers(), []
+
+    async def work() -> None:
+        ran.append(True)
+
+    workers.do(work())
+    await until_idle()
+    workers.do(work())
+    await workers.cancel()
+    assert ran == [True]
+
+
+async def until_idle() -> None:
+    """Let everything happen that needs no time to pass."""
+    for _ in range(10):
+        await asyncio.sleep(0)

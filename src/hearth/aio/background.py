@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+#: Idle tasks that are kept for the next work, about a kilobyte each.
+_MOST_IDLE: Final = 256
 
 
 class Background:
@@ -64,3 +67,53 @@ class Background:
     def _report(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_error(error)
+
+
+class Workers(Background):
+    """Background tasks that do one piece of short work after another.
+
+    To start and to end a task takes as long as some of the work itself. A task is used again once its work has ended,
+    unless that was cancelled or has failed. All work runs in the context in which its task was started: it must leave
+    context variables as it found them.
+    """
+
+    __slots__ = ("_idle", "_most_idle")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._most_idle = _MOST_IDLE
+        self._idle: list[asyncio.Future[Coroutine[Any, Any, None]]] = []
+
+    def do(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do work that nobody awaits, beside the work that runs."""
+        while self._idle:
+            woken = self._idle.pop()
+            if not woken.done():
+                woken.set_result(work)
+                return
+        self.start(self._run(work))
+
+    async def join(self) -> None:
+        """Wait until all work has ended. No task is kept for what starts later."""
+        self._most_idle = 0
+        for woken in self._idle:
+            woken.cancel()
+        await super().join()
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None
+        while True:
+            await work
+            if task.cancelling() or len(self._idle) >= self._most_idle:
+                return
+            woken: asyncio.Future[Coroutine[Any, Any, None]] = loop.create_future()
+            self._idle.append(woken)
+            del work  # it holds a request with its body
+            try:
+                work = await woken
+            except asyncio.CancelledError:
+                if woken.done() and not woken.cancelled():
+                    woken.result().close()  # handed over in the very tick in which all ends
+                raise

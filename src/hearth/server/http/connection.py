@@ -32,7 +32,7 @@ from hearth.server.http.exchange import CONTINUE, HIGH_WATER_BYTES, STATUS_LINES
 from hearth.server.http.flow import Flow
 from hearth.server.http.heads import SMALL_HEAD_BYTES, HeldHeads
 from hearth.server.http.parsing import Reading, Refused, RequestHead, RequestParser
-from hearth.server.http.shared import CALLS, KEEP_ALIVE_S, Shared
+from hearth.server.http.shared import CALLS, KEEP_ALIVE_S, Handler, Shared
 
 #: Requests that may wait for the answer to the one before: each costs time when its head is read.
 MAX_PIPELINED: Final = 200
@@ -200,7 +200,7 @@ class HttpConnection(asyncio.Protocol):
             if len(body) > HIGH_WATER_BYTES:
                 self.flow.pause()
         if len(answers) == 1:
-            self._shared.tasks.start(self._answer(exchange))
+            self._begin(exchange)
         else:
             self.flow.pause()
 
@@ -247,7 +247,7 @@ class HttpConnection(asyncio.Protocol):
         if not exchange.keep_alive:
             self._close()
         elif answers:
-            self._shared.tasks.start(self._answer(answers[0]))
+            self._begin(answers[0])
             self.read_on()
         else:
             if self._life is Life.LAST or self._heads.counted or self.flow.is_paused:
@@ -258,14 +258,24 @@ class HttpConnection(asyncio.Protocol):
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    async def _answer(self, exchange: HttpExchange) -> None:
-        """Have a request answered."""
+    def _begin(self, exchange: HttpExchange) -> None:
+        """Have a request answered: a call in a task that is used again, others in one of their own.
+
+        An application may leave context variables behind.
+        """
         shared = self._shared
+        if shared.calls is not None and exchange.head.path.startswith(CALLS):
+            shared.workers.do(self._answer(exchange, shared.calls))
+        else:
+            shared.tasks.start(self._answer(exchange, None))
+
+    async def _answer(self, exchange: HttpExchange, calls: Handler | None) -> None:
+        """Have a request answered by the front of calls, or else by the application."""
         try:
-            if shared.calls is not None and exchange.head.path.startswith(CALLS):
-                await shared.calls(exchange)
+            if calls is not None:
+                await calls(exchange)
             else:
-                await run_asgi(shared.app, exchange, self.transport)
+                await run_asgi(self._shared.app, exchange, self.transport)
         except ClientGone:
             return
         except Exception as exc:

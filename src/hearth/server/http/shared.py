@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp
 
-from hearth.aio.background import Background
+from hearth.aio.background import Background, Workers
 from hearth.aio.clock import Clock
 from hearth.aio.deadlines import Expiries
 from hearth.server.http.clients import Clients
@@ -52,7 +52,8 @@ class Shared:
         failed_handshakes: Counts TLS handshakes that failed.
 
     Attributes:
-        tasks: Those that answer requests.
+        tasks: Those that have the application answer requests.
+        workers: Those that answer function calls.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Shared:
         self.handshake_limit = Expiries(clock, min(_HANDSHAKE_S, head_timeout_s))
         self.refusal_limit = Expiries(clock, _REFUSAL_S)
         self.tasks = Background()
+        self.workers = Workers()
         self.clock = clock
         self.dates = Dates(clock)
         self.app = app
@@ -96,6 +98,7 @@ class Shared:
             self._all_lost.clear()
             await self._all_lost.wait()
         await self.tasks.join()
+        await self.workers.join()
 
     def abort_handshakes(self) -> None:
         """Close the connections whose handshake has not ended."""
@@ -108,5 +111,6 @@ class Shared:
         for connection in list(self.connections):
             connection.transport.abort()
         await self.tasks.cancel()
+        await self.workers.cancel()
         for limit in (self.head_limit, self.refusal_limit, self.handshake_limit):
             limit.close()
