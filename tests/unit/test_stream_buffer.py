@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearth.drivers.pipes import PipeReader
-from hearth.drivers.streams import HIGH_WATER, StreamBuffer, readiness
+from hearth.drivers.streams import HIGH_WATER, PipeReader, StreamBuffer, readiness
 
 
 class Tap:

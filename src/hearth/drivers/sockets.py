@@ -38,8 +38,7 @@ from hearth.drivers.base import (
     StartFailed,
     StreamClosed,
 )
-from hearth.drivers.pipes import PipeReader, PipeWriter
-from hearth.drivers.streams import StreamBuffer
+from hearth.drivers.streams import PipeReader, PipeWriter, StreamBuffer
 from hearth.host.inotify import FolderWatch
 
 #: Where the container sees its folder, and what its environment says of the socket.
@@ -61,17 +60,9 @@ _NO_BYTES: Final = bytes(_INT.size)
 
 
 class SocketReader(PipeReader):
-    """The bytes that a container sends on a connection.
+    """The bytes that a container sends on a connection."""
 
-    Attributes:
-        was_reset: The container closed the connection without reading all that it was sent.
-    """
-
-    __slots__ = ("was_reset",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.was_reset = False
+    __slots__ = ()
 
     def end_writing(self) -> None:
         """Send the end of the stream, although another descriptor holds the socket."""
@@ -79,13 +70,6 @@ class SocketReader(PipeReader):
             return
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as same:  # it may be closed already
             same.shutdown(socket.SHUT_WR)
-
-    def _read(self) -> None:
-        try:
-            super()._read()
-        except ConnectionResetError:
-            self.was_reset = True
-            self.close()
 
 
 class SocketWriter(PipeWriter):

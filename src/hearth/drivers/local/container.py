@@ -17,8 +17,8 @@ from hearth.drivers.local import launch, marks
 from hearth.drivers.local.child import Child
 from hearth.drivers.local.usage import samples
 from hearth.drivers.phases import finish_within
-from hearth.drivers.pipes import PipeReader, PipeWriter
 from hearth.drivers.sockets import UnixSocket
+from hearth.drivers.streams import PipeReader, PipeWriter
 from hearth.host.cgroups import Group
 from hearth.telemetry.logs import get_logger
 
