@@ -14,6 +14,8 @@ from typing import Final
 
 ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 LENGTH: Final = 26
+#: Characters of the time, which come first.
+TIME_LENGTH: Final = 10
 
 _VALUES: Final = {character: value for value, character in enumerate(ALPHABET)}
 _MS_MASK: Final = (1 << 48) - 1
@@ -69,7 +71,7 @@ def decode(text: str) -> int:
 def time_ms(text: str) -> int | None:
     """Return when an id was created, in milliseconds since the epoch; ``None`` if it is not a time-sorted id."""
     try:
-        value = int(text[:10].translate(_DIGITS), 32)
+        value = int(text[:TIME_LENGTH].translate(_DIGITS), 32)
     except ValueError:
         return None
     return value if len(text) == LENGTH and value <= _MS_MASK else None
@@ -99,20 +101,23 @@ class IdGenerator:
         self._middle = encode(self._machine)[10:19]
         self._high = (self._machine >> 32 & 0b111) << 32
         self._now_ns = now_ns
-        self._last_ms = 0
+        self._last_ms = -1
+        self._start = ""
         self._counter = counter
         self._lock = threading.Lock()
 
     def __call__(self) -> str:
         """Return the next id; from any thread."""
         with self._lock:
-            ms = self._last_ms = max(self._now_ns() // 1_000_000 & _MS_MASK, self._last_ms)
+            ms = self._now_ns() // 1_000_000 & _MS_MASK
             self._counter += 1
             if self._counter > _COUNTER_MASK:  # keep the order across the wrap: move on to the next millisecond
                 self._counter = 0
-                self._last_ms = ms = ms + 1
+                ms = max(ms, self._last_ms + 1)
+            if ms > self._last_ms:
+                self._last_ms = ms
+                time = _PAIRS[ms >> 40] + _PAIRS[ms >> 30 & 0x3FF] + _PAIRS[ms >> 20 & 0x3FF]
+                self._start = time + _PAIRS[ms >> 10 & 0x3FF] + _PAIRS[ms & 0x3FF] + self._middle
             low = self._high | self._counter
-            time = _PAIRS[ms >> 40] + _PAIRS[ms >> 30 & 0x3FF] + _PAIRS[ms >> 20 & 0x3FF]
-            time += _PAIRS[ms >> 10 & 0x3FF] + _PAIRS[ms & 0x3FF]
             last = _PAIRS[low >> 25] + _PAIRS[low >> 15 & 0x3FF] + _PAIRS[low >> 5 & 0x3FF] + ALPHABET[low & 0x1F]
-            return time + self._middle + last
+            return self._start + last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Container, Iterable
 from typing import Any, Final, NamedTuple
 
@@ -10,7 +11,7 @@ import msgspec
 
 from hearth.models.call import STAT_NAMES, Call, Stat
 from hearth.models.call_result import CallResult, HeaderFields
-from hearth.models.ids import time_ms
+from hearth.models.ids import LENGTH, TIME_LENGTH, time_ms
 from hearth.models.retry import Attempt
 from hearth.models.times import EPOCH, format_time, parse_time
 from hearth.sql.fields import MAX_AMOUNT, Fields, json, report
@@ -19,6 +20,7 @@ from hearth.sql.time_index import APART_MS
 from hearth.sql.upserts import CallRow, LogRow, ResultRow, StrayRow
 
 _MS: Final = dt.timedelta(milliseconds=1)
+_APART: Final = APART_MS * _MS
 _SAMPLES: Final = msgspec.json.Decoder()
 
 
@@ -84,12 +86,19 @@ def from_calls(ended: Iterable[tuple[Call, bytes | None]]) -> Parts:
             _details(call) if call.attempt or call.result_digest or call.trigger_id else "",
         )
         parts.calls.append(row)
-        made_ms = time_ms(call.id)
-        if made_ms is None or abs((call.created_at - EPOCH) // _MS - made_ms) > APART_MS:
+        made_at = _made_at(call.id[:TIME_LENGTH]) if len(call.id) == LENGTH else None
+        if made_at is None or not -_APART <= call.created_at - made_at <= _APART:
             parts.strays.append(StrayRow(call.id, call.app_name, created_at))
         if log:  # most logs are empty, and a row for each would be half of the work of storing calls
             parts.logs.append(LogRow(call.id, call.app_name, log))
     return parts
+
+
+@functools.lru_cache(maxsize=256)
+def _made_at(start: str) -> dt.datetime | None:
+    """Return when the ids were made that begin so. Calls of one moment share that, and reading it takes a while."""
+    made_ms = time_ms(start.ljust(LENGTH, "0"))
+    return None if made_ms is None else EPOCH + made_ms * _MS
 
 
 def _details(call: Call) -> str:
