@@ -19,7 +19,9 @@ import asyncio
 import enum
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from hearth.access.base import CallRecords, EndedCall, EndRefused
 from hearth.aio.background import Background
@@ -34,8 +36,12 @@ from hearth.telemetry.metrics import Metrics
 MAX_WAITING: Final = 10_000
 MAX_WAITING_BYTES: Final = 256 * 1024 * 1024
 _MAX_BATCH: Final = 500
-#: Seconds after the beginning of a write for which the next one may be held.
+#: Seconds after the beginning of a write for which the next one may be held, for each so many calls without an answer.
+#: A longer hold makes fewer commits. Over 8 and 32 connections it costs more than it saves, because clients wait. Over
+#: 128, where they wait anyway, 3 ms saves a fifth of the processor time of a call.
 _HOLD_S: Final = 0.001
+_CROWD: Final = 40
+_MOST_HOLDS: Final = 3
 #: A write is held only while fewer than this part of the calls that have no answer yet wait for it.
 _ENOUGH: Final = 4
 _FIRST_RETRY_S: Final = 0.1
@@ -53,8 +59,10 @@ class _State(enum.Enum):
     WRITING = "writing"
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct, frozen=True, eq=False):
     """An ended call, and who waits for its record.
+
+    A struct, because its constructor takes no call of Python's.
 
     Attributes:
         stored: The result of :meth:`Recorder.record`.
@@ -107,6 +115,7 @@ class Recorder:
         self._limit: asyncio.TimerHandle | None = None
         self._failing = False
         self._background = Background()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed: asyncio.Future[None] | None = None
         self.dropped = 0
 
@@ -124,7 +133,7 @@ class Recorder:
             is_awaited: An answer waits for the result: it is false after a limit, or at once while the store is known
                 to be gone, although the record may still be stored.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop or self._find_loop()
         stored: asyncio.Future[bool] = loop.create_future()
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
             self._lose([ended], "too many calls wait")
@@ -160,6 +169,11 @@ class Recorder:
         if self._limit is not None:
             self._limit.cancel()
 
+    def _find_loop(self) -> asyncio.AbstractEventLoop:
+        """Remember the running loop: looking it up takes a system call, which every call would pay for."""
+        self._loop = asyncio.get_running_loop()
+        return self._loop
+
     def _write(self) -> None:
         """Write what waits, or hold it once for the calls that are about to end."""
         now = self._clock.monotonic()
@@ -173,11 +187,13 @@ class Recorder:
                 self._hold = self._clock.call_at(self._hold_until, self._write)
                 return
         self._state = _State.WRITING
-        self._hold_until = now + _HOLD_S
+        self._hold_until = now + _HOLD_S * min(max(self._running() / _CROWD, 1), _MOST_HOLDS)
         self._batch = self._waiting[:_MAX_BATCH]
         del self._waiting[:_MAX_BATCH]
         try:
-            is_handed_over = self._submit is not None and self._submit([one[0] for one in self._batch], self._written)
+            is_handed_over = self._submit is not None and self._submit(
+                [one.ended for one in self._batch], self._written
+            )
         except Exception:  # storing them one by one shows whose record it is
             is_handed_over = False
         if not is_handed_over:
@@ -191,10 +207,10 @@ class Recorder:
                 self._away()
             self._background.start(self._write_apart())
             return
-        for ended, stored, _ in batch:
-            self._waiting_bytes -= len(ended.log)
-            if not stored.done():
-                stored.set_result(True)
+        for one in batch:
+            self._waiting_bytes -= len(one.ended.log)
+            if not one.stored.done():
+                one.stored.set_result(True)
         self._gauge.value -= len(batch)
         if batch:
             self._failing = False
