@@ -83,10 +83,11 @@ def _spans_of_a_call(tracing: Tracing) -> Callable[[], None]:
     spans = FunctionSpans(tracing, _REF)
 
     def act() -> None:
-        with tracing.serving("/r/a/b", []), spans.submit():
+        with tracing.serving("/r/a/b", []):
+            submitted = spans.submit.begin()
             for steps in (spans.hot_slot, spans.start, spans.hot_exec, spans.end):
-                with steps():
-                    pass
+                steps.end(steps.begin())
+            spans.submit.end(submitted)
 
     return act
 

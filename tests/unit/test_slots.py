@@ -135,3 +135,14 @@ async def test_a_container_that_goes_on_with_a_waiting_call_after_another_one_co
         assert queue.turnover == turnover
     queue.offer(Hot(queue))
     assert queue.turnover == 2, "no call waited"
+
+
+@given(order=st.permutations([0, 0, 0, 1, 1, 1]))
+def test_preferred_slots_are_taken_next_in_whatever_order_they_were_given_back(order: list[int]) -> None:
+    queue: SlotQueue[Hot] = SlotQueue()
+    slots = [(number, Hot(queue)) for number in order]
+    for _, slot in slots:
+        queue.offer(slot)
+    preferred = {slot for number, slot in slots if number == 1}
+    queue.prefer(preferred)
+    assert {queue.acquire_nowait() for _ in preferred} == preferred

@@ -35,6 +35,7 @@ from hearth.agent.results import answer_result, error_result
 from hearth.agent.sampling import thin_out
 from hearth.agent.scaling.adaptive import AdaptivePolicy
 from hearth.agent.scaling.base import ScalingPolicy
+from hearth.agent.scaling.patience import allowed_wait_s
 from hearth.agent.states import AgentLife, AgentState, CallState
 from hearth.agent.stats import CallStats
 from hearth.agent.stderr import LateLogs
@@ -52,10 +53,13 @@ from hearth.models.times import ZERO
 from hearth.telemetry.app_syslog import Reach
 from hearth.telemetry.logs import get_logger, log_levels
 from hearth.telemetry.node import Telemetry
+from hearth.telemetry.tracing import during
 
 _ADAPTIVE: Final = AdaptivePolicy()
 #: Ten minutes for an image, and five seconds for a socket, as in Fn.
 _START_LIMIT_S: Final = 605.0
+_UNCOUNTED: Final = contextlib.nullcontext()
+_but: Final = msgspec.structs.replace
 
 _log = get_logger(__name__)
 
@@ -105,6 +109,8 @@ class Agent:
     Attributes:
         pool: The functions and containers of the node.
         stats: The counts of calls.
+        has_listeners: Extensions hear of each call, and see all of it.
+        loop: The loop of the agent, once it is open. Looking it up takes a system call.
     """
 
     def __init__(
@@ -157,17 +163,18 @@ class Agent:
         self._recorder = Recorder(records, self.telemetry.metrics, clock=clock, running=self._running.__len__)
         store_late = functools.partial(self._recorder.record, is_awaited=False)
         self._late = LateLogs(store_late, clock, lags=driver.capabilities.stderr_lags)
+        self.has_listeners = bool(listeners)
         self._listeners = Listeners(listeners, self._recorder.record) if listeners else None
         self._limits: dict[float, Expiries] = {}
         self._life = AgentLife()
         self._drained = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None  # looking it up takes a system call
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"<Agent {self._life.state.value} running={len(self._running)} {self.pool!r}>"
 
     async def __aenter__(self) -> Agent:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         await self.pool.__aenter__()
         return self
 
@@ -234,8 +241,9 @@ class Agent:
         sink: ResponseSink,
     ) -> ActiveCall:
         """Return a new call of a function; its deadlines are fixed now."""
-        record = Call.of(spec, call_id, self._clock.now(), method=method, url=url, headers=headers)
         function = self.pool.functions.get(spec.hot_key) or self.pool.function(spec)
+        now = self._clock.now()
+        record = _but(function.record, id=call_id, created_at=now, method=method, url=url, headers=headers, stats=[])
         return ActiveCall(
             record=record,
             function=function,
@@ -245,8 +253,8 @@ class Agent:
                 lambda: {"user_log": True, **function.log_fields, "call_id": call_id}, self._log_limit_bytes, call_id
             ),
             since=self._clock.monotonic(),
-            since_at=record.created_at,
-            recorded_at=record.created_at,
+            since_at=now,
+            recorded_at=now,
         )
 
     def accepted_call(self, spec: FunctionSpec, record: Call) -> ActiveCall:
@@ -299,14 +307,15 @@ class Agent:
         """
         if self._life.state is not AgentState.OPEN:
             return CallEnd(ServerBusy())
-        function, task = call.function, asyncio.current_task(self._loop)
+        function, task = call.function, asyncio.current_task(self.loop)
         assert task is not None
         cancelling = task.cancelling()
         limits = self._limits.get(function.spec.timeout_s) or self._new_limits(function.spec.timeout_s)
         error: Exception | None = None
         self._running[task] = call
         try:
-            with function.spans.submit():
+            started = function.spans.submit.begin()
+            try:
                 if log_levels.debug:
                     log_step(call, "call submitted", type=call.record.type, trigger_id=call.record.trigger_id or None)
                 call.submit()
@@ -335,6 +344,8 @@ class Agent:
                 except Exception as exc:  # every call ends exactly once, whatever went wrong
                     error = explain(call, exc)
                 return await self._end(call, error, runs_again)
+            finally:
+                function.spans.submit.end(started)
         finally:
             del self._running[task]
             if not self._running and self._life.state is not AgentState.OPEN:
@@ -353,18 +364,24 @@ class Agent:
             limits: The limits of calls with its timeout.
             end_late: Ends it when its time is over.
         """
-        function = call.function
+        function, spans = call.function, call.function.spans
         is_new = True
         while True:
             launcher = self.pool.launchers.get(function.key) or self.pool.launcher(function)
-            with function.spans.hot_slot():
+            started = spans.hot_slot.begin()
+            try:
                 if launcher.queue.free:
                     hot = launcher.queue.free.pop()
                     hot.lease()
                 else:
-                    with _waiting(call):
-                        async with asyncio.timeout_at(call.since + self._wait_limit_s(call)):
+                    with _line_of(call):
+                        if is_new and not function.times_run:
                             hot = await launcher.acquire(call.since)
+                        else:  # the launcher does not limit its wait, or too late: it is older than those before it
+                            async with asyncio.timeout_at(call.since + self._wait_limit_s(call)):
+                                hot = await launcher.acquire(call.since)
+            finally:
+                spans.hot_slot.end(started)
             if hot.frost is not None and not hot.frost.is_warm and not await _thaw(hot):
                 continue
             stderr = hot.stderr
@@ -374,7 +391,8 @@ class Agent:
                     log_step(call, "slot obtained", container_id=hot.container.id)
                 if is_new and take_over is not None:
                     await take_over()
-                with function.spans.start():
+                started = spans.start.begin()
+                try:
                     call.start(self._clock.monotonic())
                     if function.times_run:
                         call.limit = limits.add(end_late)
@@ -382,14 +400,19 @@ class Agent:
                         log_step(call, "call started", waited_s=round(call.waited_s, 6))
                     if is_new and self._listeners is not None:
                         await self._listeners.before(call.record)
+                finally:
+                    spans.start.end(started)
                 is_new = False
                 if stderr.unseen():
                     await stderr.catch_up()  # what has come by now is not this call's
                 exchange = hot.attend(call)
-                with function.spans.hot_exec():
+                started = spans.hot_exec.begin()
+                try:
                     await exchange.run()
                     if stderr.unseen():
                         await stderr.catch_up()
+                finally:
+                    spans.hot_exec.end(started)
                 return
             except FunctionFailed:
                 await stderr.catch_up()
@@ -414,20 +437,20 @@ class Agent:
         function = call.function
         cold, task = self.pool.new_cold(call)
         try:
-            with function.spans.cold_slot(), _waiting(call):
-                async with asyncio.timeout_at(call.since + function.spec.timeout_s / 2):
+            with during(function.spans.cold_slot), _line_of(call):
+                async with asyncio.timeout_at(call.since + self._wait_limit_s(call)):
                     container = await cold.acquire()
             if log_levels.debug:
                 log_step(call, "container obtained", container_id=container.id)
             if take_over is not None:
                 await take_over()
-            with function.spans.start():
+            with during(function.spans.start):
                 call.start(self._clock.monotonic())
                 if log_levels.debug:
                     log_step(call, "call started", waited_s=round(call.waited_s, 6))
                 if self._listeners is not None:
                     await self._listeners.before(call.record)
-            with function.spans.cold_exec():
+            with during(function.spans.cold_exec):
                 await cold.start(container)
                 await run_cold(call, cold, container)
         finally:
@@ -440,7 +463,9 @@ class Agent:
         """Return how long a call waits for a container. An accepted one goes back to the queue soon."""
         function = call.function
         timeout_s = function.spec.timeout_s
-        return self._start_limit_s + timeout_s if function.times_run and not call.is_queued else timeout_s / 2
+        return (
+            self._start_limit_s + timeout_s if function.times_run and not call.is_queued else allowed_wait_s(timeout_s)
+        )
 
     def _is_aborting(self) -> bool:
         return self._life.state is AgentState.ABORTING
@@ -462,12 +487,16 @@ class Agent:
         again = runs_again is not None and call.state is CallState.EXEC and runs_again(failure)
         ended, is_stored = self._ended(call, failure, is_last=not again), False
         if ended is not None and not again:
-            with call.function.spans.end():
+            spans = call.function.spans.end
+            started = spans.begin()
+            try:
                 if self._listeners is None:
                     is_stored = await self._recorder.record(ended)
                 else:
                     is_stored, late = await asyncio.shield(self._listeners.after(ended))
                     error = error or (None if call.sink.started else late)
+            finally:
+                spans.end(started)
         if log_levels.debug:
             text = str(failure) if failure else None
             log_step(call, "call ended", status=call.record.status, stored=is_stored, error=text)
@@ -525,9 +554,9 @@ class Agent:
         return await self._recorder.record(EndedCall(record, b""))
 
 
-def _waiting(call: ActiveCall) -> contextlib.AbstractContextManager[None]:
-    """Count a call that waits for a container, unless it is an accepted one: of those few wait at a time."""
-    return contextlib.nullcontext() if call.is_queued else call.function.share.waiting()
+def _line_of(call: ActiveCall) -> contextlib.AbstractContextManager[None]:
+    """Return what counts a call that waits for a container. Accepted ones are not counted: few wait at a time."""
+    return _UNCOUNTED if call.is_queued else call.function.share.line
 
 
 async def _thaw(hot: HotSlot) -> bool:

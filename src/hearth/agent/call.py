@@ -11,7 +11,7 @@ import msgspec
 from hearth.agent.function import Function
 from hearth.agent.meters import Outcome
 from hearth.agent.states import CALL_STATES, CallState, InvalidTransition
-from hearth.contracts.base import CallInput, RequestBody, ResponseSink
+from hearth.contracts.base import CallInput, Composed, RequestBody, ResponseSink
 from hearth.drivers.base import StatsSample
 from hearth.models.call import RUNNING, Call
 from hearth.models.errors import HearthError, ServerBusy
@@ -84,8 +84,10 @@ class LineLog:
         _log.debug(line.decode("utf-8", "replace"), **self._fields())
 
 
-class CallLog:
+class CallLog(msgspec.Struct, eq=False):
     """One call's log. What exceeds the limit is cut at the byte and a marker says so; never an error for anybody.
+
+    A struct, because its constructor takes no call of Python's.
 
     Args:
         fields: Returns the fields of the lines that are copied to the server's log.
@@ -93,20 +95,15 @@ class CallLog:
         call_id: The call.
     """
 
-    __slots__ = ("_chunks", "_cut", "_fields", "_late", "_limit", "_lines", "_open", "_size", "call_id")
-
-    def __init__(
-        self, fields: Callable[[], dict[str, Any]], limit: int = DEFAULT_LIMIT_BYTES, call_id: str = ""
-    ) -> None:
-        self.call_id = call_id
-        self._fields = fields
-        self._limit = limit
-        self._lines: LineLog | None = None
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._cut = False
-        self._open = True
-        self._late: Callable[[CallLog], None] | None = None
+    _fields: Callable[[], dict[str, Any]]
+    _limit: int = DEFAULT_LIMIT_BYTES
+    call_id: str = ""
+    _lines: LineLog | None = None
+    _chunks: list[bytes] = msgspec.field(default_factory=list)
+    _size: int = 0
+    _cut: bool = False
+    _open: bool = True
+    _late: Callable[[CallLog], None] | None = None
 
     def write(self, data: bytes) -> None:
         """Take some bytes of output."""
@@ -175,6 +172,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
         samples: Its container's resource use during its exchange.
         answered: The status of the function's answer, once its head was read; 0 before.
         is_plain: Its headers reach the function as they are, and those of the answer the client.
+        composed: What contracts remember of its head, see :class:`~hearth.contracts.base.CallInput`.
         state: Its state, once it was submitted; changed here only.
     """
 
@@ -194,6 +192,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
     samples: list[StatsSample] = msgspec.field(default_factory=list)
     answered: int = 0
     is_plain: bool = False
+    composed: dict[str, Composed] | None = None
     state: CallState | None = None
 
     def __repr__(self) -> str:
@@ -303,6 +302,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
             deadline=format_time(deadline),
             call_type=record.type,
             is_plain=self.is_plain,
+            composed=self.composed,
         )
 
 

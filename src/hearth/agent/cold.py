@@ -14,6 +14,7 @@ from hearth.drivers.base import Container, StatsSample
 from hearth.models.errors import FunctionFailed
 from hearth.telemetry.app_syslog import Drain
 from hearth.telemetry.logs import get_logger
+from hearth.telemetry.tracing import during
 
 _log = get_logger(__name__)
 
@@ -47,7 +48,7 @@ class ColdContainer:
             try:
                 async with self._host.starts.hold(hurry_at(self._call.since, function.spec.timeout_s)):
                     self._life.enter(Stage.START)
-                    with function.spans.prepare_cold():
+                    with during(function.spans.prepare_cold):
                         self._drain = await self._host.open_drain(function)
                         described = function.contract.environment(self._call.input())
                         container = await self._host.prepare(function, {**function.spec.environment, **described})

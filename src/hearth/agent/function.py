@@ -8,7 +8,9 @@ from hearth.agent.stats import CallStats
 from hearth.contracts import contract_for
 from hearth.contracts.base import Contract
 from hearth.contracts.http_stream.answer import NO_LIMITS, Limits
+from hearth.models.call import Call
 from hearth.models.function import FunctionRef, FunctionSpec
+from hearth.models.times import ZERO
 from hearth.telemetry.node import Telemetry
 from hearth.telemetry.tracing import Relation, Step, Tracing
 
@@ -48,9 +50,22 @@ class Function:
         containers: The metrics of its containers.
         times_run: The timeout of its calls begins with their run; else it includes their wait for a container.
         log_fields: The fields of log lines about its containers.
+        record: The record of a call, less what is of one call only.
     """
 
-    __slots__ = ("containers", "contract", "key", "log_fields", "ref", "share", "spans", "spec", "stats", "times_run")
+    __slots__ = (
+        "containers",
+        "contract",
+        "key",
+        "log_fields",
+        "record",
+        "ref",
+        "share",
+        "spans",
+        "spec",
+        "stats",
+        "times_run",
+    )
 
     def __init__(
         self, spec: FunctionSpec, stats: CallStats, telemetry: Telemetry, share: Share, limits: Limits = NO_LIMITS
@@ -64,6 +79,7 @@ class Function:
         self.stats = stats.of(spec.ref)
         self.share = share
         self.containers = ContainerSeries(telemetry.metrics, spec.ref)
+        self.record = Call.of(spec, "", ZERO, method="", url="", headers={})
         self.log_fields = {"app_name": spec.ref.app_name, "path": spec.ref.name, "image": spec.image}
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from hearth.drivers.base import Container, ContainerSpec, Driver, DriverError, O
 from hearth.telemetry.app_syslog import Drain, Drains
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.node import Telemetry
+from hearth.telemetry.tracing import during
 
 #: A container that cannot be removed is tried again after this long, until it is gone.
 _REMOVE_AGAIN_S: Final = 1.0
@@ -69,7 +70,7 @@ class Host:
     async def reserve(self, function: Function) -> Reservation:
         """Wait for the memory and CPU of one container of this function."""
         spec = function.spec
-        with function.spans.reserve():
+        with during(function.spans.reserve):
             return await self.resources.reserve(spec.amount, function.share, is_sync=spec.is_sync, key=spec.hot_key)
 
     async def prepare(self, function: Function, environment: Mapping[str, str]) -> Container:

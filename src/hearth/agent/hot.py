@@ -289,13 +289,14 @@ class HotContainer:
         self.stderr.log = call.log
         self._samples = call.samples
         served, function = self.served, self.function
-        is_watched = served <= PROBATION_ANSWERS or function.ref in self._host.probation.suspects
+        suspects = self._host.probation.suspects
+        is_watched = served <= PROBATION_ANSWERS or (bool(suspects) and function.ref in suspects)
         return function.contract.exchange(call, self.container, fresh=served == 0, on_probation=is_watched)
 
     def give_back(self, *, clean: bool, used: bool) -> None:
         """End the lease: offer the container again, once nothing more of its last answer is expected, or remove it."""
         self._samples = None
-        stderr, probation = self.stderr, self._host.probation
+        stderr, suspects = self.stderr, self._host.probation.suspects
         if stderr.lags:
             stderr.linger()
         else:
@@ -309,7 +310,7 @@ class HotContainer:
             if stderr.opens:
                 stderr.end_opening()
         self._answers.watch(self._take_idle_answer)
-        if stderr.lags or self.served <= PROBATION_ANSWERS or self.function.ref in probation.suspects:
+        if stderr.lags or self.served <= PROBATION_ANSWERS or (suspects and self.function.ref in suspects):
             self._settle()
         else:
             self._offer()

@@ -14,7 +14,7 @@ from hearth.agent.host import Host
 from hearth.agent.hot import HotContainer, HotSlot
 from hearth.agent.scaling.base import Snapshot
 from hearth.agent.scaling.demand import WaitingTime
-from hearth.agent.scaling.patience import hurry_at
+from hearth.agent.scaling.patience import allowed_wait_s, hurry_at
 from hearth.agent.scaling.useful_concurrency import UsefulConcurrency
 from hearth.agent.shared import SharedContainer
 from hearth.agent.slots import SlotQueue
@@ -25,6 +25,8 @@ from hearth.telemetry.tracing import Relation
 
 #: Seconds without any activity after which a function is forgotten, or twice its idle timeout if that is longer.
 _FORGET_S: Final = 3600.0
+#: Seconds by which a timer of the loop may ring early.
+_ROUNDING_S: Final = 0.001
 
 _log = get_logger(__name__)
 
@@ -75,6 +77,8 @@ class HotLauncher:
         self._learned = UsefulConcurrency()
         self._getting_ready: list[HotContainer] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._allowed_wait_s = allowed_wait_s(function.spec.timeout_s)
+        self._waits_end: asyncio.TimerHandle | None = None
         self._looks_soon = False
         self._quiet_since = host.clock.monotonic()
         self._logged: dict[str, int] = {}
@@ -92,6 +96,7 @@ class HotLauncher:
 
         Raises:
             HearthError: A start failed on behalf of this call, or the function cannot start at all.
+            TimeoutError: No slot came in the time that a call may wait, if its timeout includes that.
         """
         if (hot := self.queue.acquire_nowait()) is not None:
             return hot
@@ -99,6 +104,8 @@ class HotLauncher:
             raise Draining  # a call whose container went away before it had it: no other one starts
         self.failures.check(self._host.clock.monotonic(), has_containers=bool(self.containers))
         self._look_soon()
+        if self._waits_end is None and not self.function.times_run:
+            self._waits_end = self._host.clock.call_at(since + self._allowed_wait_s, self._end_waits)
         try:
             return await self.queue.acquire(since)
         finally:
@@ -119,8 +126,9 @@ class HotLauncher:
                 task.cancel()
             else:
                 hot.retire("shutdown")
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._waits_end):
+            if timer is not None:
+                timer.cancel()
 
     def drain(self) -> None:
         """Let idle containers end now, busy ones when no call waits for them: the function has changed, or is gone."""
@@ -204,6 +212,15 @@ class HotLauncher:
         if self._state is not LauncherState.CLOSED and not self._looks_soon:
             self._looks_soon = True
             asyncio.get_running_loop().call_soon(self._look)
+
+    def _end_waits(self) -> None:
+        """End the waits that have lasted too long: one timer for all calls. It may ring early, and is set again."""
+        clock = self._host.clock
+        self.queue.fail_older(clock.monotonic() - self._allowed_wait_s + _ROUNDING_S)
+        self._waits_end = None
+        if self.queue.waiters:
+            due = self.queue.waiting_since + self._allowed_wait_s
+            self._waits_end = clock.call_at(due, self._end_waits)
 
     def _look(self) -> None:
         self._looks_soon = False

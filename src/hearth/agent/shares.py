@@ -6,11 +6,10 @@ A quota of an app counts on this node only.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from hearth.models.errors import BodyOverQuota, BodyTooLarge, QuotaExceeded, ServerBusy, fresh
@@ -61,6 +60,43 @@ class Bucket:
         return 0.0
 
 
+class WaitingLine:
+    """The sync calls of one app that wait for a container; ``with line`` counts one, and makes no object for it.
+
+    Args:
+        app: The name of the app, for errors.
+        refused: Counts a refusal by the name of its quota.
+
+    Attributes:
+        most: The most that may wait; ``None`` for any number.
+    """
+
+    __slots__ = ("_app", "_refused", "_waiting", "most")
+
+    def __init__(self, app: str, refused: Callable[[str, str], None]) -> None:
+        self.most: int | None = None
+        self._app = app
+        self._refused = refused
+        self._waiting = 0
+
+    def __repr__(self) -> str:
+        return f"<WaitingLine {self._app} waiting={self._waiting}>"
+
+    def __enter__(self) -> None:
+        """Count a call.
+
+        Raises:
+            QuotaExceeded: Too many calls of its app wait.
+        """
+        if self.most is not None and self._waiting >= self.most:
+            self._refused(self._app, "waiting_calls")
+            raise QuotaExceeded(self._app, "waiting_calls", self.most, _AGAIN_S)
+        self._waiting += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._waiting -= 1
+
+
 class Share:
     """Use and quotas of one app on a node.
 
@@ -73,6 +109,7 @@ class Share:
         quotas: The quotas in force: its own over the defaults of the node.
         used: The memory and CPU of its containers; the resource tracker changes it.
         running: Sync calls in progress, and async calls that run, since the app has a quota of them.
+        line: Counts the sync calls that wait for a container.
     """
 
     __slots__ = (
@@ -83,7 +120,7 @@ class Share:
         "_delivered_mib",
         "_refused",
         "_waiters",
-        "_waiting",
+        "line",
         "quotas",
         "running",
         "used",
@@ -103,7 +140,7 @@ class Share:
         self._refused = refused
         self._bucket: Bucket | None = None
         self._delivered_mib = 0
-        self._waiting = 0
+        self.line = WaitingLine(app, refused)
         self._waiters: OrderedDict[asyncio.Future[None], int] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -129,6 +166,7 @@ class Share:
         before, self.quotas = self.quotas, quotas
         if quotas == before:
             return
+        self.line.most = quotas.waiting_calls
         rate, burst = quotas.calls_per_second, quotas.burst
         if (rate, burst) != (before.calls_per_second, before.burst):
             self._bucket = Bucket(rate, burst or rate) if rate else None
@@ -179,22 +217,6 @@ class Share:
         """
         if self._bucket is not None and (wait_s := self._bucket.take(now)):
             raise self.refusal("calls_per_second", self.quotas.calls_per_second or 0, math.ceil(wait_s))
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count a sync call that waits for a container.
-
-        Raises:
-            QuotaExceeded: Too many calls of its app wait.
-        """
-        quota = self.quotas.waiting_calls
-        if quota is not None and self._waiting >= quota:
-            raise self.refusal("waiting_calls", quota, _AGAIN_S)
-        self._waiting += 1
-        try:
-            yield
-        finally:
-            self._waiting -= 1
 
     def leave(self) -> None:
         """Count a call out that was admitted."""

@@ -72,6 +72,7 @@ class SlotQueue(Generic[H]):
 
         Raises:
             HearthError: Why no slot will come: a start failed, the node shuts down.
+            TimeoutError: No slot came in time.
         """
         if (hot := self.acquire_nowait()) is not None:
             return hot
@@ -118,8 +119,7 @@ class SlotQueue(Generic[H]):
 
     def prefer(self, slots: Collection[H]) -> None:
         """Let these slots, as far as they are free, be taken next."""
-        if self.free and self.free[-1] not in slots:
-            self.free.sort(key=slots.__contains__)
+        self.free.sort(key=slots.__contains__)
 
     def fail_one(self, error: Exception) -> None:
         """End the wait of the call that waits longest."""
@@ -128,6 +128,13 @@ class SlotQueue(Generic[H]):
             if not waiter.done():
                 waiter.set_exception(fresh(error))
                 return
+
+    def fail_older(self, since: float) -> None:
+        """End the waits of the calls that are next and began at that time or before: their time is over."""
+        while self.waiting_since <= since:
+            waiter, _ = self.waiters.popitem(last=False)
+            if not waiter.done():
+                waiter.set_exception(TimeoutError())
 
     def fail_all(self, error: Exception) -> None:
         """End the wait of every call that waits now."""

@@ -20,6 +20,9 @@ from hearth.models.errors import HearthError
 #: wire, here and in :class:`Head`.
 Headers = Mapping[str, Sequence[str]]
 
+#: The head of an input without what differs from call to call: up to its id, from there to its deadline, and the rest.
+Composed = tuple[bytes, bytes, bytes]
+
 #: RFC 9110 7.6.1: headers that concern one connection only; dropped in both directions. Canonical spelling.
 HOP_BY_HOP: Final = frozenset(
     {
@@ -56,6 +59,8 @@ class CallInput(msgspec.Struct, frozen=True, kw_only=True):
         call_type: ``sync`` or ``async``.
         is_plain: Headers of the request and of the answer pass as they are. Otherwise the call is an HTTP request that
             a contract may have to mark as such.
+        composed: The parts of its input that contracts have composed for the same request head before, by a name of
+            theirs; ``None`` where heads are not kept.
     """
 
     call_id: str
@@ -66,6 +71,7 @@ class CallInput(msgspec.Struct, frozen=True, kw_only=True):
     deadline: str
     call_type: str = "sync"
     is_plain: bool = False
+    composed: dict[str, Composed] | None = None
 
     @property
     def shows_body(self) -> bool:

@@ -105,6 +105,10 @@ class AsgiExchange:
         """Compose the head; it is sent with what follows."""
         self._answer_head = {"type": "http.response.start", "status": status, "headers": headers}
 
+    def begin_known(self, start: bytes, length: int) -> bool:
+        """Return false: a head goes field by field to what is around the front."""
+        return False
+
     async def write(self, data: bytes) -> None:
         """Send some bytes of the body, after the head."""
         await self._send_part(data, more=True)

@@ -70,6 +70,13 @@ class CallExchange(Protocol):
     def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Compose the head of the answer, of names in lower case; it is sent with what follows."""
 
+    def begin_known(self, start: bytes, length: int) -> bool:
+        """Take the head of the answer, for a body of this length, up to the end of its last field.
+
+        Returns:
+            False if a head is to be given by its fields: nothing was taken.
+        """
+
     async def write(self, data: bytes) -> None:
         """Send some bytes of the body, after the head."""
 

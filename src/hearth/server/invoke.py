@@ -24,7 +24,7 @@ from hearth.agent.call import ActiveCall, ClientGone
 from hearth.agent.shares import Share
 from hearth.aio.clock import Clock
 from hearth.aio.deadlines import Expiries, TimeLimit
-from hearth.contracts.base import HOP_BY_HOP, Head, canonical
+from hearth.contracts.base import HOP_BY_HOP, Composed, Head, canonical
 from hearth.contracts.stdio.fields import BODILESS
 from hearth.models.call import QUEUED, Call, HeaderMap
 from hearth.models.call_result import new_result_token
@@ -40,10 +40,10 @@ from hearth.server.call_gates import CallGates
 from hearth.server.call_io import CallExchange, beginning, read_all
 from hearth.server.delays import delay_call
 from hearth.server.fn_targets import FnTargets
-from hearth.server.http.exchange import Arrival, HttpExchange
+from hearth.server.http.exchange import Arrival, HttpExchange, compose_start
 from hearth.server.http.parsing import RequestHead
 from hearth.server.http.shared import ROUTES, Handler
-from hearth.server.targets import METHODS, OURS, SINGLE, Fields, RouteTargets, Target, Targets, route_names
+from hearth.server.targets import METHODS, OURS, SINGLE, Fields, RouteTargets, Starts, Target, Targets, route_names
 from hearth.server.traced import label
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.metrics import Metrics
@@ -61,7 +61,10 @@ _WAIT: Final = b"xxx-fxlb-wait"
 _INVOKE_TYPE: Final = "Fn-Invoke-Type"
 _DETACHED: Final = ["detached"]
 _RESPOND_ASYNC: Final = "respond-async"
+_LENGTH: Final = b"content-length"
 _DEFAULT_TYPE: Final = (b"content-type", b"application/json")
+#: Beginnings of answers that are kept for a function: up to a kilobyte each, for thousands of functions.
+_MOST_STARTS: Final = 4
 #: Names of header fields up to this length are remembered: clients and functions choose them.
 _REMEMBERED_LENGTH: Final = 64
 
@@ -90,6 +93,8 @@ class Answer(msgspec.Struct, eq=False):
         remaining: Bytes of the body that the function has announced and not written; negative if it has not said.
         is_streamed: Some of its body was handed over before the end.
         tail: The bytes of the body that are held until the call is recorded.
+        whole: The head of an answer in one piece, which is composed when the call has ended.
+        starts: The beginnings of such answers that were composed before. A function tends to begin all of them alike.
     """
 
     #: The name of the field with the id of the call.
@@ -107,6 +112,8 @@ class Answer(msgspec.Struct, eq=False):
     remaining: int = -1
     is_streamed: bool = False
     tail: bytes = b""
+    whole: Head | None = None
+    starts: Starts = msgspec.field(default_factory=dict)
 
     @property
     def started(self) -> bool:
@@ -139,10 +146,11 @@ class Answer(msgspec.Struct, eq=False):
             self.is_bodiless = True
 
     def answer(self, head: Head, body: bytes) -> None:
-        """Take a whole answer; its body waits until the call is recorded."""
-        self.head(head)
-        if not self.is_bodiless:
-            self.tail = body
+        """Take a whole answer, which waits until the call is recorded."""
+        if self.is_bodiless:
+            self.head(head)
+        else:
+            self.whole, self.tail = head, body
 
     async def write(self, data: bytes, *, last: bool) -> None:
         """Send some bytes of the body; hold the last ones until the call is recorded."""
@@ -165,6 +173,9 @@ class Answer(msgspec.Struct, eq=False):
     async def finish(self) -> None:
         """Send what is held: the call has ended well."""
         exchange = self.exchange
+        if self.whole is not None and self._begin_whole(self.whole):
+            await exchange.end(self.tail)
+            return
         if not self.is_streamed:
             fields = self._fields()
             if not self.is_bodiless and self.remaining < 0:
@@ -187,23 +198,52 @@ class Answer(msgspec.Struct, eq=False):
         self.exchange.begin(told.status, fields)
         await self.exchange.end(told.body)
 
+    def _begin_whole(self, head: Head) -> bool:
+        """Begin an answer in one piece; return false if that takes its fields, which are there then."""
+        key = (head.status, *[field for field in head.headers if field[0] != "Content-Length"])
+        start = self.starts.get(key)
+        if start is None:
+            self.head(head)
+            start = b""
+            if not self.is_bodiless:
+                start = compose_start(self.status, [field for field in self._lasting() if field[0] != _LENGTH])
+            if len(self.starts) >= _MOST_STARTS:
+                self.starts.clear()
+            self.starts[key] = start
+        tail = self.tail
+        if start:
+            known = b"%b\r\n%b: %b\r\ncontent-length: %d" % (start, self.id_field, self.call_id.encode(), len(tail))
+            if self.is_of_route and self.call is not None:
+                known = b"%b\r\n%b: %b" % (known, _WAIT, format_duration(self.call.waited_s).encode())
+            if self.exchange.begin_known(known, len(tail)):
+                return True
+        self.head(head)
+        if self.is_bodiless:
+            self.tail = b""
+        return False
+
     def _fields(self) -> list[tuple[bytes, bytes]]:
-        given, of_route = self.given, self.of_route
+        return self._own() + self._lasting()
+
+    def _own(self) -> list[tuple[bytes, bytes]]:
+        """Return the fields that tell of this call."""
         fields = [(self.id_field, self.call_id.encode())]
+        if self.is_of_route and self.call is not None:
+            fields.append((_WAIT, format_duration(self.call.waited_s).encode()))
+        return fields
+
+    def _lasting(self) -> list[tuple[bytes, bytes]]:
+        """Return the fields of the route and of the function."""
+        given, of_route = self.given, self.of_route
         if not self.is_of_route:
-            return fields + [field for field in given if field[0] != self.id_field]
+            return [field for field in given if field[0] != self.id_field]
+        fields = list(given)
         if of_route:
             names = {name for name, _ in given}
-            fields += [field for field in of_route if field[0] not in names or field[0] not in _SINGLE_FIELDS]
-        if self.call is not None:
-            fields.append((_WAIT, format_duration(self.call.waited_s).encode()))
-        fields += given
-        if self.status not in BODILESS:
-            for name, _ in fields:
-                if name == b"content-type":
-                    break
-            else:
-                fields.append(_DEFAULT_TYPE)
+            kept = [field for field in of_route if field[0] not in names or field[0] not in _SINGLE_FIELDS]
+            fields = kept + fields
+        if self.status not in BODILESS and b"content-type" not in [name for name, _ in fields]:
+            fields.append(_DEFAULT_TYPE)
         return fields
 
 
@@ -270,6 +310,7 @@ class InvokeFront:
             self._fns = FnTargets(agent, compiled, gates, cached, self._durations, max_held_bytes)
         self._max_bytes = max_bytes
         self._has_room = has_room
+        self._shares_heads = not agent.has_listeners
         self._body_limits: dict[float, Expiries] = {}
 
     @property
@@ -326,11 +367,17 @@ class InvokeFront:
                 target = await targets.find(head, names)
             if marked is not None:
                 marked(*target.definition.labels)
-            answer.call_id, answer.of_route = self._next_id(), target.fields
+            answer.call_id, answer.of_route, answer.starts = self._next_id(), target.fields, target.starts
             spec = target.spec or targets.compile(target)
             if not target.fits:
                 raise targets.misfit()
-            headers, url = _header_map(head)
+            if target.gate is None and self._shares_heads:
+                notes: _Notes | None = head.notes
+                if notes is None:
+                    notes = head.notes = _Notes(*_header_map(head), {})
+                headers, url, composed = notes.headers, notes.url, notes.composed
+            else:  # a gate takes the proof out of the headers, and a listener sees all of a call
+                (headers, url), composed = _header_map(head), None
             most = target.most_bytes
             located = False
             if target.is_plain:
@@ -359,11 +406,11 @@ class InvokeFront:
                 call = answer.call = self._agent.new_call(
                     spec, answer.call_id, method=method, url=url, headers=headers, body=exchange, sink=answer
                 )
-                call.is_plain = target.is_plain
+                call.is_plain, call.composed = target.is_plain, composed
                 call.record.trigger_id = target.trigger_id
                 if body:
                     call.kept_body.append(body)
-                task = exchange.watcher = asyncio.current_task()
+                task = exchange.watcher = asyncio.current_task(self._agent.loop)
                 try:
                     if exchange.arrival is Arrival.GONE:
                         raise ClientGone
@@ -378,7 +425,8 @@ class InvokeFront:
             else:
                 if target.counted is not None:
                     target.counted.accept(self._now())
-                record = Call.of(spec, answer.call_id, self._clock.now(), method=method, url=url, headers=headers)
+                own = {name: [*values] for name, values in headers.items()}
+                record = Call.of(spec, answer.call_id, self._clock.now(), method=method, url=url, headers=own)
                 record.trigger_id = target.trigger_id
                 record.result_ttl = target.delivery.result_ttl_s or 0
                 delay_call(record, target.delivery)
@@ -462,6 +510,20 @@ def _location(record: Call, spec: FunctionSpec, token: str, *, applied: bool) ->
     where = f"/v2/fns/{spec.ref.id}" if spec.ref.is_fn else f"/v1/apps/{quote(record.app_name, safe='')}"
     fields = [(b"location", f"{where}/calls/{record.id}/result?token={token}".encode())]
     return [*fields, (b"preference-applied", _RESPOND_ASYNC.encode())] if applied else fields
+
+
+class _Notes(msgspec.Struct, frozen=True, eq=False):
+    """The parts that calls with the same head share. None of them changes it.
+
+    Attributes:
+        headers: Their header map.
+        url: Their URL.
+        composed: The parts that contracts remember, see :class:`~hearth.contracts.base.CallInput`.
+    """
+
+    headers: HeaderMap
+    url: str
+    composed: dict[str, Composed]
 
 
 def _header_map(head: RequestHead) -> tuple[HeaderMap, str]:

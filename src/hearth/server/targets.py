@@ -27,6 +27,8 @@ from hearth.server.http.shared import ROUTES
 from hearth.telemetry.series import Histogram, Spread
 
 Fields = Sequence[tuple[bytes, bytes]]
+#: Beginnings of answers, by the status and the header fields of a function.
+Starts = dict[tuple[object, ...], bytes]
 
 #: The methods with which routes are called.
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "DELETE", "CONNECT", "TRACE"})
@@ -73,6 +75,7 @@ class Target(msgspec.Struct, eq=False):
         share: The share of its app, once the route was compiled.
         counted: The same, if a quota limits the number of its calls.
         fits: Whether this node can ever run it.
+        starts: The beginnings of its answers as they were composed last, by status and header fields.
     """
 
     definition: Definition | FnDefinition
@@ -91,6 +94,7 @@ class Target(msgspec.Struct, eq=False):
     share: Share | None = None
     counted: Share | None = None
     fits: bool = False
+    starts: Starts = msgspec.field(default_factory=dict)
 
     def explain(self, exc: Exception) -> Exception:
         """Return the error that a client sees: that of the quota, if a body exceeds the quota of its app."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -47,6 +48,35 @@ class Spread:
         """Add one value."""
         self.counts[bisect.bisect_left(self._bounds, value)] += 1
         self.total += value
+
+
+class Timed:
+    """Counts how long something lasts, in several series at once.
+
+    Args:
+        find: Returns the series. A series exists from its first value on, so it is asked then.
+
+    Attributes:
+        begin: Starts to measure; returns what :meth:`end` needs.
+    """
+
+    __slots__ = ("_find", "_spreads")
+
+    begin = staticmethod(time.perf_counter)
+
+    def __init__(self, find: Callable[[], list[Spread]]) -> None:
+        self._find = find
+        self._spreads: list[Spread] = []
+
+    def end(self, started: float, error: BaseException | None = None) -> None:
+        """Count the time since then."""
+        seconds = time.perf_counter() - started
+        if not self._spreads:
+            self._spreads = self._find()
+        bucket = bisect.bisect_left(TIME_BUCKETS, seconds)
+        for spread in self._spreads:
+            spread.counts[bucket] += 1
+            spread.total += seconds
 
 
 S = TypeVar("S", Series, Spread)

@@ -7,7 +7,8 @@ A call has nine of them. They are not spans of OpenTelemetry's tracer, which tak
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, MutableMapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Final, Self
@@ -53,7 +54,7 @@ class ExportingTracing(Tracing):
 
     def steps(self, *steps: Step) -> Steps:
         """Return spans that start and end together."""
-        return lambda: _Entered([self.of(step) for step in steps])
+        return ExportedSteps(self.of, steps)
 
     def serving(self, url_path: str, headers: Iterable[tuple[bytes, bytes]]) -> ExportedSpan:
         """Return the span of a request, which continues the trace in its headers."""
@@ -181,21 +182,27 @@ class _Serving(ExportedSpan):
         self.context = context or _context(_new_trace(), _new_id())
 
 
-class _Entered:
-    __slots__ = ("_spans",)
+class ExportedSteps:
+    """Steps that are exported.
 
-    def __init__(self, spans: Sequence[Span]) -> None:
-        self._spans = spans
+    Args:
+        of: Makes the span of a step.
+        steps: The steps.
+    """
 
-    def __enter__(self) -> None:
-        for span in self._spans:
-            span.__enter__()
+    def __init__(self, of: Callable[[Step], ExportedSpan], steps: Sequence[Step]) -> None:
+        self._of = of
+        self._steps = steps
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for span in reversed(self._spans):
-            span.__exit__(kind, error, traceback)
+    def begin(self) -> list[ExportedSpan]:
+        """Start them."""
+        return [self._of(step).__enter__() for step in self._steps]
+
+    def end(self, started: list[ExportedSpan], error: BaseException | None = None) -> None:
+        """End them, and hand them to the processors."""
+        error = error or sys.exception()
+        for span in reversed(started):
+            span.__exit__(None if error is None else type(error), error, None)
 
 
 def is_shared(span: ReadableSpan) -> bool:

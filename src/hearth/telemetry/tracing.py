@@ -7,21 +7,17 @@
 
 from __future__ import annotations
 
-import bisect
+import contextlib
 import enum
 import functools
 import time
-from collections.abc import Callable, Iterable, MutableMapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from types import TracebackType
-from typing import ClassVar, NamedTuple, Self
-
-import msgspec
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from hearth.telemetry import names
 from hearth.telemetry.metrics import Metrics
-from hearth.telemetry.names import TIME_BUCKETS
-from hearth.telemetry.series import Histogram, Spread
+from hearth.telemetry.series import Histogram, Timed
 
 
 class Relation(enum.Enum):
@@ -64,9 +60,7 @@ class Tracing:
 
     def steps(self, *steps: Step) -> Steps:
         """Return spans that start and end together, each within those before it."""
-        return functools.partial(
-            _Timed, [], lambda: [self.histogram(step.name).series(step.app, step.path) for step in steps]
-        )
+        return Timed(lambda: [self.histogram(step.name).series(step.app, step.path) for step in steps])
 
     def serving(self, url_path: str, headers: Iterable[tuple[bytes, bytes]]) -> Span:
         """Return the span of a request, which continues the trace in its headers."""
@@ -120,33 +114,38 @@ class Step(NamedTuple):
     is_present: bool = True
 
 
-#: Starts spans that start and end together: ``with steps(): ...``. Created once for what happens often.
-Steps = Callable[[], AbstractContextManager[None]]
+class Steps(Protocol):
+    """Spans that start and end together, each within those before it. Created once for what happens often.
 
+    The walk of a call begins and ends them, because an object for each step would cost as much as the step::
 
-class _Timed(msgspec.Struct):
-    """Steps that run; a struct because every call creates five, and its constructor takes no call of Python's.
+        started = steps.begin()
+        try:
+            ...
+        finally:
+            steps.end(started)
 
-    Attributes:
-        spreads: The series of their durations, shared by all who take these steps. Empty until the first ends: a series
-            exists from its first value on.
-        find: Returns the series.
+    Others write ``with during(steps): ...``.
     """
 
-    spreads: list[Spread]
-    find: Callable[[], list[Spread]]
-    started: float = 0.0
+    @property
+    def begin(self) -> Callable[[], Any]:
+        """Return what starts them, and returns what :meth:`end` needs."""
 
-    def __enter__(self) -> None:
-        self.started = time.perf_counter()
+    def end(self, started: Any, error: BaseException | None = None) -> None:
+        """End them.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        seconds = time.perf_counter() - self.started
-        if not self.spreads:
-            self.spreads += self.find()
-        bucket = bisect.bisect_left(TIME_BUCKETS, seconds)
-        for spread in self.spreads:
-            spread.counts[bucket] += 1
-            spread.total += seconds
+        Args:
+            started: What ``begin()`` has returned.
+            error: Why they end, if that is not an exception that is being handled.
+        """
+
+
+@contextlib.contextmanager
+def during(steps: Steps) -> Iterator[None]:
+    """Start the steps, and end them."""
+    started = steps.begin()
+    try:
+        yield
+    finally:
+        steps.end(started)

@@ -37,6 +37,8 @@ class HttpStreamContract(StdioContract):
     def __init__(self, limits: Limits = NO_LIMITS) -> None:
         self._limits = limits
 
+    whole_input = staticmethod(compose)
+
     def whole_answer(self, call: CallInput, data: bytes) -> tuple[Head, bytes] | None:
         """Return the answer, if these bytes are exactly one of a function that ran, on a connection that goes on."""
         end = head_end(data, 0)

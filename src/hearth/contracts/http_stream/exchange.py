@@ -89,7 +89,9 @@ class SocketExchange(StdioExchange):
         self._connection = connection = kept or await self._connected()
         self._is_kept = kept is not None
         self._input = InputWriter(self._call, connection.writer)
-        data = await self._input.first(self._contract.encoder(self._seen))
+        data = self._whole_input()
+        if data is None:
+            data = await self._input.first(self._contract.encoder(self._seen))
         if self._is_kept and not self._fresh and not (self._input.is_converted and len(data) <= _READ_AT_ONCE):
             connection = await self._replaced(connection)
         try:

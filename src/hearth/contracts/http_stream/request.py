@@ -6,44 +6,51 @@ import functools
 from collections.abc import Sequence
 from typing import Final
 
-from hearth.contracts.base import CallInput
-from hearth.contracts.stdio.fields import blank_controls, connection_only, field_name, from_unicode
+from hearth.contracts.base import CallInput, Composed
+from hearth.contracts.stdio.fields import connection_only, encode_value, field_name, join_lines
 
 #: Begins the name of each header of the client, so that no client can pretend to be the platform.
 PREFIX: Final = "Fn-Http-H-"
-_START: Final = "POST /call HTTP/1.1\r\nHost: localhost"
+_START: Final = ("POST /call HTTP/1.1", "Host: localhost", "Fn-Call-Id: ", "Fn-Deadline: ")
+#: The id and the deadline end these lines.
+_CUTS: Final = (3, 4)
 _INTENT: Final = "Fn-Intent: httprequest"
 #: Written by Hearth itself, whatever the client sent under these names.
 _OWN: Final = frozenset({"Host", "Content-Length", "Fn-Call-Id", "Fn-Deadline"})
 #: Passed under its own name: it describes the body, which is the client's.
 _BODY: Final = "Content-Type"
+#: The names of the remembered heads: of calls whose headers pass as they are, and of others.
+_PLAIN: Final = "http-stream plain"
+_OF_HTTP: Final = "http-stream"
 #: The fields are remembered for names of up to so many characters: a client tends to send the same ones.
 _REMEMBERED_LENGTH: Final = 1024
 
 
 def compose(call: CallInput, body: bytes) -> bytes:
     """Return the head of the request, and ``body`` after it."""
+    known = call.composed
+    if known is None:
+        start, middle, end = _compose(call)
+    else:
+        key = _PLAIN if call.is_plain else _OF_HTTP
+        start, middle, end = known.get(key) or known.setdefault(key, _compose(call))
+    call_id, deadline = call.call_id, call.deadline
+    if not (call_id.isalnum() and call_id.isascii() and deadline.isprintable() and deadline.isascii()):
+        return b"".join((start, encode_value(call_id), middle, encode_value(deadline), end, body))
+    return b"".join((start, call_id.encode(), middle, deadline.encode(), end, body))
+
+
+def _compose(call: CallInput) -> Composed:
+    """Return the head of the request around its id and its deadline."""
     headers, length = call.headers, call.content_length
-    lines = [
-        _START,
-        f"Fn-Call-Id: {call.call_id}",
-        f"Fn-Deadline: {call.deadline}",
-        "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}",
-    ]
+    lines = [*_START, "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"]
     if not call.is_plain:
         lines += [_INTENT, f"Fn-Http-Method: {call.method}", f"Fn-Http-Request-Url: {call.url}"]
     names, connection = tuple(headers), tuple(headers.get("Connection", ()))
     select = _fields if sum(map(len, names + connection)) > _REMEMBERED_LENGTH else _remembered_fields
     for name, raw in select(names, connection, call.is_plain):
         lines += [f"{name}: {value}" for value in headers[raw]]
-    text = "\r\n".join(lines)
-    if text.count("\r") != len(lines) or text.count("\n") != len(lines) or "\0" in text:  # one is within the start
-        text = "\r\n".join([_START, *[blank_controls(line) for line in lines[1:]]])
-    try:
-        head = f"{text}\r\n\r\n".encode("latin-1")
-    except UnicodeEncodeError:
-        head = f"{from_unicode(text)}\r\n\r\n".encode("latin-1")
-    return head + body
+    return join_lines(lines, _CUTS)
 
 
 def _fields(names: Sequence[str], connection: Sequence[str], is_plain: bool) -> list[tuple[str, str]]:

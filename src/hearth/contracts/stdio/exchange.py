@@ -136,16 +136,12 @@ class StdioExchange(Exchange):
 
     async def run(self) -> None:
         """Run the call to the end of its answer."""
-        channel, body, kept = self._container.channel, self._call.body, self._call.kept_body
+        channel = self._container.channel
         self._stdin, self._stdout = channel.stdin, channel.stdout
         self._input = InputWriter(self._call, self._stdin)
-        whole = kept[0] if kept else b""
-        data, is_all = None, True
-        if body.ended and len(kept) < 2 and len(whole) == self._seen.content_length and len(whole) <= SHORT_BYTES:
-            data = self._contract.whole_input(self._seen, whole)
+        data = self._whole_input()
         if data is None:
             data = await self._input.first(self._contract.encoder(self._seen))
-            is_all = self._input.is_converted
         if not self._fresh and not (self._stdout.quiet() and self._container.exited is None):
             await self._check_alive()
         is_open = True
@@ -160,7 +156,7 @@ class StdioExchange(Exchange):
             if not self._fresh:
                 raise self._gone() from None
             is_open = False  # it may still answer
-        if is_open and not (is_all and len(data) <= PIECE_BYTES):
+        if is_open and not (self._input.is_converted and len(data) <= PIECE_BYTES):
             await run_beside(self._read_answer(), self._write_rest(data))
             return
         if is_open:
@@ -168,6 +164,16 @@ class StdioExchange(Exchange):
         await self._read_answer()
 
     # -- input ------------------------------------------------------------------------------
+
+    def _whole_input(self) -> bytes | None:
+        """Return all of the input if its body is short and here; ``None`` if it takes an encoder."""
+        body, kept = self._call.body, self._call.kept_body
+        whole = kept[0] if kept else b""
+        if not (body.ended and len(kept) < 2 and len(whole) == self._seen.content_length and len(whole) <= SHORT_BYTES):
+            return None
+        data = self._contract.whole_input(self._seen, whole)
+        self._input.is_converted = data is not None
+        return data
 
     async def _check_alive(self) -> None:
         """Give the container up if its last answer was not one answer: what has come after it by now shows here."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from hearth.contracts.base import HOP_BY_HOP, canonical
+from hearth.contracts.base import HOP_BY_HOP, Composed, canonical
 from hearth.models.config import TOKEN
 
 #: Statuses whose answer has no body, whatever its header says (RFC 9112 6.3).
@@ -91,6 +91,39 @@ def to_environment(value: str) -> str:
 def from_unicode(text: str) -> str:
     """Return a header's text with one character for each byte of its UTF-8."""
     return text if text.isascii() else well_formed(text).encode().decode("latin-1")
+
+
+def join_lines(lines: Sequence[str], cuts: Sequence[int]) -> Composed:
+    """Return the bytes of a head with these lines, in three parts, without control characters but for the line ends.
+
+    Args:
+        lines: The lines.
+        cuts: How many of the lines are before each of the two cuts. A cut is at the end of a line.
+    """
+    first, second = cuts
+    texts = [
+        "\r\n".join(lines[:first]),
+        "\r\n".join(["", *lines[first:second]]),
+        "\r\n".join(["", *lines[second:], "", ""]),
+    ]
+    # Clean input is proven by three fast scans of the whole; only what fails them is looked at line by line.
+    whole = "".join(texts)
+    if whole.count("\r") != len(lines) + 1 or whole.count("\n") != len(lines) + 1 or "\0" in whole:
+        return join_lines([blank_controls(line) for line in lines], cuts)
+    try:
+        start, middle, end = [text.encode("latin-1") for text in texts]
+    except UnicodeEncodeError:
+        start, middle, end = [from_unicode(text).encode("latin-1") for text in texts]
+    return start, middle, end
+
+
+def encode_value(value: str) -> bytes:
+    """Return the bytes of a value, without control characters."""
+    value = blank_controls(value)
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return from_unicode(value).encode("latin-1")
 
 
 def decode_lossy(data: bytes | bytearray) -> str:

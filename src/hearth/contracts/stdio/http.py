@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from hearth.contracts.base import HOP_BY_HOP, CallInput, Head
+from hearth.contracts.base import HOP_BY_HOP, CallInput, Composed, Head
 from hearth.contracts.stdio.codec import Body, Decoder, Encoder, End, Event, InvalidOutput, is_surplus
 from hearth.contracts.stdio.exchange import StdioContract
 from hearth.contracts.stdio.fields import (
     BODILESS,
     MAX_FIELDS,
-    blank_controls,
     connection_only,
+    encode_value,
     field_name,
-    from_unicode,
     is_token,
+    join_lines,
 )
 from hearth.contracts.stdio.http_bodies import ChunkedBody
 from hearth.models.errors import InternalError
@@ -35,7 +35,8 @@ MAX_HEAD_BYTES: Final = 256 * 1024
 _METHODS: Final = frozenset(http.HTTPMethod)
 #: Written by Hearth itself, whatever the client sent under these names: before the other fields, or among them.
 _FIRST: Final = frozenset({"Host", "User-Agent", "Content-Length"})
-_OWN: Final = ("Fn_call_id", "Fn_deadline", "Fn_method", "Fn_request_url")
+_OF_ONE_CALL: Final = ("Fn_call_id", "Fn_deadline")
+_OWN: Final = (*_OF_ONE_CALL, "Fn_method", "Fn_request_url")
 #: The order of fields is remembered for names of up to so many characters: a client tends to send the same ones.
 _REMEMBERED_LENGTH: Final = 1024
 
@@ -93,7 +94,20 @@ class HttpEncoder(Encoder):
 
 
 def _request(call: CallInput, body: bytes) -> bytes:
-    """Return the head of the request, and ``body`` after it.
+    """Return the head of the request, and ``body`` after it."""
+    known = call.composed
+    if known is None:
+        start, middle, end = _compose(call)
+    else:
+        start, middle, end = known.get("http") or known.setdefault("http", _compose(call))
+    call_id, deadline = call.call_id, call.deadline
+    if not (call_id.isalnum() and call_id.isascii() and deadline.isprintable() and deadline.isascii()):
+        return b"".join((start, encode_value(call_id), middle, encode_value(deadline), end, body))
+    return b"".join((start, call_id.encode(), middle, deadline.encode(), end, body))
+
+
+def _compose(call: CallInput) -> Composed:
+    """Return the head of the request around its id and its deadline.
 
     The fields are Host, User-Agent, framing, then the others by name.
     """
@@ -110,22 +124,16 @@ def _request(call: CallInput, body: bytes) -> bytes:
     lines.append("Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}")
     names, connection = tuple(headers), tuple(headers.get("Connection", ()))
     order = _order if sum(map(len, names + connection)) > _REMEMBERED_LENGTH else _remembered_order
-    own = dict(zip(_OWN, (call.call_id, call.deadline, call.method, call.url), strict=True))
+    own = dict(zip(_OWN, ("", "", call.method, call.url), strict=True))
+    cuts = []
     for name, raw in order(names, connection):
         if raw is None:
             lines.append(f"{name}: {own[name]}")
+            if name in _OF_ONE_CALL:
+                cuts.append(len(lines))
         else:
             lines += [f"{name}: {value}" for value in headers[raw]]
-    text = "\r\n".join(lines)
-    # Clean input is proven by three fast scans of the whole; only what fails them is looked at line by line.
-    ends = len(lines) - 1
-    if text.count("\r") != ends or text.count("\n") != ends or "\0" in text:
-        text = "\r\n".join([blank_controls(line) for line in lines])
-    try:
-        head = f"{text}\r\n\r\n".encode("latin-1")
-    except UnicodeEncodeError:
-        head = f"{from_unicode(text)}\r\n\r\n".encode("latin-1")
-    return head + body
+    return join_lines(lines, cuts)
 
 
 def _order(names: Sequence[str], connection: Sequence[str]) -> list[tuple[str, str | None]]:

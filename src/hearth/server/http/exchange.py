@@ -44,6 +44,10 @@ _FRAMING: Final = frozenset({b"content-length", b"date", b"connection", b"transf
 #: Control characters but for the tab: a head holds those of its line ends, and no other.
 _CONTROLS: Final = bytes(code for code in (*range(0x20), 0x7F) if code != 0x09)
 
+#: The end of a head, and that of the last one on a connection.
+_END: Final = b"\r\n\r\n"
+_LAST_END: Final = b"\r\nconnection: close\r\n\r\n"
+
 #: Framings of a body other than a number of bytes.
 _CHUNKED: Final = -1
 _NONE: Final = -2
@@ -318,6 +322,27 @@ class HttpExchange(msgspec.Struct, eq=False, kw_only=True):
         self._framing = length
         self.progress = Progress.HEAD
 
+    def begin_known(self, start: bytes, length: int) -> bool:
+        """Take a head from its status line to the end of its last field; it is sent with what follows.
+
+        Args:
+            start: The beginning, which :func:`compose_start` has composed. Date and Connection are added.
+            length: Bytes of the body, of which ``start`` tells the client.
+
+        Returns:
+            Whether such a head is taken: true here.
+        """
+        if self.progress is not Progress.EMPTY and self.progress is not Progress.HEAD:
+            raise RuntimeError("the answer has started already")
+        dates = self._wire.dates
+        date = dates.line if dates.now() < dates.until else dates.renew()
+        if self.is_awaited:
+            self.keep_alive = False  # as above
+        self._answer_head = b"".join((start, date, _END if self.keep_alive else _LAST_END))
+        self._framing = length
+        self.progress = Progress.HEAD
+        return True
+
     async def write(self, data: bytes) -> None:
         """Send some bytes of the body, after the head; wait while the client is slow."""
         if self._wire.flow.is_full:
@@ -365,6 +390,24 @@ class HttpExchange(msgspec.Struct, eq=False, kw_only=True):
             self._wire.send(head, data, last)
         else:
             self._wire.send(head + data + last)
+
+
+def compose_start(status: int, fields: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return a head from its status line to the end of these fields; empty if one of them concerns the connection.
+
+    Raises:
+        RuntimeError: A field is no header field.
+    """
+    parts = [STATUS_LINES[status]]
+    for name, value in fields:
+        start, is_framing = _start(name)
+        if is_framing:
+            return b""
+        parts += (start, value)
+    head = b"".join(parts)
+    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * len(fields):
+        raise RuntimeError("a header field holds a control character")
+    return head
 
 
 def _start(name: bytes) -> tuple[bytes, bool]:

@@ -15,7 +15,7 @@ import enum
 import functools
 import re
 import urllib.parse
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import httptools
 import msgspec
@@ -58,8 +58,8 @@ class Refused(Exception):
         self.message = message
 
 
-class RequestHead(msgspec.Struct, frozen=True, eq=False):
-    """The head of a request.
+class RequestHead(msgspec.Struct, eq=False):
+    """The head of a request. Nobody changes it.
 
     Attributes:
         target: The path and the query as they were sent.
@@ -68,6 +68,7 @@ class RequestHead(msgspec.Struct, frozen=True, eq=False):
         length: Bytes of the body; 0 for none, ``None`` if the client did not say (chunked).
         is_persistent: The client can use the connection for another request.
         expects_continue: The client waits for ``100 Continue`` before it sends the body.
+        notes: What its reader has computed of it. A client that repeats its head saves that work.
     """
 
     method: str
@@ -81,6 +82,7 @@ class RequestHead(msgspec.Struct, frozen=True, eq=False):
     length: int | None = 0
     is_persistent: bool = True
     expects_continue: bool = False
+    notes: Any = None
 
 
 class Reading(enum.Enum):

@@ -33,7 +33,7 @@ from hearth.stores.records.base import CallFilter, RecordStore, Removed
 from hearth.stores.records.lists import belongs_to_app, listing, merged, strays
 from hearth.stores.records.rows import attempt_of, from_calls, from_results, to_call, to_result
 from hearth.telemetry.node import Telemetry
-from hearth.telemetry.tracing import Step
+from hearth.telemetry.tracing import Step, during
 
 _NOT_ENDED: Final = frozenset({QUEUED, RUNNING})
 
@@ -177,7 +177,7 @@ class SqlRecords(RecordStore):
     async def put_calls(self, ended: Ended) -> list[bool]:
         """Store sync calls in one write; async calls by compare and swap."""
         has_logs = any(log is not None for _, log in ended)
-        with self._storing_logs() if has_logs else self._storing():
+        with during(self._storing_logs if has_logs else self._storing):
             if ASYNC in [call.type for call, _ in ended]:
                 return await self._swap_and_put(ended)
             await self._database.write(STORE, *from_calls(ended))
@@ -188,13 +188,13 @@ class SqlRecords(RecordStore):
         if ASYNC in [call.type for call, _ in ended]:
             return False
         rows = from_calls({one[0].id: one for one in ended}.values())
-        span = self._submitting_logs() if rows.logs else self._submitting()
+        span = self._submitting_logs if rows.logs else self._submitting
+        started = span.begin()
 
         def written(error: Exception | None) -> None:
-            span.__exit__(None if error is None else type(error), error, None)
+            span.end(started, error)
             done(error)
 
-        span.__enter__()
         self._database.submit(STORE, rows, written)
         return True
 
