@@ -69,7 +69,10 @@ def test_an_example_is_a_command_that_there_is(line: str) -> None:
         context = command.make_context("hearth", words, parent=context)  # refuses what it does not know
         if not hasattr(command, "list_commands"):
             break
-        _, command, words = command.resolve_command(context, words[-1 - len(context.args) :])
+        rest = words[-1 - len(context.args) :]
+        if len(rest) == len(context.args):  # hearth logs APP is hearth logs get APP
+            rest = ["get", *rest]
+        _, command, words = command.resolve_command(context, rest)
 
 
 @pytest.mark.parametrize(
