@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what the tests run against: a real Docker Engine (started here), bubblewrap, slirp4netns, and the servers that the tests
-# start for themselves: PostgreSQL, MariaDB, Redis, HAProxy, Prometheus; skopeo; a browser, Chromium; and what functions in
+# start for themselves: PostgreSQL, MariaDB, Redis, HAProxy, Prometheus; skopeo; a registry; a browser, Chromium; and what functions in
 # other languages need: Node with npm. Idempotent; needs root once.
 set -eu
 
@@ -29,6 +29,7 @@ command -v haproxy >/dev/null || missing="$missing haproxy"
 command -v mariadbd >/dev/null || missing="$missing mariadb-server"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 command -v skopeo >/dev/null || missing="$missing skopeo"
+command -v docker-registry >/dev/null || missing="$missing docker-registry"
 command -v prometheus >/dev/null || missing="$missing prometheus"
 command -v chromium >/dev/null || missing="$missing chromium"
 command -v node >/dev/null || missing="$missing nodejs"

@@ -29,8 +29,8 @@ from hearth.drivers.base import (
     PhaseLimits,
 )
 from hearth.drivers.docker import private_images
-from hearth.drivers.docker.credentials import Credentials
 from hearth.drivers.docker.driver import DockerDriver
+from hearth.images.registry.credentials import Credentials
 from hearth.models.errors import SecretUnreadable
 from hearth.models.ids import encode
 from hearth.models.registry_login import RegistryLogin

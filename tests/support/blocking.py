@@ -40,7 +40,7 @@ EVENTS: Final = frozenset(
 ALLOWED: Final = {
     "cli/local.py:temporary_settings": "makes and removes a folder before its node serves, and after it has",
     "drivers/sockets.py": "opens names in memory, not their content (O_PATH)",
-    "drivers/docker/credential_helpers.py": "starts the helper; asyncio forks in the thread of the loop",
+    "images/registry/credential_helpers.py": "starts the helper; asyncio forks in the thread of the loop",
     "drivers/local/bundle.py:Bundle.hold": "opens a folder; a thread would lose the descriptor of who gives up",
     "nodes/identity.py": "reads or makes the file of the node's id, while the node starts",
     "nodes/ports.py:holder_of": "finds who holds the port of a node that cannot start",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from hearth.drivers.docker import credential_helpers
-from hearth.drivers.docker.credentials import Credentials
+from hearth.images.registry import credential_helpers
+from hearth.images.registry.credentials import Credentials
 from hearth.models.errors import StartUpError
 
 

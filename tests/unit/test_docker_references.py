@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hearth.drivers.docker.references import InvalidReference, digest_at, parse
+from hearth.images.registry.references import InvalidReference, digest_at, parse
 from hearth.models.registry_login import registry_of
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4

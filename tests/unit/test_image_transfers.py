@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import aiohttp
 import httpx
 import pytest
-from tests.support.clock import FakeClock
+from tests.support.clock import Hasty
 from tests.support.layers import archive, entry, put_image
 
 from hearth.access.remote.client import ApiClient, RemoteRefusal
@@ -150,15 +150,6 @@ def test_a_name_that_no_repository_has_is_refused(store: ImageStore) -> None:
 
 
 # -- runners ----------------------------------------------------------------------------------------------------------
-
-
-class Hasty(FakeClock):
-    """A clock on which no wait takes any time."""
-
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
-        handle = super().call_at(when, callback, *args)
-        asyncio.get_running_loop().call_soon(self.advance, max(0.0, when - self.monotonic()))
-        return handle
 
 
 class ApiNode:

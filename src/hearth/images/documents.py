@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any, Final, TypeVar
 
@@ -129,6 +130,11 @@ class _Kind(msgspec.Struct, rename="camel"):
 def is_digest(text: str) -> bool:
     """Return whether a text is a digest that Hearth knows: ``sha256:`` and 64 small hexadecimal digits."""
     return _DIGEST.fullmatch(text) is not None
+
+
+def digest_of_bytes(data: bytes) -> str:
+    """Return the digest of a document."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def read_manifest(data: bytes, name: str, media_type: str = "") -> Manifest | Index:

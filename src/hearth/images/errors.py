@@ -35,3 +35,19 @@ class InvalidImage(ImageStoreError):
 
 class ImageTooLarge(InvalidImage):
     """An image has more bytes or more files than the limits allow."""
+
+
+class RegistryRefused(ImageStoreError):
+    """A registry answers a request with an error of its own: 401, 403, 404 and the like."""
+
+    def __init__(self, image: str, status: int, reason: str) -> None:
+        super().__init__(f"{image}: the registry answers {status} {reason}".rstrip())
+        self.image, self.status, self.reason = image, status, reason
+
+
+class RegistryAway(ImageStoreError):
+    """A registry does not answer, breaks off, or asks for more patience than there is."""
+
+    def __init__(self, image: str, reason: str) -> None:
+        super().__init__(f"{image}: the registry cannot be read: {reason}")
+        self.image, self.reason = image, reason

@@ -231,7 +231,8 @@ class ImageStore:
             return
         for descriptor in _referred(document):
             if isinstance(document, Index):
-                yield from self._verify_entry(descriptor, name, sizes, seen)
+                if descriptor.digest in sizes or _is_for_here(descriptor):  # a pull gets one platform
+                    yield from self._verify_entry(descriptor, name, sizes, seen)
             elif descriptor.digest not in sizes:
                 yield Fault(subject=name, reason=f"{descriptor.digest} is missing")
             elif sizes[descriptor.digest] != descriptor.size:
@@ -247,12 +248,17 @@ def choose_platform(index: Index, name: str) -> str:
     """
     wanted = machine.architecture()
     for entry in index.manifests:
-        if entry.platform is not None and (entry.platform.os, entry.platform.architecture) == ("linux", wanted):
+        if _is_for_here(entry):
             return entry.digest
     offered = sorted(
         f"{entry.platform.os}/{entry.platform.architecture}" for entry in index.manifests if entry.platform is not None
     )
     raise InvalidImage(f"{name}: no image for linux/{wanted}, only for {', '.join(offered) or 'no known platform'}")
+
+
+def _is_for_here(entry: Descriptor) -> bool:
+    platform = entry.platform
+    return platform is not None and (platform.os, platform.architecture) == ("linux", machine.architecture())
 
 
 def _referred(document: Manifest | Index) -> list[Descriptor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final
@@ -17,10 +16,11 @@ from hearth.access.quota_cache import CachedQuotas
 from hearth.async_calls.dispatcher import Dispatcher
 from hearth.authorize.stored_tokens import StoredTokens
 from hearth.drivers.base import Driver
-from hearth.drivers.local import resolving
+from hearth.drivers.local.resolving import Resolver
 from hearth.drivers.local.stored import image_store
 from hearth.models.errors import APINotSupported, InvokeNotSupported, StartUpError
 from hearth.models.route import RouteLimits
+from hearth.nodes import registries
 from hearth.nodes.calls import id_generator, open_calls
 from hearth.nodes.dashboard import data_of, open_dashboard
 from hearth.nodes.foundation import Foundation, lay_foundation
@@ -127,7 +127,9 @@ async def _api_node(base: Foundation, port: int) -> Node:
         _log.info("shutting down agent configured for api node")
     next_id = id_generator(port, base.clock)
     stores = await open_stores(base, _nothing)
-    resolve = functools.partial(resolving.resolve, base.settings.bundles)
+    pulls = registries.pulls(base.settings, base.clock)
+    base.stack.push_async_callback(pulls.close)
+    resolve = Resolver(base.settings.bundles, pulls).resolve
     await pin_existing(stores.datastore, resolve)
     tokens = _stored_tokens(base, stores.datastore)
     server = await base.open_server(API, stores.datastore)

@@ -7,11 +7,11 @@ import ssl
 from hearth.aio.clock import SystemClock
 from hearth.drivers.base import DriverUnavailable
 from hearth.drivers.docker.creation import Walls
-from hearth.drivers.docker.credentials import Credentials
 from hearth.drivers.docker.driver import DockerDriver, SocketPlace
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.tls import client_context
 from hearth.nodes.phases import phase_limits
+from hearth.nodes.registries import credentials
 from hearth.settings import Settings
 from hearth.telemetry.node import Telemetry
 
@@ -40,7 +40,7 @@ def docker_driver(settings: Settings, node: str, instance: str, telemetry: Telem
         ),
         limits=phase_limits(settings),
         sockets=SocketPlace(settings.iofs_path, settings.iofs_docker_path),
-        credentials=Credentials(settings.docker_auth.get_secret_value(), settings.docker_config_files),
+        credentials=credentials(settings),
         notes=settings.data / "private-images",
         tls=_tls(settings),
         api_version=settings.docker_api_version,

@@ -13,6 +13,7 @@ from hearth.models.function_network import FunctionNetwork
 from hearth.models.principal import AuthMode
 from hearth.nodes.driver_choice import Choice, choose, remember
 from hearth.nodes.phases import phase_limits
+from hearth.nodes.registries import credentials
 from hearth.settings import DriverName, Settings
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.node import Telemetry
@@ -113,6 +114,7 @@ async def _open_processes(settings: Settings, node: str, telemetry: Telemetry, f
         freezes=settings.freeze_idle_msecs >= 0,
         telemetry=telemetry,
         fetch=fetch,
+        credentials=credentials(settings),
     )
     try:
         await processes.open()

@@ -72,6 +72,7 @@ _BY_KIND: Final[tuple[tuple[Kind, str, str], ...]] = (
     ("gauge", "calls", "hearth_records_waiting hearth_runner_spooled"),
     ("counter", "calls", "hearth_records_lost hearth_runner_records_refused"),
     ("counter", "logs", "hearth_logs_lost"),
+    ("counter", "bytes", "hearth_image_bytes_pulled"),
     ("gauge", "messages", "hearth_queue_length"),
     ("gauge", "seconds", "hearth_queue_oldest_age_seconds"),
     ("counter", "lines", "hearth_log_lines_dropped hearth_syslog_lines_dropped"),

@@ -14,7 +14,7 @@ import aiohttp
 from hearth.access.remote.client import ApiClient
 from hearth.aio.clock import Clock, pause
 from hearth.drivers.local import stored
-from hearth.images.documents import Descriptor, Index, read_manifest
+from hearth.images.documents import Descriptor, Index, digest_of_bytes, read_manifest
 from hearth.images.layout import ImageStore, choose_platform
 from hearth.models.errors import ApiError, ApiNodeAway
 from hearth.telemetry.logs import get_logger
@@ -62,7 +62,7 @@ class RemoteImages:
             if exc.code == 404:
                 return
             raise
-        digest = stored.digest_of_bytes(data)
+        digest = digest_of_bytes(data)
         if await asyncio.to_thread(store.blobs.renew, digest) is None:
             _log.info("pulling image from the API node", image=image, digest=digest)
         document = read_manifest(data, image)

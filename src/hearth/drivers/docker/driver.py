@@ -29,16 +29,16 @@ from hearth.drivers.base import (
 from hearth.drivers.docker import init, missing_limits
 from hearth.drivers.docker.container import EngineContainer
 from hearth.drivers.docker.creation import Creation, Walls
-from hearth.drivers.docker.credentials import Credentials
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import CONFLICT, NOT_FOUND, phase
 from hearth.drivers.docker.exits import Exits
 from hearth.drivers.docker.images import Images
 from hearth.drivers.docker.networks import Networks
-from hearth.drivers.docker.references import InvalidReference, Reference, digest_at, parse
 from hearth.drivers.docker.removal import Remover
 from hearth.drivers.docker.retries import ENGINE_ERRORS
 from hearth.drivers.sockets import SocketFolders, UnixSocket
+from hearth.images.registry.credentials import Credentials
+from hearth.images.registry.references import InvalidReference, Reference, digest_at, parse
 from hearth.models.addresses import IPNetwork
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.node import Telemetry

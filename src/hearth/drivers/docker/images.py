@@ -13,14 +13,14 @@ from aiodocker.exceptions import DockerError
 from hearth.aio.background import Background
 from hearth.aio.clock import pause
 from hearth.drivers.base import PULL, FindLogin, ImageError, OutOfTime
-from hearth.drivers.docker.credentials import Auth, Credentials
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import phase
-from hearth.drivers.docker.logins import Logins
 from hearth.drivers.docker.private_images import PrivateImages
 from hearth.drivers.docker.pull_errors import PullTrouble, pull_error, retry_after_s, trouble
-from hearth.drivers.docker.references import InvalidReference, Reference, parse
 from hearth.drivers.docker.retries import ENGINE_ERRORS, delays, warn
+from hearth.drivers.logins import Logins
+from hearth.images.registry.credentials import Auth, Credentials
+from hearth.images.registry.references import InvalidReference, Reference, parse
 from hearth.models.registry_login import RegistryLogin
 from hearth.telemetry.logs import get_logger
 

@@ -19,11 +19,11 @@ from typing import Final
 
 from hearth.drivers.base import FindLogin, ImageError, ImageNotFound, ImageRefused
 from hearth.drivers.docker.engine import Engine
-from hearth.drivers.docker.logins import Logins
 from hearth.drivers.docker.pull_errors import pull_error
-from hearth.drivers.docker.references import Reference, parse
 from hearth.drivers.docker.retries import ENGINE_ERRORS
+from hearth.drivers.logins import Logins
 from hearth.host import private_files
+from hearth.images.registry.references import Reference, parse
 from hearth.models.registry_login import RegistryLogin
 from hearth.telemetry.logs import get_logger
 

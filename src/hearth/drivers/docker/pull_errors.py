@@ -8,7 +8,7 @@ from typing import Final
 
 from hearth.drivers.base import DriverError, DriverUnavailable, ImageError, ImageNotFound, ImageRefused
 from hearth.drivers.docker.errors import ENGINE_GONE
-from hearth.drivers.docker.references import Reference
+from hearth.images.registry.references import Reference
 
 _NO_SUCH_IMAGE: Final = ("not found", "manifest unknown", "does not exist", "name unknown")
 _NO_CREDENTIALS: Final = ("access denied", "unauthorized", "authentication required", "no basic auth credentials")

@@ -29,6 +29,7 @@ FILES: Final = "function"
 #: Begins the name of a folder in which a build is under way.
 BUILDING: Final = ".building-"
 _REFERENCE: Final = re.compile(
+    r"(?P<host>[a-z0-9][a-z0-9.-]*:[0-9]{1,5}/)?"
     r"(?P<name>[a-z0-9][a-z0-9._/-]*?)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
     r"(?:@sha256:(?P<digest>[0-9a-f]{64}))?",
@@ -127,15 +128,16 @@ def locate(bundles: Path, image: str) -> Path | None:
     match = _REFERENCE.fullmatch(image)
     if match is None or any(part[:1] in ("", ".") for part in match["name"].split("/")):
         return None
+    folder = bundles / (match["host"] or "").replace(":", "+") / match["name"]  # variables list folders with colons
     if match["digest"]:
-        return bundles / match["name"] / folder_name(f"sha256:{match['digest']}")
-    return bundles / match["name"] / (match["tag"] or "latest")
+        return folder / folder_name(f"sha256:{match['digest']}")
+    return folder / (match["tag"] or "latest")
 
 
 def index_name(image: str) -> str:
     """Return the name that a reference without a digest has in the index of the image store; empty if it has none."""
     match = _REFERENCE.fullmatch(image)
-    return "" if match is None or match["digest"] else f"{match['name']}:{match['tag'] or 'latest'}"
+    return "" if match is None or match["digest"] else f"{_whole_name(match)}:{match['tag'] or 'latest'}"
 
 
 def digest_of(image: str) -> str:
@@ -147,7 +149,11 @@ def digest_of(image: str) -> str:
 def pinned_name(image: str) -> str:
     """Return the name in the index that a reference with the digest of a build of an earlier release has."""
     match = _REFERENCE.fullmatch(image)
-    return f"{match['name']}@sha256:{match['digest']}" if match is not None and match["digest"] else ""
+    return f"{_whole_name(match)}@sha256:{match['digest']}" if match is not None and match["digest"] else ""
+
+
+def _whole_name(match: re.Match[str]) -> str:
+    return f"{match['host'] or ''}{match['name']}"
 
 
 def builds(bundles: Path) -> Iterator[tuple[str, Path]]:

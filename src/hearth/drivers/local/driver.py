@@ -19,10 +19,12 @@ from hearth.drivers.base import (
     Container,
     ContainerSpec,
     Driver,
+    DriverError,
     DriverUnavailable,
     FetchImage,
     ImageError,
     ImageNotFound,
+    ImageRefused,
     OutOfTime,
     PhaseLimits,
     StartFailed,
@@ -31,15 +33,20 @@ from hearth.drivers.local import bundle, launch, marks, programs, sandbox, store
 from hearth.drivers.local.container import ProcessContainer
 from hearth.drivers.local.network.apps import AppNetworks
 from hearth.drivers.local.network.namespace import NOTHING, Joined, NetworkFailed
-from hearth.drivers.local.resolving import resolve
+from hearth.drivers.local.resolving import Resolver
 from hearth.drivers.local.surroundings import Surroundings, Walls
 from hearth.drivers.local.users import NoUserLeft
+from hearth.drivers.logins import Logins
 from hearth.drivers.sockets import FOLDER, LISTENER, NAME, SocketFolders, UnixSocket
 from hearth.host import cgroups
-from hearth.images.errors import ImageStoreError, InvalidImage
+from hearth.images.errors import ImageStoreError, InvalidImage, RegistryAway, RegistryRefused
+from hearth.images.registry.credentials import Credentials
+from hearth.images.registry.pull import Pulls
+from hearth.images.registry.references import InvalidReference, parse
 from hearth.images.unpack import Limits
 from hearth.models.errors import ApiError
 from hearth.models.function_network import FunctionNetwork
+from hearth.models.image import pinned
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.node import Telemetry
 
@@ -89,7 +96,8 @@ class LocalDriver(Driver):
         freezes: Containers are to be frozen between calls, if that is possible.
         clock: Times samples and limits.
         telemetry: Counts nodes without a sandbox.
-        fetch: Gets images that are not in the store.
+        fetch: Gets images that are not in the store, and name no registry.
+        credentials: The credentials of registries; without any, only public images can be pulled.
     """
 
     name = "process"
@@ -107,6 +115,7 @@ class LocalDriver(Driver):
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
         fetch: FetchImage | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._bundles = bundles
         self._node = node
@@ -115,13 +124,26 @@ class LocalDriver(Driver):
         self._image_limits = image_limits or Limits()
         self._fetch = fetch
         self._clock = clock or SystemClock()
+        telemetry = telemetry or Telemetry()
+        credentials = credentials or Credentials()
+        self._logins = Logins(credentials, self._limits.pull_s)
+        self._pulls = Pulls(
+            stored.image_store(bundles),
+            credentials,
+            self._clock,
+            most_bytes=self._image_limits.bytes,
+            limit_s=self._limits.pull_s,
+            check=stored.manifest_of,
+            metrics=telemetry.metrics,
+        )
+        self._resolver = Resolver(bundles, self._pulls)
         self._sockets = SocketFolders(node, self._clock, parent=sockets, ready_s=self._limits.ready_s, mode=_PASSABLE)
         self._surroundings = Surroundings(bundles, node, self._walls)
         self._networks: AppNetworks | None = None
         self._no_network = ""
         self._groups: cgroups.Groups | None = None
         self._freezes = freezes
-        self._unsandboxed = (telemetry or Telemetry()).metrics.gauge("hearth_functions_unsandboxed")
+        self._unsandboxed = telemetry.metrics.gauge("hearth_functions_unsandboxed")
         self._marks = marks.Marks(node)
         self._alive: set[ProcessContainer] = set()
         self._origins: dict[str, _Origin] = {}
@@ -179,6 +201,7 @@ class LocalDriver(Driver):
 
     async def close(self) -> None:
         """Give the node's control groups back."""
+        await self._pulls.close()
         for container in list(self._alive):
             await container.give_up()
             self._forget(container)
@@ -195,7 +218,7 @@ class LocalDriver(Driver):
         if spec.secrets and spec.secrets_as_files and not self._sandboxed:
             reason = "this node has no sandbox, which secrets_as: files needs; use secrets_as: env"
             raise StartFailed(reason, image_fault=True)
-        await self._pull(spec.image)
+        spec = dataclasses.replace(spec, image=await self.get_image(spec))
         try:
             async with asyncio.timeout(self._limits.create_s):
                 plan, held = await self._held(spec)
@@ -231,18 +254,18 @@ class LocalDriver(Driver):
         return container
 
     async def resolve(self, image: str) -> str:
-        """Look into the image store."""
-        return await resolve(self._bundles, image)
+        """Look into the image store, or ask the registry that the reference names."""
+        return await self._resolver.resolve(image)
 
     async def digest_of(self, container: Container) -> str:
         """Return the digest of its bundle."""
         origin = self._origins.get(container.id)
-        return "" if origin is None else origin.content
+        return "" if origin is None else bundle.digest_of(origin.image) or origin.content
 
     async def is_stale(self, container: Container) -> bool:
         """Compare the digest of what it runs with that of what lies there now."""
         origin = self._origins.get(container.id)
-        if origin is None:
+        if origin is None or bundle.digest_of(origin.image):
             return False
         try:
             found = await asyncio.to_thread(stored.digest, self._bundles, origin.image)
@@ -259,21 +282,53 @@ class LocalDriver(Driver):
             if self._networks is not None:
                 self._networks.release(origin.app)
 
-    async def _pull(self, image: str) -> None:
-        """Get an image that is not here. A tag may mean another image by now, so it is always asked for."""
-        if self._fetch is None or bundle.locate(self._bundles, image) is None:
-            return
+    async def get_image(self, spec: ContainerSpec) -> str:
+        """Get the image of a container, unless it is here; return the reference to run.
+
+        A tag may mean another image by now, so it is always asked for.
+
+        Raises:
+            ImageRefused: The registry refused it.
+            ImageError: It is not available for another reason.
+            OutOfTime: The pull took longer than its limit.
+        """
+        image = spec.image
+        if bundle.locate(self._bundles, image) is None:
+            return image
         try:
             async with asyncio.timeout(self._limits.pull_s):
-                if not await asyncio.to_thread(stored.is_pinned_here, self._bundles, image):
+                if await asyncio.to_thread(stored.is_pinned_here, self._bundles, image):
+                    return image
+                if await asyncio.to_thread(stored.is_of_registry, self._bundles, image):
+                    return await self._from_registry(spec)
+                if self._fetch is not None:
                     await self._fetch(image)
         except TimeoutError as exc:
             raise OutOfTime(PULL, self._limits.pull_s) from exc
+        except InvalidReference as exc:
+            raise ImageError(image, str(exc)) from exc
         except ApiError as exc:
             if await asyncio.to_thread(stored.digest, self._bundles, image) is None:
                 raise ImageError(image, f"not here, and the API node does not send it: {exc.message}", 502) from exc
         except ImageStoreError as exc:
-            raise ImageError(image, str(exc), 502 if isinstance(exc, InvalidImage) else 500) from exc
+            raise _image_error(image, exc) from exc
+        return image
+
+    async def _from_registry(self, spec: ContainerSpec) -> str:
+        """Pull an image from its registry; return the reference with its digest.
+
+        While the registry does not answer, an image that every app may use runs as it was pulled last.
+        """
+        login = None
+        if spec.find_login is not None:
+            login = await self._logins.of_app(spec.image, parse(spec.image).registry, spec.find_login)
+        try:
+            return pinned(spec.image, await self._pulls.pull(spec.image, login))
+        except RegistryAway:
+            if login is not None or await asyncio.to_thread(stored.digest, self._bundles, spec.image) is None:
+                raise
+            _log.warning("registry does not answer, its image runs as it was pulled last", image=spec.image)
+            return spec.image
 
     async def _held(self, spec: ContainerSpec) -> tuple[_Plan, int]:
         """Return the plan of a container, and a descriptor that keeps its bundle when a new one is built."""
@@ -284,7 +339,7 @@ class LocalDriver(Driver):
             except OSError as exc:
                 raise StartFailed(f"bundle {spec.image}: {exc.strerror or exc}") from exc
             except ImageStoreError as exc:
-                raise ImageError(spec.image, str(exc), 502 if isinstance(exc, InvalidImage) else 500) from exc
+                raise _image_error(spec.image, exc) from exc
             if plan is None:
                 _log.info("no such bundle", image=spec.image, bundles=str(self._bundles))
                 raise ImageNotFound(spec.image, "no such bundle")
@@ -496,6 +551,17 @@ class LocalDriver(Driver):
 def counts_in_namespaces() -> bool:
     """Return whether this kernel counts the processes of a user in each user namespace."""
     return tuple(int(part) for part in os.uname().release.split(".")[:2]) >= _COUNTS_IN_NAMESPACES
+
+
+def _image_error(image: str, exc: ImageStoreError) -> DriverError:
+    """Return an error of the store or of a registry as one of the driver; it names the image itself."""
+    match exc:
+        case RegistryRefused():
+            return ImageRefused(image, exc.status, exc.reason)
+        case RegistryAway():
+            return ImageError(image, f"the registry cannot be read: {exc.reason}", 502)
+        case _:
+            return ImageError(image, str(exc).removeprefix(f"{image}: "), 502 if isinstance(exc, InvalidImage) else 500)
 
 
 def _variables(spec: ContainerSpec) -> Mapping[str, str]:

@@ -7,7 +7,6 @@ Python it needs: each node runs it with its own, where that lies.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -42,12 +41,15 @@ from hearth.images.documents import (
     Descriptor,
     RootFs,
     RunConfig,
+    digest_of_bytes,
     encode,
 )
 from hearth.images.documents import Manifest as ImageManifest
 from hearth.images.errors import InvalidImage
 from hearth.images.layout import Image, ImageStore
 from hearth.images.pack import Layer, write_layer
+from hearth.images.registry.references import has_registry
+from hearth.images.repositories import Repository, is_repository
 from hearth.images.trees import Layers, make_tree
 from hearth.images.unpack import Limits
 
@@ -101,11 +103,6 @@ def compose(store: ImageStore, manifest: Manifest, layers: Sequence[Layer]) -> I
     return Image(digest=digest_of_bytes(encode(composed)), manifest=composed, config=config)
 
 
-def digest_of_bytes(data: bytes) -> str:
-    """Return the digest of a document."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
 def manifest_of(image: Image) -> Manifest:
     """Return how a bundle runs.
 
@@ -155,6 +152,15 @@ def resolve(store: ImageStore, image: str) -> str | None:
         return pinned
     name = name_of(image)
     return store.resolve(name) if name else None
+
+
+def is_of_registry(bundles: Path, image: str) -> bool:
+    """Return whether a reference names a registry, and no repository of this node has that name. Blocks shortly."""
+    if locate(bundles, image) is None or not has_registry(image):
+        return False
+    name = image.partition("@")[0]
+    repository = name if ":" not in name.rpartition("/")[2] else name.rpartition(":")[0]
+    return not (is_repository(repository) and Repository(image_store(bundles), repository).exists)
 
 
 def is_pinned_here(bundles: Path, image: str) -> bool:

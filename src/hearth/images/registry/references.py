@@ -65,6 +65,12 @@ def parse(text: str) -> Reference:
     return Reference(registry, path, tag or "latest", None)
 
 
+def has_registry(text: str) -> bool:
+    """Return whether a reference names its registry: by a dot or a port, or as localhost."""
+    first, slash, _ = text.partition("/")
+    return bool(slash) and ("." in first or ":" in first or first == "localhost")
+
+
 def digest_at(reference: Reference, names: Iterable[str]) -> str:
     """Return the digest of an image in the repository of a reference; empty if it has none there.
 
@@ -84,7 +90,7 @@ def _split_registry(name: str) -> tuple[str, str]:
     first, slash, path = name.partition("/")
     if not slash:
         return HUB, f"library/{name}"
-    if not ("." in first or ":" in first or first == "localhost"):
+    if not has_registry(name):
         return HUB, name
     if not is_host(first):
         raise InvalidReference(f"{name!r}: invalid registry")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from hearth.drivers.base import PULL, FindLogin, ImageError, OutOfTime
-from hearth.drivers.docker.credentials import Auth, Credentials
+from hearth.images.registry.credentials import Auth, Credentials
 from hearth.models.errors import HearthError
 from hearth.models.registry_login import RegistryLogin
 

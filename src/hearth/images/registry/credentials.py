@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hearth.drivers.docker.credential_helpers import ask
+from hearth.images.registry.credential_helpers import ask
 from hearth.models.errors import StartUpError
 from hearth.models.registry_login import registry_of
 from hearth.telemetry.logs import get_logger

@@ -1,0 +1,1 @@
+"""Registries as a client sees them: references, credentials, pulls and pushes."""
