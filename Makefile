@@ -94,10 +94,13 @@ transcript: setup ## Play the four first commands for real; writes docs/transcri
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 
-lock: ## Renew requirements.lock from pyproject.toml, and those of the image from it
+lock: ## Renew requirements.lock from pyproject.toml, those of the image from it, those of Fn's kits (npm)
 	@$(LOCK) --extra dev -o requirements.lock pyproject.toml
 	@$(LOCK) -c requirements.lock -o deploy/requirements.lock pyproject.toml
 	@echo 'hatchling>=1.25,<2' | $(LOCK) -c requirements.lock -o deploy/build.lock -
+	@echo 'fdk' | $(LOCK) -o tests/functions/kits/python/newest.lock -
+	@echo 'fdk==0.1.47' | $(LOCK) -o tests/functions/kits/python/oldest.lock -
+	@npm install --silent --package-lock-only --omit-lockfile-registry-resolved --prefix tests/functions/kits/node
 
 clean: ## Remove what the other targets built
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache

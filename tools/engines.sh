@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install what the tests run against: a real Docker Engine (started here), bubblewrap, slirp4netns, and the servers that the tests
 # start for themselves: PostgreSQL, MariaDB, Redis, HAProxy, Prometheus; skopeo; a registry; a browser, Chromium; and what functions in
-# other languages need: Node with npm. Idempotent; needs root once.
+# other languages need: gcc, Go, Node with npm. Idempotent; needs root once.
 set -eu
 
 say() { echo "engines: $*" >&2; }
@@ -32,6 +32,8 @@ command -v skopeo >/dev/null || missing="$missing skopeo"
 command -v docker-registry >/dev/null || missing="$missing docker-registry"
 command -v prometheus >/dev/null || missing="$missing prometheus"
 command -v chromium >/dev/null || missing="$missing chromium"
+command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
+command -v go >/dev/null || missing="$missing golang-go"
 command -v node >/dev/null || missing="$missing nodejs"
 command -v npm >/dev/null || missing="$missing npm"
 # shellcheck disable=SC2086 # a list of package names

@@ -89,7 +89,7 @@ def python_files(script: Path) -> Iterable[tuple[tarfile.TarInfo, bytes]]:
             yield info, data
     seen: set[str] = set()
     for binary in [interpreter, *(library / "lib-dynload").glob("*.so")]:
-        for shared in _shared_libraries(binary):
+        for shared in shared_libraries(binary):
             if shared not in seen:
                 seen.add(shared)
                 yield member(shared[1:], Path(shared).read_bytes(), 0o755)
@@ -100,7 +100,8 @@ def is_wanted(path: Path) -> bool:
     return path.is_file() and (path.suffix != ".pyc" or path.name.endswith(_COMPILED))
 
 
-def _shared_libraries(binary: Path) -> list[str]:
+def shared_libraries(binary: Path) -> list[str]:
+    """The paths of the libraries that a program or a library is linked to."""
     listed = subprocess.run(["ldd", binary], capture_output=True, text=True).stdout
     words = [word for line in listed.splitlines() for word in line.split() if word.startswith("/")]
     return [word for word in words if Path(word).exists()]
