@@ -145,7 +145,7 @@ def main(path: Path) -> None:
         write()
 
     nodes.serve = serve_measured
-    start(1)
+    start(nodes_=1)
 
 
 if __name__ == "__main__":
