@@ -42,6 +42,8 @@ _FIRST_UID: Final = 1000
 _LAST_UID: Final = (1 << 32) - 3
 #: At the end of a variable's name: its value is the path of a file with the variable's content.
 _FILE: Final = "_FILE"
+#: What stands for a secret in the manifests of Kubernetes; everybody knows it.
+_PLACEHOLDER: Final = "CHANGE-ME"
 #: Read by clients, not by servers.
 _OF_CLIENTS: Final = frozenset({"FN_API_URL", "FN_CONTEXT", "FN_REGISTRY", "FN_TOKEN"})
 
@@ -760,6 +762,8 @@ class Settings(BaseSettings):
     def _fits_a_header(cls, token: SecretStr) -> SecretStr:
         if re.fullmatch(r"[\x21-\x7e]*", token.get_secret_value()) is None:
             raise ValueError("a token consists of printable ASCII characters, without spaces")
+        if token.get_secret_value() == _PLACEHOLDER:
+            raise ValueError("this is the placeholder of the manifests; choose a secret of your own")
         return token
 
     @property

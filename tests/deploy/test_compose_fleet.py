@@ -49,6 +49,8 @@ def test_a_fleet_serves_goes_on_without_a_runner_and_leaves_nothing(fleet: Proje
         assert accepted.status_code == 202
         assert "spoken" in log_of(fleet, client, answer.headers["fn_call_id"])
         assert "spoken later" in log_of(fleet, client, accepted.json()["call_id"])
+        for path in ("/invoke/none", "/t/fleet/none"):  # runners answer; an API node refuses all calls with 400
+            assert client.post(path).status_code == 404
         for hidden in ("/v1/runner/async", "/metrics"):
             assert client.get(hidden).status_code == 404
         wait_until(lambda: scraped(fleet) == {"api:8080", "runner-1:8080", "runner-2:8080"})

@@ -9,7 +9,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from hearth.settings import Settings
+from hearth.models.errors import StartUpError
+from hearth.settings import Settings, load
+from hearth.stores.secrets.keyring import Keyring, KeyUnusable
 
 FOLDER = Path(__file__).parent.parent.parent / "deploy" / "kubernetes"
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
@@ -95,6 +97,36 @@ def test_services_policies_and_budgets_mean_pods_that_exist() -> None:
     served = [path for rule in named("Ingress")["hearth"]["spec"]["rules"] for path in rule["http"]["paths"]]
     assert {path["backend"]["service"]["name"] for path in served} <= set(named("Service"))
     assert not [path for path in served if "/v1/runner".startswith(path["path"])]
+
+
+@pytest.mark.parametrize(
+    ("path", "service"),
+    [
+        *((path, "hearth-runner") for path in ("/r/shop/f", "/invoke/01", "/t/shop/f")),
+        *((path, "hearth-api") for path in ("/v1/apps", "/v1/apps/shop/secrets/A", "/v1/tokens/01", "/v1/audit")),
+        *((path, "hearth-api") for path in ("/v2/fns", "/v2/shop/f/blobs/uploads/", "/version")),
+        *((path, None) for path in ("/v1/runner/async", "/metrics", "/shutdown", "/ui/")),
+    ],
+)
+def test_a_path_leads_to_the_nodes_that_serve_it(path: str, service: str | None) -> None:
+    rules = [path for rule in named("Ingress")["hearth"]["spec"]["rules"] for path in rule["http"]["paths"]]
+    fits = [rule for rule in rules if path == rule["path"] or path.startswith(f"{rule['path']}/")]
+    assert [rule["backend"]["service"]["name"] for rule in fits] == ([] if service is None else [service])
+
+
+def test_all_api_nodes_have_one_key_of_secrets_and_runners_have_none() -> None:
+    assert "FN_SECRET_KEY" in named("Secret")["hearth-stores"]["stringData"]
+    assert "FN_SECRET_KEY" not in named("Secret")["hearth-nodes"]["stringData"]
+
+
+def test_a_node_does_not_start_with_the_placeholders_of_the_manifests() -> None:
+    placeholders = named("Secret")["hearth-nodes"]["stringData"]
+    for name, value in placeholders.items():
+        with pytest.raises(StartUpError, match=f"{name}=.*choose a secret of your own"):
+            load(**{name: value})
+    key = Keyring(named("Secret")["hearth-stores"]["stringData"]["FN_SECRET_KEY"], None, Path("none"))
+    with pytest.raises(KeyUnusable, match="FN_SECRET_KEY"):
+        key.load()
 
 
 def test_what_a_runner_keeps_outlives_its_pod() -> None:

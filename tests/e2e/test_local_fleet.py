@@ -61,11 +61,14 @@ def test_a_local_fleet_serves_outlives_a_runner_and_leaves_nothing(tmp_path: Pat
 
 def test_functions_are_deployed_to_a_local_fleet_and_run_by_each_of_its_runners(tmp_path: Path) -> None:
     with _fleet(tmp_path / "data", FN_DRIVER="auto", DOCKER_HOST=f"unix://{tmp_path}/none.sock") as process:
-        cli = Cli(url_of(process), tmp_path, FN_DATA_DIR=str(tmp_path / "elsewhere"))
+        url = url_of(process)
+        cli = Cli(url, tmp_path, FN_DATA_DIR=str(tmp_path / "elsewhere"))
         cli("init", "greet", cwd=tmp_path)
         assert "at " in cli("deploy", "--app", "fleet", "-w", tmp_path / "greet")
         for _ in range(8):  # the balancer takes the runners by turns
             assert json.loads(cli("invoke", "fleet", "/greet")) == {"message": "Hello World"}
+        for path in ("/invoke/none", "/t/fleet/none"):  # runners answer; an API node refuses all calls with 400
+            assert httpx.post(f"{url}{path}", timeout=60).status_code == 404
     for number in (1, 2):
         assert (tmp_path / "data" / f"runner-{number}" / "driver").read_text() == "process\n"
 

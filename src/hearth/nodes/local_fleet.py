@@ -49,7 +49,7 @@ frontend hearth
     bind {address}:{port} v4v6
     # between nodes only
     http-request deny deny_status 404 if {{ path,url_dec -m beg -i /v1/runner }}
-    use_backend runners if {{ path_beg /r/ }}
+    use_backend runners if {{ path_beg /r/ /invoke/ /t/ }}
     default_backend api
 
 backend runners
@@ -121,7 +121,7 @@ async def _members(
         }
 
         def node(name: str, **variables: str) -> MemberProcess:
-            return MemberProcess(name, start_node, environment(**common, **variables), b"driver")
+            return MemberProcess(name, start_node, environment(**{**common, **variables}), b"driver")
 
         api = node("the API node", FN_NODE_TYPE="api", FN_PORT=str(api_port))
         stack.push_async_callback(api.stop)
