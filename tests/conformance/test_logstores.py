@@ -17,7 +17,7 @@ from tests.support.scrape import Watch
 from tests.support.servers import Server
 
 from hearth.models.errors import CallLogNotFound, StartUpError, StoreUnavailable
-from hearth.models.ids import first_of
+from hearth.models.ids import encode, first_of
 from hearth.models.log_reader import PIECE_BYTES, read_all
 from hearth.sql import old_logs
 from hearth.stores.logs import s3
@@ -103,8 +103,8 @@ async def test_a_log_is_found_by_its_own_app_only(store: LogStore) -> None:
 async def test_the_bytes_of_an_app_are_those_of_its_logs(store: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "PAGE", 2)
     monkeypatch.setattr(old_logs, "STEP", 2)
-    logs = [Log("measured", f"m{n}", b"\xff" * 1000) for n in range(5)]
-    await store.put_logs([*logs, Log("measured too", "n", b"x" * 500)])
+    logs = [Log("measured", encode(n), b"\xff" * 1000) for n in range(5)]
+    await store.put_logs([*logs, Log("measured too", encode(5), b"x" * 500)])
     assert await store.stored_bytes("measured", 10_000) == 5000
     assert 2000 <= await store.stored_bytes("measured", 1500) < 5000
     assert await store.stored_bytes("measured too", 10_000) == 500
