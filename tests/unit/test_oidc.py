@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
+from joserfc import jwt
 from joserfc.jwk import Key, KeySet, OctKey, RSAKey
 from tests.support.clock import FakeClock
 from tests.support.oidc_provider import AUDIENCE, Provider, new_key
@@ -145,6 +146,56 @@ async def test_clocks_may_differ_by_a_minute(
     changed: dict[str, Any] = {claim: clock.now_ms() // 1000 + seconds}
     token = issuer.sign(**changed)
     assert (await found(oidc, token) is not None) is is_valid
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tokens whose signatures were verified."""
+    seen: list[str] = []
+    decode = jwt.decode
+
+    def noted(token: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(token)
+        return decode(token, *arguments, **options)
+
+    monkeypatch.setattr(jwt, "decode", noted)
+    return seen
+
+
+async def test_a_signature_is_verified_once(oidc: Oidc, issuer: Issuer, verified: list[str]) -> None:
+    tokens = [issuer.sign(), issuer.sign(sub="other")]
+    for _ in range(3):
+        assert [one and one.name for one in [await found(oidc, token) for token in tokens]] == ["ci", "other"]
+    assert len(verified) == 2
+    for _ in range(2):
+        assert await found(oidc, tokens[0] + "x") is None
+    assert len(verified) == 4, "only valid tokens are remembered"
+
+
+async def test_a_verified_token_expires_and_goes_with_its_key(
+    oidc: Oidc, issuer: Issuer, clock: FakeClock, verified: list[str]
+) -> None:
+    token = issuer.sign()
+    assert await found(oidc, token) is not None
+    clock.advance(360)
+    assert await found(oidc, token) is not None
+    clock.advance(1)
+    assert await found(oidc, token) is None
+    lasting = issuer.sign(exp=clock.now_ms() // 1000 + 10 * STALE_S)
+    assert await found(oidc, lasting) is not None
+    issuer.rotate("new")
+    clock.advance(STALE_S + 1)
+    assert await found(oidc, lasting) is None
+
+
+async def test_the_newest_thousand_tokens_are_remembered(oidc: Oidc, issuer: Issuer, verified: list[str]) -> None:
+    tokens = [issuer.sign(sub=f"s{number}") for number in range(1001)]
+    for token in tokens:
+        assert await found(oidc, token) is not None
+    await found(oidc, tokens[-1])
+    assert len(verified) == 1001
+    await found(oidc, tokens[0])
+    assert len(verified) == 1002
 
 
 @pytest.mark.parametrize("kind", ["JWT", "at+jwt", "application/at+jwt", "AT+JWT"])

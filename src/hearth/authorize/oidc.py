@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hearth.aio.clock import Clock
 from hearth.authorize.issuer import IssuerKeys
 from hearth.models.principal import Principal, Role
+
+if TYPE_CHECKING:  # signed tokens are seldom used, and the library takes long to import
+    from joserfc.jwk import Key
 
 #: Signatures with a private key. With ``none`` or HMAC everybody could sign who knows the public key.
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")
@@ -18,6 +22,8 @@ _TYPES: Final = frozenset({"", "jwt", "at+jwt"})
 #: Seconds by which the clocks of issuer and node may differ.
 _SKEW_S: Final = 60
 _MAX_BYTES: Final = 16 * 1024
+#: Verified tokens that are remembered, the newest.
+_MAX_VERIFIED: Final = 1000
 #: Three parts in base64url, separated by dots.
 _FORM: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 #: A subject as logs show it.
@@ -59,13 +65,30 @@ class OidcRules:
         return Principal(role, frozenset() if _ALL_APPS in apps else apps, name=subject, realm=_REALM)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Verified:
+    """A token whose signature and claims were found right: with this key, for these seconds of the wall clock."""
+
+    kid: str | None
+    algorithm: str
+    key: Key
+    since_s: int
+    until_s: float
+    principal: Principal | None
+
+
 class Oidc:
-    """Finds the senders of tokens that an issuer has signed."""
+    """Finds the senders of tokens that an issuer has signed.
+
+    A signature costs a node more than the call that it opens, so a token is verified once: until it expires, or the
+    issuer has no longer the key that signed it.
+    """
 
     def __init__(self, rules: OidcRules, keys: IssuerKeys, clock: Clock) -> None:
         self._rules = rules
         self._keys = keys
         self._clock = clock
+        self._verified: dict[bytes, _Verified] = {}
 
     async def find(self, token: bytes) -> Principal | None:
         """Return the sender of a token; ``None`` if it is not valid here.
@@ -73,7 +96,17 @@ class Oidc:
         Raises:
             IssuerUnavailable: The keys of the issuer are not known.
         """
-        if len(token) > _MAX_BYTES or _FORM.fullmatch(token) is None:
+        if len(token) > _MAX_BYTES:
+            return None
+        now_s, name = self._clock.now_ms() // 1000, hashlib.sha256(token).digest()
+        known = self._verified.get(name)
+        if (
+            known is not None
+            and known.since_s <= now_s <= known.until_s
+            and await self._keys.find(known.kid, known.algorithm) is known.key
+        ):
+            return known.principal
+        if _FORM.fullmatch(token) is None:
             return None
         from joserfc import jws, jwt
         from joserfc.errors import JoseError
@@ -92,16 +125,27 @@ class Oidc:
             return None
         try:
             claims = jwt.decode(token, key, algorithms=[algorithm]).claims
-            self._registry().validate(claims)
+            self._registry(now_s).validate(claims)
         except (JoseError, ValueError, TypeError):
             return None
-        return self._rules.principal(claims)
+        principal = self._rules.principal(claims)
+        if len(self._verified) >= _MAX_VERIFIED:
+            del self._verified[next(iter(self._verified))]
+        self._verified[name] = _Verified(
+            kid=kid,
+            algorithm=algorithm,
+            key=key,
+            since_s=now_s,
+            until_s=claims["exp"] + _SKEW_S,
+            principal=principal,
+        )
+        return principal
 
-    def _registry(self) -> Any:
+    def _registry(self, now_s: int) -> Any:
         from joserfc.jwt import JWTClaimsRegistry
 
         return JWTClaimsRegistry(
-            now=self._clock.now_ms() // 1000,
+            now=now_s,
             leeway=_SKEW_S,
             iss={"essential": True, "value": self._rules.issuer},
             aud={"essential": True, "value": self._rules.audience},
