@@ -319,13 +319,13 @@ class Agent:
                 if log_levels.debug:
                     log_step(call, "call submitted", type=call.record.type, trigger_id=call.record.trigger_id or None)
                 call.submit()
-                end_late = functools.partial(_end_late, call, task)
+                call.task = task
                 if not function.times_run:
-                    call.limit = limits.add(end_late)
+                    call.limit = limits.add(call.end_late)
                 try:
                     try:
                         if function.contract.hot:
-                            await self._run_hot(call, take_over, limits, end_late)
+                            await self._run_hot(call, take_over, limits)
                         else:
                             await self._run_cold(call, take_over)
                     finally:
@@ -351,18 +351,16 @@ class Agent:
             if not self._running and self._life.state is not AgentState.OPEN:
                 self._drained.set()
             del error  # it holds this frame, which must not hold it
+            call.task = None
             del task  # once cancelled it holds its error, which holds this frame
 
-    async def _run_hot(
-        self, call: ActiveCall, take_over: TakeOver | None, limits: Expiries, end_late: Callable[[], None]
-    ) -> None:
+    async def _run_hot(self, call: ActiveCall, take_over: TakeOver | None, limits: Expiries) -> None:
         """Run a call on a hot container, on another one if that is gone before it has read a byte.
 
         Args:
             call: The call.
             take_over: Called once it has a container.
             limits: The limits of calls with its timeout.
-            end_late: Ends it when its time is over.
         """
         function, spans = call.function, call.function.spans
         is_new = True
@@ -395,7 +393,7 @@ class Agent:
                 try:
                     call.start(self._clock.monotonic())
                     if function.times_run:
-                        call.limit = limits.add(end_late)
+                        call.limit = limits.add(call.end_late)
                     if log_levels.debug:
                         log_step(call, "call started", waited_s=round(call.waited_s, 6))
                     if is_new and self._listeners is not None:
@@ -572,9 +570,3 @@ async def _thaw(hot: HotSlot) -> bool:
         if not is_warm:
             hot.give_back(clean=False, used=False)
     return is_warm
-
-
-def _end_late(call: ActiveCall, task: asyncio.Task[Any]) -> None:
-    """End a call whose time is over."""
-    call.is_late = True
-    task.cancel()

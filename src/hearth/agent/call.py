@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -169,6 +170,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
         is_queued: An accepted async call that has not started: if it finds no room, it stays in the queue.
         is_late: Its time was over before it ended.
         limit: The key of its time limit, once it has one.
+        task: Runs it, while it runs.
         samples: Its container's resource use during its exchange.
         answered: The status of the function's answer, once its head was read; 0 before.
         is_plain: Its headers reach the function as they are, and those of the answer the client.
@@ -189,6 +191,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
     is_queued: bool = False
     is_late: bool = False
     limit: int = -1
+    task: asyncio.Task[Any] | None = None
     samples: list[StatsSample] = msgspec.field(default_factory=list)
     answered: int = 0
     is_plain: bool = False
@@ -207,6 +210,12 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
     def started_at(self) -> dt.datetime:
         """Return the wall time of this machine at which it got its container."""
         return self.since_at + dt.timedelta(seconds=self.waited_s)
+
+    def end_late(self) -> None:
+        """End it, as its time is over."""
+        if self.task is not None:
+            self.is_late = True
+            self.task.cancel()
 
     def submit(self) -> None:
         """Let it wait for a slot."""
