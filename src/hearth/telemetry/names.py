@@ -99,7 +99,7 @@ _STEPS: Final = {
     " get_token get_tokens update_token remove_token insert_audit get_audit remove_audit insert_secret get_secrets"
     " insert_fn get_fn get_fns update_fn remove_fn insert_trigger get_trigger get_trigger_by_source get_triggers"
     " update_trigger remove_trigger get_secret_values get_secret_keys get_secrets_of_key update_secret remove_secret"
-    " insert_version get_versions get_version_images",
+    " insert_version get_versions get_version_images pin get_unpinned",
     "s3": "insert_log get_log list_logs",
     "mq": "push reserve delete",
     "hybrid_client": "get_app get_route get_fn get_trigger get_secrets get_token enqueue dequeue start end http_do",
