@@ -7,11 +7,12 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import httpx
 import typer
 
+from hearth.aio.clock import SystemClock, pause
 from hearth.cli import local
 from hearth.cli.build import FollowOutside, load
 from hearth.cli.client import Client
@@ -23,6 +24,11 @@ from hearth.projects import FuncFile
 from hearth.projects.cases import Case, load_cases
 from hearth.settings import DriverName
 from hearth.telemetry import logs
+
+#: Seconds after an answer in which lines of its call may come: a Docker Engine passes them on by another way.
+_LATE_LOG_S: Final = 2.0
+#: Seconds between two looks at a log.
+_LOOK_S: Final = 0.1
 
 
 def check(
@@ -109,8 +115,13 @@ async def _judge(client: local.Client, path: str, case: Case, func: FuncFile) ->
     begun = time.monotonic()
     called = await client.call(path, case.method, case.body, headers.items())
     took = time.monotonic() - begun
+    clock, until = SystemClock(), begun + took + _LATE_LOG_S
     log = called.log.decode("utf-8", "replace")
-    wrong = case.judge(called.status, called.headers, called.body, log)
+    while wrong := case.judge(called.status, called.headers, called.body, log):
+        if not (case.log or case.error) or not called.call_id or time.monotonic() > until:
+            break
+        await pause(clock, _LOOK_S)
+        log = (await client.log(called.call_id)).decode("utf-8", "replace")
     return {"name": case.name, "seconds": round(took, 3), "wrong": wrong, "log": log, "skipped": ""}
 
 

@@ -42,8 +42,9 @@ class LocalError(HearthError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Called:
-    """One call's answer, and what its function wrote to stderr."""
+    """One call's answer, and what its function wrote to stderr so far."""
 
+    call_id: str
     status: int
     headers: httpx.Headers
     body: bytes
@@ -95,15 +96,18 @@ class Client:
     async def call(self, path: str, method: str, body: bytes, headers: Iterable[tuple[str, str]]) -> Called:
         """Call a path of the app, and get its log."""
         answer = await self.http.request(method, f"/r/{self._app}{path}", content=body, headers=encoded(headers))
-        log = b""
-        if call_id := answer.headers.get("fn_call_id"):
-            found = await self.http.get(
-                f"/v1/apps/{self._app}/calls/{call_id}/log",
-                headers={"accept": "text/plain", **self._credentials.headers},
-                extensions=self._credentials.extensions(asynchronous=True),
-            )
-            log = found.content if found.status_code == 200 else b""
-        return Called(answer.status_code, answer.headers, answer.content, log)
+        call_id = answer.headers.get("fn_call_id", "")
+        log = await self.log(call_id) if call_id else b""
+        return Called(call_id, answer.status_code, answer.headers, answer.content, log)
+
+    async def log(self, call_id: str) -> bytes:
+        """Return the log of a call; what its function wrote last may come a moment after its answer."""
+        found = await self.http.get(
+            f"/v1/apps/{self._app}/calls/{call_id}/log",
+            headers={"accept": "text/plain", **self._credentials.headers},
+            extensions=self._credentials.extensions(asynchronous=True),
+        )
+        return found.content if found.status_code == 200 else b""
 
 
 def build(
