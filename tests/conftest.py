@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 
@@ -21,6 +22,12 @@ hypothesis.settings.load_profile("hearth")
 #: What the others need comes first.
 PLUGINS = ("bytecode", "memory_folders", "blocking", "databases", "durations", "scheduling")
 pytest_plugins = [f"tests.support.{name}" for name in PLUGINS]
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start hear Ctrl-C, also where the tests run in the background and ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

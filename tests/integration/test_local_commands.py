@@ -419,9 +419,12 @@ def test_ctrl_c_ends_dev_without_a_traceback_at_any_moment(library: str, folder:
         [HEARTH, "dev", folder, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         maps = Path(f"/proc/{process.pid}/maps")
-        assert until(lambda: started.exists() or library in maps.read_text())
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
+        try:
+            assert until(lambda: started.exists() or library in maps.read_text())
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode in (0, 130)
     assert "Traceback" not in said
     assert "hearth: " not in said
