@@ -109,6 +109,9 @@ async def test_the_bytes_of_an_app_are_those_of_its_logs(store: LogStore, monkey
     assert 2000 <= await store.stored_bytes("measured", 1500) < 5000
     assert await store.stored_bytes("measured too", 10_000) == 500
     assert await store.stored_bytes("nobody", 10_000) == 0
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    assert sum([removed async for removed in store.remove_logs(soon)]) == 6
+    assert await store.stored_bytes("measured", 10_000) == 0
 
 
 @pytest.mark.parametrize(
