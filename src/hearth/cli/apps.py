@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hearth.cli.fields import App, Config, Limit, Quota, entry, pairs, quota_changes
-from hearth.cli.output import CommandError, Format, Output, Yes, confirmed, say, show_json, show_property, show_table
+from hearth.cli.output import (
+    CommandError,
+    Format,
+    Output,
+    Yes,
+    confirmed,
+    say,
+    show_json,
+    show_list,
+    show_property,
+    show_table,
+)
 from hearth.cli.session import session
 
 if TYPE_CHECKING:
@@ -49,10 +60,7 @@ def list_apps(ctx: typer.Context, n: Limit = 100, output: Output = Format.TABLE)
         hearth apps list --output json
     """
     found = list(session(ctx).client().apps(n))
-    if output is Format.JSON:
-        show_json(found)
-    else:
-        show_table(["NAME", "UPDATED"], ([app["name"], app["updated_at"]] for app in found))
+    show_list(found, output, ["NAME", "UPDATED"], lambda app: [app["name"], app["updated_at"]])
 
 
 @apps.command("inspect")

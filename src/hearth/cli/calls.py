@@ -13,9 +13,8 @@ from hearth.cli.output import (
     Output,
     Styled,
     short_time,
-    show_json,
+    show_list,
     show_property,
-    show_table,
     terminal_width,
 )
 from hearth.cli.session import session
@@ -66,11 +65,8 @@ def list_calls(
         "to_time": unix_seconds(to_time, "--to-time"),
     }
     found = list(session(ctx).client().calls(app, n, **filters))
-    if output is Format.JSON:
-        show_json(found)
-    else:
-        columns = len(_HEAD) - (0 < terminal_width() < _WIDE)
-        show_table(_HEAD[:columns], (_row(call)[:columns] for call in found), fold=(1, 5))
+    columns = len(_HEAD) - (0 < terminal_width() < _WIDE)
+    show_list(found, output, _HEAD[:columns], lambda call: _row(call)[:columns], fold=(1, 5))
 
 
 @calls.command("get")

@@ -8,7 +8,7 @@ import typer
 
 from hearth.cli import fn_home
 from hearth.cli.fn_home import FnHome
-from hearth.cli.output import CommandError, Format, Output, say, show_json, show_property, show_table
+from hearth.cli.output import CommandError, Format, Output, say, show_list, show_property
 from hearth.cli.session import session
 
 contexts = typer.Typer(
@@ -48,14 +48,13 @@ def list_contexts(ctx: typer.Context, output: Output = Format.TABLE) -> None:
     home = FnHome()
     current = session(ctx).context or home.current()
     found = [{"name": name, "current": name == current, **home.get(name)} for name in home.names()]
-    if output is Format.JSON:
-        show_json(found)
-        return
     keys = (fn_home.PROVIDER, fn_home.API_URL, fn_home.REGISTRY)
-    rows = (
-        ["*" if one["current"] else "", str(one["name"]), *(str(one.get(key) or "") for key in keys)] for one in found
+    show_list(
+        found,
+        output,
+        ["CURRENT", "NAME", "PROVIDER", "API URL", "REGISTRY"],
+        lambda one: ["*" if one["current"] else "", str(one["name"]), *(str(one.get(key) or "") for key in keys)],
     )
-    show_table(["CURRENT", "NAME", "PROVIDER", "API URL", "REGISTRY"], rows)
 
 
 @contexts.command()

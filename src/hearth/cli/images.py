@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from hearth import settings
-from hearth.cli.output import CommandError, Format, Output, note, say, show_json, show_table
+from hearth.cli.output import CommandError, Format, Output, note, say, show_list
 from hearth.cli.progress import progress
 from hearth.drivers.local.stored import image_store
 from hearth.images.errors import ImageStoreError
@@ -33,10 +33,7 @@ def list_images(output: Output = Format.TABLE) -> None:
             note(f"hearth: {entry.name or entry.digest}: {exc}")
             size = 0
         rows.append({"name": entry.name, "digest": entry.digest, "bytes": size})
-    if output is Format.JSON:
-        show_json(rows)
-        return
-    show_table(("name", "digest", "bytes"), [[str(value) for value in row.values()] for row in rows])
+    show_list(rows, output, ("name", "digest", "bytes"), lambda row: [str(value) for value in row.values()])
 
 
 @images.command()

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final, NamedTuple, TextIO
 
@@ -175,6 +175,29 @@ def show_table(
         console.print(table)
     lines = [line.rstrip() for line in captured.get().splitlines()]
     _write_styled(sys.stdout, "".join(f"{line}\n" for line in lines))
+
+
+def show_list(
+    found: Sequence[Any],
+    output: Format,
+    head: Sequence[str],
+    row: Callable[[Any], Sequence[str | Styled]],
+    *,
+    fold: Container[int] | None = None,
+) -> None:
+    """Write what a command has found: as JSON, or as a table.
+
+    Args:
+        found: The items, as JSON shows them.
+        output: The form.
+        head: Names of the columns of the table.
+        row: Returns the cells of an item.
+        fold: See :func:`show_table`.
+    """
+    if output is Format.JSON:
+        show_json(found)
+    else:
+        show_table(head, map(row, found), fold=fold)
 
 
 def show_property(value: Any, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hearth.cli.fields import App
-from hearth.cli.output import CommandError, Format, Output, Yes, confirmed, say, show_json, show_table
+from hearth.cli.output import CommandError, Format, Output, Yes, confirmed, say, show_list
 from hearth.cli.secrets import typed_secret
 from hearth.cli.session import session
 from hearth.models.errors import ApiError
@@ -62,11 +62,12 @@ def list_logins(ctx: typer.Context, app: App, output: Output = Format.TABLE) -> 
         hearth registries list shop
     """
     found = session(ctx).client().logins(app)
-    if output is Format.JSON:
-        show_json(found)
-    else:
-        rows = ([one["registry"], str(one["version"]), one["updated_at"]] for one in found)
-        show_table(["REGISTRY", "VERSION", "UPDATED"], rows)
+    show_list(
+        found,
+        output,
+        ["REGISTRY", "VERSION", "UPDATED"],
+        lambda one: [one["registry"], str(one["version"]), one["updated_at"]],
+    )
 
 
 @registries.command("remove")

@@ -9,7 +9,7 @@ import typer
 
 from hearth.cli.apps import Key, Property, show_config, value_of
 from hearth.cli.fields import App, Config, Limit, Path, entry, header_lists, pairs
-from hearth.cli.output import Format, Output, Yes, confirmed, say, show_json, show_property, show_table
+from hearth.cli.output import Format, Output, Yes, confirmed, say, show_list, show_property
 from hearth.cli.session import session
 
 routes = typer.Typer(no_args_is_help=True, help="Create, list, update and delete routes.")
@@ -138,11 +138,12 @@ def list_routes(
     """
     client = session(ctx).client()
     found = list(client.routes(app, n, image))
-    if output is Format.JSON:
-        show_json(found)
-        return
-    rows = ([route["path"], route["image"], f"{client.url}/r/{app}{route['path']}"] for route in found)
-    show_table(["PATH", "IMAGE", "ENDPOINT"], rows)
+    show_list(
+        found,
+        output,
+        ["PATH", "IMAGE", "ENDPOINT"],
+        lambda route: [route["path"], route["image"], f"{client.url}/r/{app}{route['path']}"],
+    )
 
 
 @routes.command("inspect")

@@ -21,8 +21,7 @@ from hearth.cli.output import (
     is_terminal,
     note,
     say,
-    show_json,
-    show_table,
+    show_list,
 )
 from hearth.cli.session import session
 from hearth.models.errors import MAX_SECRET_BYTES, ApiError, StartUpError
@@ -77,12 +76,12 @@ def list_secrets(ctx: typer.Context, app: App, output: Output = Format.TABLE) ->
         hearth secrets list shop
     """
     found = session(ctx).client().secrets(app)
-    if output is Format.JSON:
-        show_json(found)
-    else:
-        show_table(
-            ["NAME", "VERSION", "UPDATED"], ([one["name"], str(one["version"]), one["updated_at"]] for one in found)
-        )
+    show_list(
+        found,
+        output,
+        ["NAME", "VERSION", "UPDATED"],
+        lambda one: [one["name"], str(one["version"]), one["updated_at"]],
+    )
 
 
 @secrets.command("remove")

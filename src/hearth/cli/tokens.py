@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hearth.cli.fields import Limit, no_slash
-from hearth.cli.output import Format, Output, Yes, confirmed, note, say, show_json, show_table
+from hearth.cli.output import Format, Output, Yes, confirmed, note, say, show_json, show_list
 from hearth.cli.session import session
 from hearth.models.principal import TOKEN_ROLES
 from hearth.models.times import format_time
@@ -60,21 +60,19 @@ def list_tokens(ctx: typer.Context, n: Limit = 100, output: Output = Format.TABL
         hearth tokens list
     """
     found = list(session(ctx).client().tokens(n))
-    if output is Format.JSON:
-        show_json(found)
-        return
-    rows = (
-        [
+    show_list(
+        found,
+        output,
+        ["ID", "NAME", "ROLE", "APPS", "LAST USED", "EXPIRES"],
+        lambda one: [
             one["id"],
             one["name"],
             one["role"],
             ", ".join(one["apps"]) or "all",
             one["last_used_at"] or "never",
             one["expires_at"] or "never",
-        ]
-        for one in found
+        ],
     )
-    show_table(["ID", "NAME", "ROLE", "APPS", "LAST USED", "EXPIRES"], rows)
 
 
 @tokens.command()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated
 
 import typer
 
 from hearth.cli.fields import App, Path
-from hearth.cli.output import CommandError, Format, Output, note, say, show_json, show_table
+from hearth.cli.output import CommandError, Format, Output, note, say, show_list
 from hearth.cli.session import session
 from hearth.models.image import pinned
 
@@ -19,22 +20,19 @@ def versions(ctx: typer.Context, app: App, path: Path, output: Output = Format.T
         hearth versions demo /hello
     """
     found = session(ctx).client().versions(app, path)
-    if output is Format.JSON:
-        show_json(found)
-        return
-    show_table(
+    numbers = itertools.count()
+    show_list(
+        found,
+        output,
         ["VERSION", "IMAGE", "DIGEST", "CONFIG", "BY", "CREATED"],
-        (
-            [
-                str(number),
-                one["image"].partition("@")[0],
-                one["digest"].partition(":")[2][:12],
-                one["config_hash"][:8],
-                one["principal"],
-                one["created_at"],
-            ]
-            for number, one in enumerate(found)
-        ),
+        lambda one: [
+            str(next(numbers)),
+            one["image"].partition("@")[0],
+            one["digest"].partition(":")[2][:12],
+            one["config_hash"][:8],
+            one["principal"],
+            one["created_at"],
+        ],
     )
 
 
