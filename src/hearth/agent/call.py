@@ -300,8 +300,8 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
     def input(self) -> CallInput:
         """Return it as its function sees it."""
         record = self.record
-        begun_at = self.started_at if self.function.times_run else self.since_at
-        deadline = begun_at + dt.timedelta(seconds=self.function.spec.timeout_s)
+        counted_from = self.started_at if self.function.times_run else self.since_at
+        deadline = counted_from + dt.timedelta(seconds=self.function.spec.timeout_s)
         return CallInput(
             call_id=record.id,
             method=record.method,

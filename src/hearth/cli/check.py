@@ -112,17 +112,16 @@ async def _served(func: FuncFile, driver: DriverName, follow_outside: bool) -> A
 
 async def _judge(client: local.Client, path: str, case: Case, func: FuncFile) -> dict[str, Any]:
     headers = {"Content-Type": func.content_type or "application/json", **case.headers}
-    begun = time.monotonic()
+    started = time.monotonic()
     called = await client.call(path, case.method, case.body, headers.items())
-    took = time.monotonic() - begun
-    clock, until = SystemClock(), begun + took + _LATE_LOG_S
+    answered = time.monotonic()
     log = called.log.decode("utf-8", "replace")
     while wrong := case.judge(called.status, called.headers, called.body, log):
-        if not (case.log or case.error) or not called.call_id or time.monotonic() > until:
+        if not (case.log or case.error) or not called.call_id or time.monotonic() > answered + _LATE_LOG_S:
             break
-        await pause(clock, _LOOK_S)
+        await pause(SystemClock(), _LOOK_S)
         log = (await client.log(called.call_id)).decode("utf-8", "replace")
-    return {"name": case.name, "seconds": round(took, 3), "wrong": wrong, "log": log, "skipped": ""}
+    return {"name": case.name, "seconds": round(answered - started, 3), "wrong": wrong, "log": log, "skipped": ""}
 
 
 def _skipped(case: Case) -> dict[str, Any]:

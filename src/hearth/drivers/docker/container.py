@@ -32,9 +32,9 @@ from hearth.telemetry.logs import get_logger
 
 #: Seconds after the exit within which the last output arrives.
 _DRAIN_S: Final = 2.0
-#: Pauses between questions about a killed container, seconds: the Engine hears of a lack of memory from another source
+#: Pauses before questions about a killed container, seconds: the Engine hears of a lack of memory from another source
 #: than of the exit, on a busy machine later.
-_OOM_PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+_OOM_PAUSES_S: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 #: How long after its creation the Engine may not find a container that exists, seconds.
 _NEW_S: Final = 2.0
 _ALREADY_CONNECTED: Final = ("service endpoint with name", "already exists")
@@ -269,7 +269,8 @@ class EngineContainer(Container):
         return temporary(exc) and (answered or not all(attachment.output.ended for attachment in self._attachments))
 
     async def _was_out_of_memory(self) -> bool:
-        for pause_s in (*_OOM_PAUSES_S, 0):
+        for pause_s in _OOM_PAUSES_S:
+            await pause(self._engine.clock, pause_s)
             try:
                 state: Any = (await self._show())["State"]
             except DockerError as exc:
@@ -278,7 +279,6 @@ class EngineContainer(Container):
                 raise
             if state.get("OOMKilled"):
                 return True
-            await pause(self._engine.clock, pause_s)
         return False
 
     async def _drain(self) -> None:

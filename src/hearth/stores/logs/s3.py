@@ -265,9 +265,9 @@ async def _make_bucket(client: Any, place: Place, wait_s: float, clock: Clock) -
         access_key_id=place.access_key,
         useSSL=place.ssl,
     )
-    begun = told_at = clock.monotonic()
+    started = told_at = clock.monotonic()
     while (trouble := await _create(client, place)) is not None:
-        waited = clock.monotonic() - begun
+        waited = clock.monotonic() - started
         if waited >= wait_s:
             raise StartUpError(f"unexpected error creating bucket {place.bucket}: {trouble}") from trouble
         if clock.monotonic() - told_at >= _PROGRESS_S:
