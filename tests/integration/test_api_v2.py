@@ -14,10 +14,14 @@ from tests.support.door import guarded
 from hearth.aio.clock import SystemClock
 from hearth.authorize.stored_tokens import StoredTokens
 from hearth.authorize.tokens import digest, new_token
+from hearth.models.app import App
 from hearth.models.call import Call
+from hearth.models.errors import StoreUnavailable
+from hearth.models.fn import Fn
 from hearth.models.ids import IdGenerator, encode
 from hearth.models.principal import Role
 from hearth.models.token import Token
+from hearth.models.trigger import Trigger
 from hearth.server.api import Api
 from hearth.server.audit import AuditLog
 from hearth.stores.sql import SqlDatastore
@@ -439,6 +443,23 @@ async def test_lists_come_by_name_in_pages(api: httpx.AsyncClient) -> None:
     assert await paged(api, f"/v2/triggers?app_id={app_id}&") == ["same"] * 3
 
 
+async def test_a_page_has_30_items_unless_it_is_told_and_100_at_most(
+    api: httpx.AsyncClient, datastore: SqlDatastore
+) -> None:
+    app_id, now = await app(api), dt.datetime.now(dt.UTC)
+    fn_id = await fn(api, app_id, "fn")
+    for number in range(101):
+        times: dict[str, Any] = {"created_at": now, "updated_at": now, "name": f"n{number:03}"}
+        await datastore.insert_app(App(id=encode(1000 + number), **times))
+        await datastore.insert_fn(Fn(id=encode(2000 + number), app_id=app_id, image="i", **times))
+        of_app: dict[str, Any] = {"app_id": app_id, "fn_id": fn_id, "source": f"/{number}"}
+        await datastore.insert_trigger(Trigger(id=encode(3000 + number), **of_app, **times))
+    for kind in ("apps", "fns", "triggers"):
+        for asked, size in (("", 30), ("0", 30), ("-1", 30), ("x", 30), ("7", 7), ("100", 100), ("101", 100)):
+            page = (await api.get(f"/v2/{kind}?app_id={app_id}&per_page={asked}")).json()
+            assert (len(page["items"]), "next_cursor" in page) == (size, True), (kind, asked)
+
+
 async def test_filters_combine(api: httpx.AsyncClient) -> None:
     app_id, other = await app(api), await app(api, "other")
     fn_id = await fn(api, app_id)
@@ -465,6 +486,16 @@ async def test_a_cursor_that_no_list_has_is_refused(api: httpx.AsyncClient, curs
     for path in ("apps?", f"fns?app_id={app_id}&", f"triggers?app_id={app_id}&"):
         answer = await api.get(f"/v2/{path}cursor={cursor}")
         assert answer.status_code == 400, answer.text
+
+
+async def test_what_is_not_for_clients_is_a_500_without_a_wrapper(
+    api: httpx.AsyncClient, datastore: SqlDatastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_which: object) -> App:
+        raise StoreUnavailable("secret")
+
+    monkeypatch.setattr(datastore, "get_app_by_id", broken)
+    assert error(await api.get(f"/v2/apps/{NOWHERE}")) == (500, "internal server error")
 
 
 # -- paths -----------------------------------------------------------------------------------------------------------

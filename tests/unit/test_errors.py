@@ -203,7 +203,7 @@ CATALOGUE = [
         "Container initialization timed out, please ensure you are using the latest fdk and check the logs",
     ),
     (e.ImagePullFailed("a/b:1", "why", 404), 404, "Failed to pull image 'a/b:1': why"),
-    (e.ImagePullFailed("a/b:1", "why"), 500, "Failed to pull image 'a/b:1': why"),
+    (e.ImagePullFailed("a/b:1", "why", 502), 502, "Failed to pull image 'a/b:1': why"),
     (e.ImagePullTimeout(), 504, "Image pull timed out"),
     (e.ImageHasVolume(), 400, "image has Volume definition"),
     (e.SyslogUnavailable(), 500, "Syslog Unavailable"),

@@ -44,6 +44,9 @@ from hearth.telemetry.logs import get_logger
 #: The first status that says that the server, here the function, is at fault; and Hearth's own for internal errors.
 SERVER_ERROR: Final = 500
 
+#: What a failed pull is if nobody gave it a status: in API v1, and in API v2.
+_PULL_FAILED: Final = (500, 502)
+
 #: Errors of which the function most likely logged the cause last.
 _LOGGED: Final = (ContainerExited, FunctionGone, FunctionRaised, StartedBadly, StartTimeout)
 
@@ -71,18 +74,19 @@ def explain(call: ActiveCall, exc: Exception) -> Exception:
         return ServerBusy()
     if isinstance(exc, NotReady):
         call.log.write(exc.opening)
-    translated = _start_error(call.function.spec.image, exc)
+    translated = _start_error(call, exc)
     if translated is None:
         return exc
     translated.__cause__ = exc
     return translated
 
 
-def _start_error(image: str, exc: Exception) -> Exception | None:
+def _start_error(call: ActiveCall, exc: Exception) -> Exception | None:
+    image = call.function.spec.image
     if isinstance(exc, ImageNotFound):
         return ImagePullFailed(image, exc.reason, 404)
     if isinstance(exc, ImageRefused | ImageError):
-        return ImagePullFailed(image, exc.reason, exc.status)
+        return ImagePullFailed(image, exc.reason, exc.status or _PULL_FAILED[_is_of_fn(call.record)])
     if isinstance(exc, ImageHasVolumes):
         return ImageHasVolume()
     if isinstance(exc, OutOfTime) and exc.phase == PULL:
@@ -124,7 +128,7 @@ def fail(record: Call, log: bytes, error: Exception) -> None:
     """Set the status and the error of the record of a call that failed."""
     if isinstance(error, CallTimeout):
         record.status = TIMEOUT
-        kind = "route" if record.path.startswith("/") else "fn"
+        kind = "fn" if _is_of_fn(record) else "route"
         record.error = f"timed out after {record.timeout:g} s (timeout of the {kind})"
     elif isinstance(error, CallExpired):
         record.status = EXPIRED
@@ -132,6 +136,11 @@ def fail(record: Call, log: bytes, error: Exception) -> None:
     else:
         record.status = ERROR
         record.error = _text(error, log)
+
+
+def _is_of_fn(record: Call) -> bool:
+    """Return True for the call of a fn, whose name stands where a route has its path."""
+    return not record.path.startswith("/")
 
 
 def _text(error: Exception, log: bytes) -> str:

@@ -131,9 +131,9 @@ class ImageRefused(DriverError):
 
 
 class ImageError(DriverError):
-    """The image is not available for another reason; ``status`` is for the client (500, 502)."""
+    """The image is not available for another reason; ``status`` is for the client, 0 if none is known."""
 
-    def __init__(self, image: str, reason: str, status: int = 500) -> None:
+    def __init__(self, image: str, reason: str, status: int = 0) -> None:
         super().__init__(f"{image}: {reason}")
         self.image, self.status, self.reason = image, status, reason
 

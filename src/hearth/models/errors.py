@@ -885,9 +885,9 @@ class FunctionPeer(ApiError):
 
 
 class ImagePullFailed(ApiError):
-    """The image is not available. The status is the registry's if there is one, else 500."""
+    """The image is not available. The status is the registry's if there is one."""
 
-    def __init__(self, image: str, reason: str, status: int = 500) -> None:
+    def __init__(self, image: str, reason: str, status: int) -> None:
         super().__init__(f"Failed to pull image '{image}': {reason}")
         self._code = status
 
