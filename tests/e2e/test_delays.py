@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from tests.support.node import RunningNode, build_multi, running_node
-from tests.support.waiting import until
 
 from hearth.models.times import format_time, parse_time
 
@@ -76,12 +75,3 @@ def test_a_call_that_does_not_start_in_time_expires(node: RunningNode) -> None:
     assert (told.status_code, told.headers["fn-call-status"]) == (504, "expired")
     listed = node.http.get("/v1/apps/e2e/calls?status=expired").json()["calls"]
     assert answer.headers["fn_call_id"] in [one["id"] for one in listed]
-
-
-def test_a_call_that_has_started_in_time_may_be_tried_again_later(node: RunningNode) -> None:
-    policy = {"attempts": 2, "backoff_s": 2, "jitter": "none"}
-    path = node.route("started", "http", type="async", expires_s=1, retry=policy)
-    answer = node.call(path, exit=3)
-    assert until(lambda: node.record(answer).get("attempt") == 2)
-    call = node.ended(answer)
-    assert (call["status"], call["attempt"]) == ("error", 2)

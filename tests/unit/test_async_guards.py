@@ -8,6 +8,7 @@ queued, running or ended at every look.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -178,6 +179,21 @@ async def test_a_call_waits_for_its_next_attempt_in_the_queue_and_nowhere_else(w
     async with world.node():
         world.clock.advance(11)
         await world.ended("a", step_s=0.05)
+    assert world.executed == ["a", "a"]
+
+
+async def test_a_call_that_started_in_time_may_be_tried_again_after_its_expiry(world: AsyncWorld) -> None:
+    """Guard: only the first attempt of a call expires."""
+    expiring = msgspec.structs.replace(
+        retried("a", msgspec.structs.replace(POLICY, backoff_s=5)),
+        expires_at=world.clock.now() + dt.timedelta(seconds=1),
+    )
+    async with world.node() as agent:
+        agent.failing = {"a": (1,)}
+        await world.accepted.enqueue(expiring)
+        await world.ended("a", step_s=0.05)
+    assert world.clock.now() > expiring.expires_at
+    assert (world.store.status("a"), world.store.calls["a"].attempt) == (SUCCESS, 2)
     assert world.executed == ["a", "a"]
 
 
