@@ -47,9 +47,11 @@ defaults
 
 frontend hearth
     bind {address}:{port} v4v6
+    # a node decodes a path before it looks where it leads, so this does, too; escapes that are none have no meaning
+    http-request deny deny_status 400 if !{{ path,url_dec -m found }}
     # between nodes only
     http-request deny deny_status 404 if {{ path,url_dec -m beg -i /v1/runner }}
-    use_backend runners if {{ path_beg /r/ /invoke/ /t/ }}
+    use_backend runners if {{ path,url_dec -m beg /r/ /invoke/ /t/ }}
     default_backend api
 
 backend runners
@@ -133,7 +135,7 @@ async def _members(
         stack.push_async_callback(_stop_all, runners)
         await asyncio.gather(*[runner.start() for runner in runners])
         file = settings.data / "haproxy.cfg"
-        file.write_text(_haproxy_config(settings, api_port, ports))
+        file.write_text(haproxy_config(settings, api_port, ports))
         front = MemberProcess(
             "haproxy",
             (haproxy, "-db", "-q", "-f", str(file)),
@@ -169,7 +171,8 @@ def _runner_variables(settings: Settings, api_port: int, ports: list[int]) -> It
         }
 
 
-def _haproxy_config(settings: Settings, api_port: int, ports: list[int]) -> str:
+def haproxy_config(settings: Settings, api_port: int, ports: list[int]) -> str:
+    """Return the configuration of the HAProxy before an API node and runners on these ports of this machine."""
     lines = "\n".join([f"    server runner-{number} 127.0.0.1:{port}" for number, port in enumerate(ports, 1)])
     return _HAPROXY_CONFIG.format(
         address=settings.address,
