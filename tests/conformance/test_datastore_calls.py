@@ -16,7 +16,7 @@ from tests.support.databases import plain, transaction
 
 from hearth.models import errors, ids
 from hearth.models.app import App
-from hearth.models.call import ERROR, QUEUED, RUNNING, STAT_NAMES, STATUSES, SUCCESS, Call, Stat
+from hearth.models.call import CANCELLED, ERROR, QUEUED, RUNNING, STAT_NAMES, STATUSES, SUCCESS, Call, Stat
 from hearth.models.call_result import CallResult
 from hearth.models.function import ASYNC, SYNC
 from hearth.models.log_reader import read_all
@@ -256,6 +256,50 @@ async def test_the_next_attempt_of_a_call_replaces_the_last_one_only(store: SqlD
     await store.retry_calls([(at(4, QUEUED), None)])
     assert await store.start_calls([at(4, RUNNING)]) == [SUCCESS]
     assert (await store.get_call("app", "id")).attempt == 3
+
+
+def cancelled(stored: Call) -> Call:
+    return msgspec.structs.replace(
+        stored, status=CANCELLED, completed_at=NOW + TICK, result=result(b"", error="cancelled")
+    )
+
+
+@pytest.mark.parametrize("status", [QUEUED, RUNNING])
+async def test_a_call_that_has_not_ended_is_cancelled_for_good(store: SqlDatastore, status: str) -> None:
+    given = msgspec.structs.replace(CALL, type=ASYNC, status=status, error="", completed_at=ZERO, attempt=1)
+    await store.start_calls([given])
+    ended = await store.cancel_call("app", "id", cancelled)
+    assert (ended.status, (await store.get_call("app", "id")).status) == (CANCELLED, CANCELLED)
+    assert (await store.get_result("app", "id")) == ended.result
+    assert await store.cancelled(["id", "none"]) == {"id"}
+    with pytest.raises(errors.CallEnded, match="cancelled"):
+        await store.cancel_call("app", "id", cancelled)
+    for call_id, app in (("id", "other"), ("none", "app")):
+        with pytest.raises(errors.CallNotFound):
+            await store.cancel_call(app, call_id, cancelled)
+    again = msgspec.structs.replace(given, status=QUEUED, attempt=2)
+    await store.retry_calls([(again, None)])
+    assert await store.start_calls([msgspec.structs.replace(again, status=RUNNING)]) == [CANCELLED]
+    success = msgspec.structs.replace(given, status=SUCCESS, completed_at=NOW + 2 * TICK)
+    assert await store.put_calls([(success, b"of a success")]) == [False]
+    where_it_ran = msgspec.structs.replace(success, status=CANCELLED, result=result(b"late"))
+    assert await store.put_calls([(where_it_ran, b"what it wrote")]) == [True]
+    assert await read_all(await store.get_log("app", "id")) == b"what it wrote"
+    assert (await store.get_call("app", "id")).completed_at == NOW + TICK
+    assert (await store.get_result("app", "id")) == ended.result
+
+
+async def test_of_cancels_and_ends_of_one_call_the_first_stays(store: SqlDatastore) -> None:
+    await store.start_calls([msgspec.structs.replace(CALL, type=ASYNC, status=RUNNING, error="", completed_at=ZERO)])
+    ends = [msgspec.structs.replace(CALL, type=ASYNC, completed_at=NOW + n * TICK) for n in range(4)]
+    found = await asyncio.gather(
+        *[store.put_calls([(end, None)]) for end in ends],
+        *[store.cancel_call("app", "id", cancelled) for _ in range(4)],
+        return_exceptions=True,
+    )
+    won = [one for one in found if one == [True] or isinstance(one, Call)]
+    assert len(won) == 1
+    assert (await store.get_call("app", "id")).status == (CANCELLED if isinstance(won[0], Call) else ERROR)
 
 
 async def test_the_next_attempt_of_a_call_that_is_not_stored_is_stored(store: SqlDatastore) -> None:

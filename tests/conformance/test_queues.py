@@ -377,6 +377,25 @@ async def test_what_is_settled_is_gone_and_cannot_be_settled_again(queue: Queue)
     assert not await queue.release(a.lease)
 
 
+async def test_the_message_of_a_call_that_will_not_run_is_deleted_unless_somebody_holds_it(
+    queue: Queue, place: QueueAtHand
+) -> None:
+    await queue.push([call("held"), call("ready"), call("hidden", delay=60), call("other")])
+    (held,) = await queue.reserve(1)
+    stored = await queue.bytes_of("a")
+    found = [await queue.discard(name) for name in ("held", "ready", "hidden", "unknown", "ready")]
+    assert found == [False, True, True, False, False]
+    assert (await queue.backlog()).length == 1
+    assert await queue.bytes_of("a") < stored / 2 + 10
+    assert await names(queue) == ["other"]
+    await queue.push([call("ready")])  # nothing of it is left
+    assert await names(queue) == ["ready"]
+    assert await queue.release(held.lease)
+    assert await queue.discard("held")
+    await place.advance(61)
+    assert await names(queue) == ["other", "ready"], "their leases have ended, and the hidden one is not there"
+
+
 async def test_a_lease_that_is_named_twice_is_settled_once(queue: Queue) -> None:
     await queue.push([call("a")])
     (reserved,) = await queue.reserve(1)

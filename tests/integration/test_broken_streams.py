@@ -18,7 +18,7 @@ import pytest
 import typer
 from tests.support.cli import Cli, Done
 from tests.support.node import HEARTH
-from tests.support.served_api import APP, CALL, ROUTE, TOKEN, TOKENS, ServedApi, served_node
+from tests.support.served_api import APP, CALL, ROUTE, TOKEN, TOKENS, WAITING, ServedApi, served_node
 
 from hearth.cli.main import app
 
@@ -82,6 +82,7 @@ ARGUMENTS: Final[dict[str, list[str]]] = {
     "registries remove": [APP, "ghcr.io", "-f"],
     "calls list": [APP],
     "calls get": [APP, CALL],
+    "calls cancel": [APP, WAITING],
     "logs get": [APP, CALL],
     "contexts create": [NEW],
     "contexts list": [],

@@ -15,7 +15,19 @@ from openapi_spec_validator import validate
 from schemathesis import checks
 from schemathesis.openapi.checks import JsonSchemaError
 from tests.support.contract import SCHEMA, check
-from tests.support.served_api import APP, CALL, NEW_APP, REGISTRY, ROUTE, SECRET, TOKEN, TOKENS, ServedApi, served_api
+from tests.support.served_api import (
+    APP,
+    CALL,
+    NEW_APP,
+    REGISTRY,
+    ROUTE,
+    SECRET,
+    TOKEN,
+    TOKENS,
+    WAITING,
+    ServedApi,
+    served_api,
+)
 
 from hearth.models.call import STAT_NAMES
 from hearth.server.description import DESCRIPTION
@@ -41,6 +53,14 @@ _CHANGE = {
         **{"auth": "signed", "signature": _SIGNATURE},
     }
 }
+
+
+def _names(path: str) -> dict[str, str]:
+    """The names in a path, of what exists; only a call that waits can be cancelled."""
+    found = {name: value for name, value in _NAMES.items() if f"{{{name}}}" in path}
+    return found | ({"call": WAITING} if path.endswith("/cancel") else {})
+
+
 #: A good request for every operation.
 _REQUESTS = [
     ("GET", "/apps", None),
@@ -64,6 +84,7 @@ _REQUESTS = [
     ("GET", "/apps/{app}/calls/{call}", None),
     ("GET", "/apps/{app}/calls/{call}/log", None),
     ("GET", "/apps/{app}/calls/{call}/result", None),
+    ("POST", "/apps/{app}/calls/{call}/cancel", None),
     ("DELETE", "/apps/{app}", None),
     ("GET", "/audit", None),
     ("GET", "/tokens", None),
@@ -103,7 +124,7 @@ def test_what_exists_is_answered_as_described(case, api: ServedApi) -> None:
 def test_each_role_is_answered_as_described(api: ServedApi, role: str) -> None:
     for method, path, body in _REQUESTS:
         api.seed()
-        names = {name: value for name, value in _NAMES.items() if f"{{{name}}}" in path}
+        names = _names(path)
         given: dict[str, Any] = {} if body is None else {"body": body, "media_type": "application/json"}
         case = SCHEMA[path][method].Case(path_parameters=names, **given)
         response = case.call(base_url=api.url + "/v1", headers={"Authorization": f"Bearer {TOKENS[role]}"})
@@ -137,7 +158,7 @@ def test_every_operation_is_requested_below() -> None:
 @pytest.mark.parametrize(("method", "path", "body"), _REQUESTS)
 def test_a_good_request_is_answered_as_described(api: ServedApi, method: str, path: str, body: object) -> None:
     api.seed()
-    names = {name: value for name, value in _NAMES.items() if f"{{{name}}}" in path}
+    names = _names(path)
     given: dict[str, Any] = {} if body is None else {"body": body, "media_type": "application/json"}
     case = SCHEMA[path][method].Case(path_parameters=names, **given)
     response = case.call(base_url=api.url + "/v1")

@@ -18,6 +18,7 @@ from tests.support.served_api import (
     SOURCE,
     TOKENS,
     TRIGGER_ID,
+    WAITING_OF_FN,
     ServedApi,
     served_api,
 )
@@ -43,6 +44,14 @@ _NAMES = {
 }
 _FN = {"name": "new", "app_id": APP_ID, "image": "x", "annotations": {"a": [1]}, "config": {"A": "b"}}
 _TRIGGER = {"name": "new", "app_id": APP_ID, "fn_id": FN_ID, "type": "http", "source": "/new"}
+
+
+def _names(path: str) -> dict[str, str]:
+    """The names in a path, of what exists; only a call that waits can be cancelled."""
+    found = {name: value for name, value in _NAMES.items() if f"{{{name}}}" in path}
+    return found | ({"call_id": WAITING_OF_FN} if path.endswith("/cancel") else {})
+
+
 #: A good request for every operation.
 _REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/apps", None),
@@ -57,6 +66,7 @@ _REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/fns/{fn_id}/calls/{call_id}", None),
     ("GET", "/fns/{fn_id}/calls/{call_id}/log", None),
     ("GET", "/fns/{fn_id}/calls/{call_id}/result", None),
+    ("POST", "/fns/{fn_id}/calls/{call_id}/cancel", None),
     ("GET", "/triggers", None),
     ("POST", "/triggers", _TRIGGER),
     ("GET", "/triggers/{trigger_id}", None),
@@ -108,7 +118,7 @@ def test_every_operation_is_requested_below() -> None:
 def test_each_role_is_answered_as_described(api: ServedApi, role: str) -> None:
     for method, path, body in _REQUESTS:
         api.seed()
-        names = {name: value for name, value in _NAMES.items() if f"{{{name}}}" in path}
+        names = _names(path)
         given: dict[str, Any] = {} if body is None else {"body": body, "media_type": "application/json"}
         if path in ("/fns", "/triggers") and method == "GET":
             given["query"] = {"app_id": APP_ID}

@@ -12,16 +12,18 @@ from typing import Any
 
 import msgspec
 
-from hearth.access.base import EndedCall
+from hearth.access.base import AlreadyStarted, EndedCall
 from hearth.access.local import LocalAcceptedCalls, LocalCallRecords
 from hearth.agent.agent import CallEnd, RunsAgain, TakeOver
 from hearth.agent.call import NotStarted
+from hearth.agent.outcomes import fail
 from hearth.agent.shares import Share
 from hearth.async_calls.consumer import Consumer
-from hearth.models.call import ERROR, FINAL, QUEUED, RUNNING, SUCCESS, Call
-from hearth.models.errors import CallNotFound, HearthError, ServerBusy, StoreUnavailable
+from hearth.models.call import CANCELLED, FINAL, QUEUED, RUNNING, SUCCESS, Call
+from hearth.models.errors import CallEnded, CallNotFound, HearthError, ServerBusy, StoreUnavailable
 from hearth.models.function import Amount
 from hearth.queues.base import Queue, Reserved
+from hearth.server.cancels import Cancels
 from hearth.telemetry.node import Telemetry
 from tests.support.clock import FakeClock
 
@@ -93,7 +95,21 @@ class Store:
         for call, ours in zip([call for call, _ in ended], first, strict=True):
             if ours:
                 self._put(call)
-        return first
+        both = [self.status(call.id) == call.status == CANCELLED for call, _ in ended]
+        return [ours or cancelled for ours, cancelled in zip(first, both, strict=True)]
+
+    async def cancel_call(self, app_name: str, call_id: str, end: Callable[[Call], Call]) -> Call:
+        await self.faults.pass_through("cancel_call")
+        stored = await self.get_call(app_name, call_id)
+        if stored.status in FINAL:
+            raise CallEnded(stored.status)
+        ended = end(stored)
+        self._put(ended)
+        return ended
+
+    async def cancelled(self, call_ids: Sequence[str]) -> set[str]:
+        await self.faults.pass_through("cancelled")
+        return {call_id for call_id in call_ids if self.status(call_id) == CANCELLED}
 
     async def retry_calls(self, again: Sequence[tuple[Call, bytes | None]]) -> None:
         await self.faults.pass_through("retry_calls")
@@ -167,7 +183,15 @@ class FaultyAcceptedCalls(LocalAcceptedCalls):
 
 @dataclasses.dataclass
 class Active:
+    """A call that runs until its function ends, or it is told to end."""
+
     record: Call
+    why: Exception | None = None
+    told: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+
+    def end_early(self, why: Exception) -> None:
+        self.why = why
+        self.told.set()
 
 
 class FunctionOf(str):
@@ -225,25 +249,36 @@ class StubAgent:
         self._faults.pass_by("submit")
         try:
             await self._slot(call.id)
+            if active.why is not None:
+                raise NotStarted("cancelled") from AlreadyStarted(CANCELLED)
             await take_over()
         except (ServerBusy, NotStarted) as exc:
             return CallEnd(exc)
         self._executed.append(call.id)
         self.running.add(call.id)
-        await self.finish.wait()
+        await self._end(active)
         self.running.discard(call.id)
         call.status, call.completed_at = SUCCESS, self._clock.now()
         ended = EndedCall(call, b"")
-        failure = HearthError("it fails") if call.attempt in self.failing.get(call.id, ()) else None
+        failure = active.why or (HearthError("it fails") if call.attempt in self.failing.get(call.id, ()) else None)
         if failure is not None:
-            call.status, call.error = ERROR, str(failure)
+            fail(call, b"", failure)
         if runs_again is not None and runs_again(failure):
             return CallEnd(failure, ended)
         return CallEnd(None, ended, await self._record(ended))
 
     async def record_failure(self, call: Call, error: Exception) -> bool:
-        call.status, call.error = ERROR, str(error)
+        fail(call, b"", error)
         return await self._record(EndedCall(call, b""))
+
+    async def _end(self, active: Active) -> None:
+        """Wait until the function ends, or is ended."""
+        ends = [asyncio.ensure_future(event.wait()) for event in (self.finish, active.told)]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
 
     async def _record(self, ended: EndedCall) -> bool:
         try:
@@ -289,6 +324,15 @@ class AsyncWorld:
         self.queue = queue
         self.records = FaultyRecords(self.store, self.faults)
         self.accepted = FaultyAcceptedCalls(self.store, queue, self.clock, self.faults)
+        self.cancels = Cancels(self.store, self.clock, 60, self.accepted)  # type: ignore[arg-type]
+
+    async def cancel(self, call_id: str) -> bool:
+        """As the API does; false if the call has ended."""
+        try:
+            await self.cancels.cancel(lambda: self.store.get_call("a", call_id))
+        except CallEnded:
+            return False
+        return True
 
     async def close(self) -> None:
         """Wait until all is written."""

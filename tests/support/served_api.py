@@ -20,11 +20,11 @@ from hearth.authorize.tokens import digest, new_token
 from hearth.cli.data_lock import data_lock
 from hearth.drivers.local.stored import image_store
 from hearth.models.app import App
-from hearth.models.call import STAT_NAMES, SUCCESS, Call, Stat
+from hearth.models.call import QUEUED, STAT_NAMES, SUCCESS, Call, Stat
 from hearth.models.call_result import CallResult
 from hearth.models.errors import AppsNotFound, RoutesAlreadyExists, TokensNotFound
 from hearth.models.fn import Fn
-from hearth.models.function import ASYNC
+from hearth.models.function import ASYNC, SYNC
 from hearth.models.ids import encode
 from hearth.models.principal import TOKEN_ROLES, Role
 from hearth.models.registry_login import name_of_login
@@ -47,6 +47,8 @@ TOKEN = encode(2)
 TOKENS = {role.value: new_token() for role in TOKEN_ROLES}
 APP, ROUTE, CALL, SECRET, REGISTRY = "seeded", "hello", encode(1), "SEEDED", "registry.example"
 APP_ID, FN_ID, TRIGGER_ID, CALL_OF_FN, SOURCE = "APPID", "FNID", "TRIGGERID", encode(9), "/seeded"
+#: Calls that have not started.
+WAITING, WAITING_OF_FN = encode(10), encode(11)
 _NOW = dt.datetime(2018, 1, 31, 16, 52, 39, 786_000, tzinfo=dt.UTC)
 _NEVER = dt.datetime(2999, 1, 1, tzinfo=dt.UTC)
 
@@ -89,7 +91,12 @@ class ServedApi:
             ),
         )
         of_fn = msgspec.structs.replace(call, id=CALL_OF_FN, path=fn.name)
-        await self._datastore.put_calls([(call, b"a log"), (of_fn, b"a log")])
+        waiting = msgspec.structs.replace(call, type=SYNC, status=QUEUED, result=None)  # a sync call replaces another
+        waits = [
+            msgspec.structs.replace(waiting, id=WAITING),
+            msgspec.structs.replace(waiting, id=WAITING_OF_FN, path=fn.name),
+        ]
+        await self._datastore.put_calls([(call, b"a log"), (of_fn, b"a log"), *[(one, None) for one in waits]])
         for number, (role, value) in enumerate([("viewer", new_token()), *TOKENS.items()]):
             token_id = encode(2 + number)
             with contextlib.suppress(TokensNotFound):

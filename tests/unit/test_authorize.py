@@ -44,6 +44,7 @@ from hearth.models.principal import ADMIN, ANONYMOUS, LOCAL, RUNNER, Principal, 
         ("PUT", "/v1/apps/a/routes/", Action.ROUTES_WRITE, "a"),
         ("POST", "/v1/apps/a/routes/b", Action.UNKNOWN, ""),
         ("GET", "/v1/apps/a/calls/x/log", Action.CALLS_READ, "a"),
+        ("POST", "/v1/apps/a/calls/x/cancel", Action.CALLS_WRITE, "a"),
         ("GET", "/v1/apps/a/secrets", Action.SECRETS_READ, "a"),
         ("PUT", "/v1/apps/a/secrets/S", Action.SECRETS_WRITE, "a"),
         ("DELETE", "/v1/apps/a/secrets/S", Action.SECRETS_WRITE, "a"),
@@ -94,19 +95,20 @@ def test_what_has_no_rule_is_for_administrators_only() -> None:
 #: The actions of each role besides the open ones.
 GRANTED = {
     Role.ANONYMOUS: "",
-    Role.DEPLOYER: "apps:read apps:write config:read dashboard:call dashboard:read docs:read fns:read fns:write "
-    "functions:invoke images:read images:write routes:read routes:write secrets:read secrets:write",
+    Role.DEPLOYER: "apps:read apps:write calls:write config:read dashboard:call dashboard:read docs:read fns:read "
+    "fns:write functions:invoke images:read images:write routes:read routes:write secrets:read secrets:write",
     Role.INVOKER: "calls:read dashboard:call dashboard:read docs:read functions:invoke",
     Role.VIEWER: "apps:read calls:read dashboard:read docs:read fns:read routes:read secrets:read system:read",
     Role.RUNNER: "apps:read config:read fns:read routes:read runner:work",
 }
 #: Those of them that principals of some apps have, too, without naming an app.
 WITHOUT_APP = {
-    Role.DEPLOYER: "apps:read apps:write dashboard:call dashboard:read docs:read fns:read fns:write images:read",
+    Role.DEPLOYER: "apps:read apps:write calls:write dashboard:call dashboard:read docs:read fns:read fns:write "
+    "images:read",
     Role.INVOKER: "calls:read dashboard:call dashboard:read docs:read",
     Role.VIEWER: "apps:read calls:read dashboard:read docs:read fns:read",
-    Role.ADMIN: "apps:read apps:write audit:read calls:read dashboard:call dashboard:read docs:read fns:read fns:write "
-    "images:read tokens:read tokens:write",
+    Role.ADMIN: "apps:read apps:write audit:read calls:read calls:write dashboard:call dashboard:read docs:read "
+    "fns:read fns:write images:read tokens:read tokens:write",
 }
 
 

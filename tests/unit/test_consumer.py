@@ -13,9 +13,9 @@ from tests.support.async_world import AsyncWorld, Faults, StubAgent, away, call
 from tests.support.clock import FakeClock
 from tests.support.scrape import Watch
 
-from hearth.async_calls.consumer import MAX_HELD_BACK_OF_APP
+from hearth.async_calls.consumer import CANCEL_LOOK_S, MAX_HELD_BACK_OF_APP
 from hearth.async_calls.line import Line
-from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call
+from hearth.models.call import CANCELLED, ERROR, QUEUED, RUNNING, SUCCESS, Call
 from hearth.models.errors import InternalError, StoreRefused
 from hearth.models.quotas import Quotas
 from hearth.queues.open import open_queue
@@ -40,6 +40,41 @@ async def test_an_accepted_call_is_seen_at_each_step_and_its_message_is_gone_aft
         await world.ended("a")
     assert world.store.history["a"] == [QUEUED, RUNNING, SUCCESS]
     assert world.executed == ["a"]
+    assert await world.is_empty()
+
+
+# -- cancelled calls ------------------------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_call_that_runs_here_or_elsewhere_is_ended(world: AsyncWorld) -> None:
+    """Guard: the look for calls that were cancelled through another node."""
+    await world.accept("here", "elsewhere")
+    async with world.node() as agent:
+        agent.finish.clear()
+        await world.until(lambda: agent.running == {"here", "elsewhere"})
+        for call_id in ("here", "elsewhere"):
+            assert await world.cancel(call_id)
+        agent.consumer.cancel("here")
+        await world.until(lambda: agent.running == {"elsewhere"})
+        world.clock.advance(CANCEL_LOOK_S)
+        await world.until(lambda: not agent.running)
+        assert not await world.cancel("here")
+    assert world.store.history == {one: [QUEUED, RUNNING, CANCELLED] for one in ("here", "elsewhere")}
+    assert await world.is_empty()
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_never_starts(world: AsyncWorld) -> None:
+    await world.accept("in line", "in the queue")
+    async with world.node(max_waiting=1) as agent:
+        agent.slots.clear()
+        await world.until(lambda: len(agent.waiting) == 1)
+        for call_id in ("in line", "in the queue"):
+            assert await world.cancel(call_id)
+            agent.consumer.cancel(call_id)
+        agent.slots.set()
+        await world.accept("next")
+        await world.ended("next", step_s=0.05)
+    assert world.executed == ["next"]
     assert await world.is_empty()
 
 

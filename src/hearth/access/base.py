@@ -237,6 +237,10 @@ class CallRecords(abc.ABC):
         Storing a call again changes nothing. The end of an accepted call that another node has recorded stays.
         """
 
+    async def cancelled(self, call_ids: list[str]) -> set[str]:
+        """Return those of some calls that a client has cancelled; none if this node cannot know."""
+        return set()
+
     @abc.abstractmethod
     async def interrupted(self, call: Call) -> None:
         """Store the end of a call that is recorded as running and that no node runs; ``call`` has the final fields."""

@@ -96,6 +96,10 @@ class LocalCallRecords(CallRecords):
             self._lost_logs.add(exc.lost)
             _log.error("error uploading log", lost=exc.lost, error=str(exc))
 
+    async def cancelled(self, call_ids: list[str]) -> set[str]:
+        """Ask the datastore."""
+        return await self._datastore.cancelled(call_ids)
+
     async def interrupted(self, call: Call) -> None:
         """Complete the stored record if its status is still running."""
         stored = await self._datastore.get_call(call.app_name, call.id)
@@ -234,6 +238,11 @@ class LocalAcceptedCalls(AcceptedCalls):
         except CallNotFound:
             return False
         return stored.attempt >= call.attempt
+
+    async def discard(self, call_id: str) -> None:
+        """Delete the message of a call that will not run, unless a node holds it: that node deletes it then."""
+        with self._span("mq_delete"):
+            await self._queue.discard(call_id)
 
     async def backlog(self) -> Backlog | None:
         """Return the backlog of the queue."""

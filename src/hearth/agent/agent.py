@@ -330,11 +330,11 @@ class Agent:
                             await self._run_cold(call, take_over)
                     finally:
                         limits.discard(call.limit)
-                        if call.is_late and task.uncancel() > cancelling:
-                            call.is_late = False  # the caller was cancelled as well
+                        if call.ending is not None and task.uncancel() > cancelling:
+                            call.ending = None  # the caller was cancelled as well
                 except asyncio.CancelledError:
-                    if call.is_late:
-                        error = explain(call, TimeoutError())
+                    if call.ending is not None:
+                        error = explain(call, call.ending)
                     elif self._is_aborting():
                         task.uncancel()
                         error = Stopped() if call.started else Draining()

@@ -168,7 +168,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
         kept_body: What was read of its body and no container has used: another one may need it again.
         waited_s: Seconds from the request to its start (or until it gave up).
         is_queued: An accepted async call that has not started: if it finds no room, it stays in the queue.
-        is_late: Its time was over before it ended.
+        ending: Why it has to end early; ``None`` if it does not.
         limit: The key of its time limit, once it has one.
         task: Runs it, while it runs.
         samples: Its container's resource use during its exchange.
@@ -189,7 +189,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
     kept_body: list[bytes] = msgspec.field(default_factory=list)
     waited_s: float = 0.0
     is_queued: bool = False
-    is_late: bool = False
+    ending: Exception | None = None
     limit: int = -1
     task: asyncio.Task[Any] | None = None
     samples: list[StatsSample] = msgspec.field(default_factory=list)
@@ -213,8 +213,12 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
 
     def end_late(self) -> None:
         """End it, as its time is over."""
-        if self.task is not None:
-            self.is_late = True
+        self.end_early(TimeoutError())
+
+    def end_early(self, why: Exception) -> None:
+        """End it, unless it has ended or is about to."""
+        if self.task is not None and self.ending is None and self.state is not CallState.DONE:
+            self.ending = why
             self.task.cancel()
 
     def submit(self) -> None:

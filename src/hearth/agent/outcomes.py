@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hearth.access.base import AlreadyStarted
 from hearth.agent.call import ActiveCall, ClientGone, Draining, FunctionAnswered, NotStarted, last_line
 from hearth.agent.meters import Outcome
 from hearth.agent.resources import NeverFits
@@ -19,9 +20,10 @@ from hearth.drivers.base import (
     OutOfTime,
     StartFailed,
 )
-from hearth.models.call import ERROR, EXPIRED, TIMEOUT, Call
+from hearth.models.call import CANCELLED, ERROR, EXPIRED, TIMEOUT, Call
 from hearth.models.errors import (
     ApiError,
+    CallCancelled,
     CallExpired,
     CallTimeout,
     ContainerExited,
@@ -67,6 +69,10 @@ def explain(call: ActiveCall, exc: Exception) -> Exception:
             return CallTimeout()
         function = call.function
         return (None if call.is_queued else function.share.crowded(function.spec.amount)) or ServerBusy()
+    if isinstance(exc, CallCancelled) and not call.started:
+        why = NotStarted("it was cancelled while it waited")
+        why.__cause__ = AlreadyStarted(CANCELLED)
+        return why
     if isinstance(exc, NeverFits):
         return ServerBusy(retry_after=False)
     if isinstance(exc, DriverError) and is_shortage(exc):  # nothing ran: another node may run it
@@ -130,8 +136,8 @@ def fail(record: Call, log: bytes, error: Exception) -> None:
         record.status = TIMEOUT
         kind = "fn" if _is_of_fn(record) else "route"
         record.error = f"timed out after {record.timeout:g} s (timeout of the {kind})"
-    elif isinstance(error, CallExpired):
-        record.status = EXPIRED
+    elif isinstance(error, CallExpired | CallCancelled):
+        record.status = EXPIRED if isinstance(error, CallExpired) else CANCELLED
         record.error = str(error)
     else:
         record.status = ERROR

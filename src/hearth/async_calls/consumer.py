@@ -34,6 +34,7 @@ from hearth.async_calls.retries import Interrupted, Retry, decide, failure_of, n
 from hearth.models.call import ERROR, RUNNING, Call
 from hearth.models.errors import (
     ApiError,
+    CallCancelled,
     CallExpired,
     HearthError,
     InternalError,
@@ -69,6 +70,8 @@ MAX_MISFITS: Final = 30
 #: Seconds for which a node leaves the queue to others after it took a call again that is too large for it.
 _STEP_BACK_S: Final = 0.05
 _TRY_AGAIN_S: Final = 1.0
+#: Seconds between two looks for calls that run here and were cancelled through another node.
+CANCEL_LOOK_S: Final = 1.0
 #: The header with the number of the attempt, for calls with a policy of retries.
 _ATTEMPT: Final = "Fn-Attempt"
 _MAX_DELAY_S: Final = 60.0
@@ -109,6 +112,7 @@ class _Run:
         not_before: Loop time before which no node should take it again.
         again_after_s: Seconds until its next attempt; ``None`` unless its attempt has failed and there is one.
         is_handed_over: Its message is that of its next attempt: this node holds it no longer.
+        active: The call, once it may run here.
     """
 
     app: str
@@ -121,6 +125,7 @@ class _Run:
     not_before: float = 0.0
     again_after_s: float | None = None
     is_handed_over: bool = False
+    active: ActiveCall | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -209,6 +214,7 @@ class Consumer:
                 (self._consume, "error fetching queued calls"),
                 (self._renew, "error renewing the leases of queued calls"),
                 (self._acknowledger.step, "error acknowledging ended calls"),
+                (self._find_cancelled, "error looking for cancelled calls"),
             )
         ]
         return self
@@ -391,6 +397,23 @@ class Consumer:
                 run.until = 0.0
                 _log.warning("lease of a queued call lost", call_id=call_id, waiting=run.waiting)
 
+    # -- cancelled calls ------------------------------------------------------------------------------------------
+
+    def cancel(self, call_id: str) -> None:
+        """End a call that runs here, or waits for a container: its record has ended."""
+        run = self._runs.get(call_id)
+        if run is not None and run.active is not None:
+            run.active.end_early(CallCancelled())
+
+    async def _find_cancelled(self) -> None:
+        await pause(self._clock, CANCEL_LOOK_S)
+        running = [call_id for call_id, run in self._runs.items() if not run.waiting]
+        if not running:
+            return
+        with contextlib.suppress(HearthError):  # the next look comes soon
+            for call_id in await self._records.cancelled(running):
+                self.cancel(call_id)
+
     # -- one call -------------------------------------------------------------------------------------------------
 
     async def _run(self, reserved: Reserved, run: _Run) -> None:
@@ -507,7 +530,7 @@ class Consumer:
             self._changed.set()
 
     async def _submitted(self, active: ActiveCall, run: _Run) -> bool:
-        call = active.record
+        call, run.active = active.record, active
         take_over = functools.partial(self._start, call, run)
         if call.retry is None:
             end = await self._agent.run(active, take_over)

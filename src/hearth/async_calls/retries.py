@@ -10,7 +10,7 @@ import msgspec
 from hearth.agent.call import FunctionAnswered
 from hearth.agent.outcomes import Stopped
 from hearth.models.call import QUEUED, Call
-from hearth.models.errors import CallTimeout, InternalError
+from hearth.models.errors import CallCancelled, CallTimeout, InternalError
 from hearth.models.retry import FULL, MAX_ATTEMPTS, MAX_ERROR, Attempt, Failure, RetryPolicy
 from hearth.models.times import ZERO, format_time
 
@@ -54,8 +54,8 @@ def decide(failure: Failure | None, attempt: int, policy: RetryPolicy, chance: f
 
 
 def failure_of(error: Exception | None) -> Failure | None:
-    """Return how an attempt failed; ``None`` if it did not."""
-    if error is None:
+    """Return how an attempt failed; ``None`` if it did not, or was cancelled."""
+    if error is None or isinstance(error, CallCancelled):
         return None
     if isinstance(error, CallTimeout):
         return Failure.TIMEOUT

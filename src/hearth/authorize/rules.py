@@ -38,6 +38,7 @@ class Action(enum.StrEnum):
     IMAGES_READ = "images:read"
     IMAGES_WRITE = "images:write"  # a pushed image is code that an app may run
     CALLS_READ = "calls:read"
+    CALLS_WRITE = "calls:write"  # end calls that others made
     TOKENS_READ = "tokens:read"
     TOKENS_WRITE = "tokens:write"
     AUDIT_READ = "audit:read"
@@ -63,7 +64,7 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.DEPLOYER: OPEN
     | _DEFINITIONS
     | {Action.APPS_WRITE, Action.ROUTES_WRITE, Action.FNS_WRITE, Action.CONFIG_READ, Action.DOCS_READ}
-    | {Action.IMAGES_READ, Action.IMAGES_WRITE}
+    | {Action.IMAGES_READ, Action.IMAGES_WRITE, Action.CALLS_WRITE}
     | {Action.SECRETS_READ, Action.SECRETS_WRITE, Action.INVOKE, Action.DASHBOARD_READ, Action.DASHBOARD_CALL},
     Role.INVOKER: OPEN
     | {Action.INVOKE, Action.CALLS_READ, Action.DOCS_READ, Action.DASHBOARD_READ, Action.DASHBOARD_CALL},
@@ -76,7 +77,7 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
 #: principal reaches. All others that concern no app are of the whole node, and for principals that reach all apps.
 _SCOPED_BY_HANDLER: Final = OPEN | {
     *(Action.DOCS_READ, Action.APPS_READ, Action.APPS_WRITE, Action.DASHBOARD_READ, Action.DASHBOARD_CALL),
-    *(Action.FNS_READ, Action.FNS_WRITE, Action.CALLS_READ),  # of API v2, whose paths have ids
+    *(Action.FNS_READ, Action.FNS_WRITE, Action.CALLS_READ, Action.CALLS_WRITE),  # of API v2, whose paths have ids
     *(Action.TOKENS_READ, Action.TOKENS_WRITE, Action.AUDIT_READ),
     Action.IMAGES_READ,  # without an app: whether this is a registry
 }
@@ -144,6 +145,7 @@ RULES: Final = (
     _rule("GET", "/v1/apps/:app/calls/:", Action.CALLS_READ),
     _rule("GET", "/v1/apps/:app/calls/:/log", Action.CALLS_READ),
     _rule("GET", "/v1/apps/:app/calls/:/result", Action.CALLS_READ),
+    _rule("POST", "/v1/apps/:app/calls/:/cancel", Action.CALLS_WRITE),
     _rule("", "/invoke/*", Action.CALL),
     _rule("", "/t/*", Action.CALL),
     _rule("GET", "/v2/openapi.json", Action.DOCS_READ),
@@ -159,6 +161,7 @@ RULES: Final = (
     _rule("GET", "/v2/fns/:/calls/:", Action.CALLS_READ),
     _rule("GET", "/v2/fns/:/calls/:/log", Action.CALLS_READ),
     _rule("GET", "/v2/fns/:/calls/:/result", Action.CALLS_READ),
+    _rule("POST", "/v2/fns/:/calls/:/cancel", Action.CALLS_WRITE),
     _rule("GET", "/v2/triggers", Action.FNS_READ),
     _rule("POST", "/v2/triggers", Action.FNS_WRITE),
     _rule("GET", "/v2/triggers/:", Action.FNS_READ),

@@ -12,6 +12,7 @@ from hearth.cli.output import (
     Format,
     Output,
     Styled,
+    say,
     short_time,
     show_list,
     show_property,
@@ -22,12 +23,19 @@ from hearth.cli.session import session
 if TYPE_CHECKING:
     from hearth.cli.client import Record
 
-calls = typer.Typer(no_args_is_help=True, help="Show the records of calls.")
+calls = typer.Typer(no_args_is_help=True, help="Show the records of calls, and cancel calls.")
 
 _HEAD: Final = ("ID", "ROUTE", "CREATED", "DURATION", "STATUS", "ERROR")
 #: Columns of a terminal below which errors are left out: the rest needs them.
 _WIDE: Final = 110
-_STYLES: Final = {"success": "green", "error": "red", "timeout": "red", "expired": "red", "running": "yellow"}
+_STYLES: Final = {
+    "success": "green",
+    "error": "red",
+    "timeout": "red",
+    "expired": "red",
+    "cancelled": "red",
+    "running": "yellow",
+}
 
 
 @calls.command("list")
@@ -40,7 +48,7 @@ def list_calls(
         str,
         typer.Option(
             "--status",
-            help="Only calls with this status: queued, running, success, error, timeout or expired.",
+            help="Only calls with this status: queued, running, success, error, timeout, expired or cancelled.",
             show_default=False,
         ),
     ] = "",
@@ -84,6 +92,19 @@ def get_call(
         hearth calls get shop 01KBC4Z1S9NG8G00GZJ0000001 status
     """
     show_property(session(ctx).client().call(app, call_id), property)
+
+
+@calls.command("cancel")
+def cancel_call(ctx: typer.Context, app: App, call_id: CallId) -> None:
+    """End an async call that waits or runs.
+
+    A call that runs is killed as at its timeout. A call that has ended cannot be cancelled.
+
+    Examples:
+        hearth calls cancel shop 01KBC4Z1S9NG8G00GZJ0000001
+    """
+    session(ctx).client().cancel_call(app, call_id)
+    say(f"call {call_id} cancelled")
 
 
 def _row(call: Record) -> list[str | Styled]:

@@ -200,6 +200,10 @@ class Client:
         """Return the record of one call."""
         return self._record("GET", f"{_app(app)}/calls/{quote(call_id, safe='')}", "call")
 
+    def cancel_call(self, app: str, call_id: str) -> Record:
+        """End a call that has not ended; return its record."""
+        return self._record("POST", f"{_app(app)}/calls/{quote(call_id, safe='')}/cancel", "call")
+
     def result(self, app: str, call_id: str, wait_s: float) -> httpx.Response:
         """Return the answer of an async call, or 202 if it has not ended within some seconds."""
         path = f"{_app(app)}/calls/{quote(call_id, safe='')}/result"

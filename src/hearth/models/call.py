@@ -22,12 +22,13 @@ SUCCESS: Final = "success"
 ERROR: Final = "error"
 TIMEOUT: Final = "timeout"
 EXPIRED: Final = "expired"
+CANCELLED: Final = "cancelled"
 
 #: Every status, in the order of a call's life.
-STATUSES: Final = (QUEUED, RUNNING, SUCCESS, ERROR, TIMEOUT, EXPIRED)
+STATUSES: Final = (QUEUED, RUNNING, SUCCESS, ERROR, TIMEOUT, EXPIRED, CANCELLED)
 
 #: Statuses that never change again.
-FINAL: Final = frozenset({SUCCESS, ERROR, TIMEOUT, EXPIRED})
+FINAL: Final = frozenset({SUCCESS, ERROR, TIMEOUT, EXPIRED, CANCELLED})
 
 #: The nine metrics of a stats sample, in the order they are documented.
 STAT_NAMES: Final = (

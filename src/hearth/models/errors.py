@@ -293,7 +293,7 @@ class InvalidFromTime(BadRequest):
 
 
 class InvalidStatus(BadRequest):
-    message = "status is not one of queued, running, success, error, timeout, expired"
+    message = "status is not one of queued, running, success, error, timeout, expired, cancelled"
 
 
 class RoutesInvalidTimeout(BadRequest):
@@ -310,6 +310,13 @@ class RoutesInvalidMemory(BadRequest):
 
 class CallNotFound(NotFound):
     message = "Call not found"
+
+
+class CallEnded(Conflict):
+    """A call that has ended cannot be cancelled."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"The call has ended: {status}")
 
 
 class CallLogNotFound(NotFound):
@@ -554,6 +561,13 @@ class CallExpired(ApiError):
 
     status = 504
     message = "The call expired before it started"
+
+
+class CallCancelled(ApiError):
+    """A client cancelled an accepted call."""
+
+    status = 409
+    message = "The call was cancelled"
 
 
 class ResultExpired(ApiError):

@@ -34,6 +34,7 @@ from hearth.nodes.tls import client_tls
 from hearth.server.about import About
 from hearth.server.api import Api
 from hearth.server.audit import AuditLog
+from hearth.server.cancels import Cancels
 from hearth.server.health import Check, Readiness, folder_check
 from hearth.server.http.shared import CALLS
 from hearth.server.registry.for_runners import RunnerImages
@@ -114,6 +115,7 @@ async def _full_node(base: Foundation, port: int) -> Node:
         registry=_registry(base),
         images=RunnerImages(base.settings.bundles),
         result_ttl_s=base.settings.result_ttl,
+        cancels=Cancels(stores.datastore, base.clock, base.settings.result_ttl, stores.accepted, consumer.cancel),
         resolve=driver.resolve,
     )
     audit = _audit_log(base, stores.datastore, next_id)
@@ -157,6 +159,7 @@ async def _api_node(base: Foundation, port: int) -> Node:
         registry=_registry(base),
         images=RunnerImages(base.settings.bundles),
         result_ttl_s=base.settings.result_ttl,
+        cancels=Cancels(stores.datastore, base.clock, base.settings.result_ttl, stores.accepted),
         resolve=resolve,
     )
     audit = _audit_log(base, stores.datastore, next_id)

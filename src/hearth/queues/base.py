@@ -112,6 +112,10 @@ class Queue(abc.ABC):
             StoreUnavailable: The backend failed.
         """
 
+    @abc.abstractmethod
+    async def discard(self, call_id: str) -> bool:
+        """Delete the message of a call that is not reserved, ready or hidden; false if there is none."""
+
     async def check(self) -> None:
         """Check that calls can be stored, with a write that leaves no trace where the queue supports one.
 

@@ -120,6 +120,7 @@ _BYTES_OF_LEASES: Final = """
 SELECT app, sum(length(call)) FROM messages WHERE lease IN (SELECT value FROM json_each(?)) GROUP BY app
 """
 _DELETE_ALL: Final = "DELETE FROM messages WHERE lease IN (SELECT value FROM json_each(?))"
+_DISCARD: Final = "DELETE FROM messages WHERE call_id = ? AND lease IS NULL RETURNING app, length(call)"
 _DELETE: Final = "DELETE FROM messages WHERE lease = ?"
 _PROLONG: Final = "UPDATE messages SET visible_ms = ? WHERE lease = ?"
 _HIDE: Final = "UPDATE messages SET ready = ?, lease = NULL, visible_ms = ? WHERE lease = ? RETURNING app"
@@ -249,6 +250,14 @@ class MessageFile:
                 return [True] * gone
             self._db.rollback()  # one statement each shows which of them are not current
             return [self._db.execute(_DELETE, (lease,)).rowcount > 0 for lease in leases]
+
+    def discard(self, call_id: str) -> bool:
+        """Delete the message of a call that nobody has reserved; return whether there was one."""
+        with self._db:
+            gone = self._db.execute(_DISCARD, (call_id,)).fetchall()
+        if self._bytes is not None:
+            self._bytes.subtract(dict(gone))
+        return bool(gone)
 
     def prolong(self, leases: Sequence[str], until_ms: int) -> list[bool]:
         """Let leases end at another time; return for each whether it was current."""

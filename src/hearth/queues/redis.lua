@@ -264,6 +264,23 @@ function operations.acknowledge()
   return found
 end
 
+-- discard, the call's id: 1 or 0. What an earlier version stored without the id is not found.
+function operations.discard()
+  local name = redis.call("HGET", names, ARGV[2])
+  if not name or redis.call("ZSCORE", leased, name) then
+    return 0
+  end
+  local app = app_of(name)
+  redis.call("ZREM", delayed, name)
+  redis.call("ZREM", apps .. app, name)
+  local size = redis.call("HSTRLEN", calls, name)
+  redis.call("HDEL", calls, name)
+  redis.call("HDEL", deliveries, name)
+  redis.call("HDEL", names, ARGV[2])
+  add_bytes({ [app] = -size })
+  return 1
+end
+
 -- renew, visibility in ms, then leases: 1 or 0 for each.
 function operations.renew()
   local found, until_ms = {}, now_ms() + tonumber(ARGV[2])

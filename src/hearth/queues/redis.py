@@ -195,6 +195,10 @@ class RedisQueue(Queue):
         (message,) = await encode_all([call])
         return bool(await self._run("replace", lease, round(delay_s * 1000), message))
 
+    async def discard(self, call_id: str) -> bool:
+        """Delete the message of a call."""
+        return bool(await self._run("discard", call_id))
+
     async def check(self) -> None:
         """Write a key that expires: a Redis that is full, or cannot write to its disk, refuses it."""
         try:

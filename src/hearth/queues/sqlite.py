@@ -165,6 +165,12 @@ class SqliteQueue(Queue):
         self._readiness.change()
         return found
 
+    async def discard(self, call_id: str) -> bool:
+        """Delete the message of a call."""
+        found = await self._in_thread(lambda: self._messages.discard(call_id))
+        self._kept -= found
+        return found
+
     async def check(self) -> None:
         """Write to the file: a disk that is full, or a file that was deleted, shows here."""
         await self._in_thread(self._messages.probe)

@@ -38,6 +38,7 @@ from hearth.server.api_v1.tokens import Tokens
 from hearth.server.api_v1.versions import Versions
 from hearth.server.api_v2.api import ApiV2
 from hearth.server.api_v2.description import DESCRIPTION as DESCRIPTION_V2
+from hearth.server.cancels import Cancels
 from hearth.server.description import DESCRIPTION, PAGE
 from hearth.server.door import principal_of
 from hearth.server.endpoints import Found
@@ -86,6 +87,7 @@ class Api:
         registry: Serves images below /v2; without it, there are none.
         images: Serves the images of the data folder to runners.
         result_ttl_s: Seconds for which results are kept.
+        cancels: Cancels calls; without it, only their records end.
         resolve: Returns the digest that a reference means on this node.
         refused: Paths that nodes of this type do not serve, by their beginning, with the error that says so.
     """
@@ -111,6 +113,7 @@ class Api:
         registry: Registry | None = None,
         images: RunnerImages | None = None,
         result_ttl_s: int = DEFAULT_TTL_S,
+        cancels: Cancels | None = None,
         resolve: Resolve = unresolved,
     ) -> None:
         metrics = metrics or Metrics()
@@ -141,6 +144,7 @@ class Api:
         self._of_call: dict[str, Handler] = {}
         self._of_log: dict[str, Handler] = {}
         self._of_result: dict[str, Handler] = {}
+        self._of_cancel: dict[str, Handler] = {}
         self._of_tokens: dict[str, Handler] = {}
         self._of_token: dict[str, Handler] = {}
         self._of_audit: dict[str, Handler] = {}
@@ -154,10 +158,11 @@ class Api:
             versions = Versions(datastore, clock, next_id, resolve)
             self._of_versions = {"GET": versions.list}
             results = self._results = Results(datastore, clock, result_ttl_s)
+            cancels = cancels or Cancels(datastore, clock, result_ttl_s)
             self._serve_v1(
                 Apps(store, datastore, clock),
                 Routes(datastore, store, clock, limits, versions),
-                Calls(datastore, results, get_log),
+                Calls(datastore, results, cancels, get_log),
                 Tokens(datastore, clock, next_id, forget_token),
             )
             self._v2 = ApiV2(
@@ -170,6 +175,7 @@ class Api:
                 limits.memory_mib,
                 versions,
                 results,
+                cancels,
                 public_url,
             )
             self._of_audit = {"GET": Audit(datastore).list}
@@ -194,6 +200,7 @@ class Api:
         self._of_call = {"GET": calls.get}
         self._of_log = {"GET": calls.log}
         self._of_result = {"GET": calls.result}
+        self._of_cancel = {"POST": calls.cancel}
         self._of_tokens = {"GET": tokens.list, "POST": tokens.create}
         self._of_token = {"DELETE": tokens.remove}
 
@@ -285,6 +292,7 @@ class Api:
             "/v1/apps/:app/calls/:call": self._of_call,
             "/v1/apps/:app/calls/:call/log": self._of_log,
             "/v1/apps/:app/calls/:call/result": self._of_result,
+            "/v1/apps/:app/calls/:call/cancel": self._of_cancel,
             "/v1/tokens": self._of_tokens,
             "/v1/tokens/:token": self._of_token,
             "/v1/audit": self._of_audit,
@@ -338,6 +346,8 @@ class Api:
                 return self._handler(self._of_log, request, app=app, call=call)
             case ["", "v1", "apps", app, "calls", call, "result"] if call:
                 return self._handler(self._of_result, request, app=app, call=call)
+            case ["", "v1", "apps", app, "calls", call, "cancel"] if call:
+                return self._handler(self._of_cancel, request, app=app, call=call)
             case ["", "v1", "audit"]:
                 return self._handler(self._of_audit, request)
             case ["", "v1", "tokens"]:
@@ -375,6 +385,7 @@ def _of_runners(runners: RunnerApi) -> dict[str, dict[str, Handler]]:
         "retry": {"POST": runners.retry},
         "secrets": {"POST": runners.secrets},
         "tokens": {"POST": runners.tokens},
+        "cancelled": {"POST": runners.cancelled},
         "pin": {"POST": runners.pin},
     }
 

@@ -460,6 +460,9 @@ DESCRIPTION: Final[dict[str, Any]] = {
         "/apps/{app}/calls/{call}/log": _path(
             "app call", get=_operation("Log", "Get a call's log", "LogWrapper", "404 406", text=True)
         ),
+        "/apps/{app}/calls/{call}/cancel": _path(
+            "app call", post=_operation("Call", "End an accepted call that has not ended", "CallWrapper", "404 409")
+        ),
         "/apps/{app}/calls/{call}/result": _path(
             "app call", get=_result("Call", "Get what a sync caller would have been answered")
         ),

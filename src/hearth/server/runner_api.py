@@ -330,6 +330,13 @@ class RunnerApi:
         await self._datastore.pin(Pin(given.app_name, given.function, given.image, given.digest))
         return {"msg": "pinned"}
 
+    # -- cancelled calls ------------------------------------------------------------------------------------------
+
+    async def cancelled(self, request: ApiRequest) -> dict[str, Any]:
+        """Return those of a runner's calls that were cancelled."""
+        given = _decoded(await request.body(), protocol.CallIds).calls
+        return {"calls": sorted(await self._records.cancelled(given))}
+
     # -- leases ---------------------------------------------------------------------------------------------------
 
     async def renew(self, request: ApiRequest) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from tests.support.stored_worlds import KINDS, World, opened_world
 
 from hearth.access.base import AlreadyStarted, EndedCall
-from hearth.models.call import ERROR, QUEUED, RUNNING, STAT_NAMES, SUCCESS, TIMEOUT, Call, Stat
+from hearth.models.call import CANCELLED, ERROR, QUEUED, RUNNING, STAT_NAMES, SUCCESS, TIMEOUT, Call, Stat
 from hearth.models.errors import ApiError, StoreRefused
 from hearth.models.function import ASYNC, SYNC
 
@@ -127,6 +127,19 @@ async def test_only_a_running_call_can_be_interrupted(world: World, status: str)
     await world.records.interrupted(call("1", ERROR, type=ASYNC, error="the node died"))
     stored = await world.stores.call("1")
     assert (stored.status, stored.error) == (status, "")
+
+
+async def test_a_node_knows_which_of_its_calls_were_cancelled(world: World) -> None:
+    for call_id in ("1", "2"):
+        await world.records.start(running(call_id))
+    assert await world.records.cancelled(["1", "2"]) == set()
+    await world.stores.datastore.cancel_call("app", "1", lambda stored: ended(stored.id, CANCELLED).call)
+    assert await world.records.cancelled(["1", "2", "3"]) == {"1"}
+    with pytest.raises(AlreadyStarted) as found:
+        await world.records.start(running("1", 2))
+    assert found.value.status == CANCELLED
+    await world.records.finish_many([ended("1", CANCELLED, b"what it wrote")])
+    assert await world.stores.log("1") == b"what it wrote"
 
 
 async def test_a_call_without_a_record_cannot_be_interrupted(world: World) -> None:

@@ -199,6 +199,12 @@ class Found(msgspec.Struct):
     found: list[str]
 
 
+class CallIds(msgspec.Struct):
+    """Calls that a runner runs, or those of them that were cancelled."""
+
+    calls: list[str]
+
+
 class WantedSecrets(msgspec.Struct):
     """The secrets that a runner needs, and the app that they belong to."""
 
@@ -260,7 +266,7 @@ class GivenSecrets(msgspec.Struct):
         return f"<GivenSecrets {' '.join(self.versions)}>"
 
 
-def encode(message: Leases | Releases | WantedSecrets | GivenSecrets | WantedTokens | Pinned) -> bytes:
+def encode(message: Leases | Releases | CallIds | WantedSecrets | GivenSecrets | WantedTokens | Pinned) -> bytes:
     """Encode a message of this module."""
     return msgspec.json.encode(message)
 

@@ -239,6 +239,19 @@ class RemoteCallRecords(CallRecords):
         with self._client.span("hybrid_client_end"):
             await self._outbox.finish(ended)
 
+    async def cancelled(self, call_ids: list[str]) -> set[str]:
+        """Ask the API node; an older one cannot cancel."""
+        body = protocol.encode(protocol.CallIds(call_ids))
+        try:
+            found = await self._client.ask(
+                "POST", "runner/cancelled", lambda data: protocol.decode(data, protocol.CallIds), body, attempts=1
+            )
+        except ApiError as exc:
+            if exc.code not in _NO_SUCH_REQUEST:
+                raise
+            return set()
+        return set(found.calls)
+
     async def interrupted(self, call: Call) -> None:
         """Complete the record at the API node if its status is still running."""
         body = protocol.encode_ended(EndedCall(call, b""), interrupted=True)

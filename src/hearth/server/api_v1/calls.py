@@ -12,6 +12,7 @@ from hearth.models.log_reader import LogReader
 from hearth.server.api_v1 import decode
 from hearth.server.api_v1.encode import call_json
 from hearth.server.api_v1.request import ApiRequest
+from hearth.server.cancels import Cancels
 from hearth.server.logs import json_string, log_response
 from hearth.server.results import Results
 from hearth.stores.datastore import Datastore
@@ -26,11 +27,13 @@ class Calls:
     Args:
         datastore: Stores the records.
         results: Answers requests for results.
+        cancels: Cancels calls.
         get_log: Opens the log of an app's call, if another store than the datastore keeps logs.
     """
 
-    def __init__(self, datastore: Datastore, results: Results, get_log: GetLog | None = None) -> None:
+    def __init__(self, datastore: Datastore, results: Results, cancels: Cancels, get_log: GetLog | None = None) -> None:
         self._datastore = datastore
+        self._cancels = cancels
         self._results = results
         self._logs_apart = get_log is not None
         self._get_log = get_log or datastore.get_log
@@ -68,6 +71,11 @@ class Calls:
         return await self._results.answer(
             request, lambda: self._datastore.get_call(request.app, request.call), of_route=True
         )
+
+    async def cancel(self, request: ApiRequest) -> dict[str, Any]:
+        """End an accepted call that has not ended."""
+        call = await self._cancels.cancel(lambda: self._datastore.get_call(request.app, request.call))
+        return {"message": "Successfully cancelled call", "call": call_json(call)}
 
     async def log(self, request: ApiRequest) -> Response:
         """Return a call's log, in the form that the client accepts."""

@@ -19,6 +19,7 @@ from hearth.server.api_v2.fns import Fns
 from hearth.server.api_v2.request import FnRequest
 from hearth.server.api_v2.scope import AppChanged, Scope
 from hearth.server.api_v2.triggers import Triggers
+from hearth.server.cancels import Cancels
 from hearth.server.listeners import ListenedApps
 from hearth.server.results import Results
 from hearth.stores.datastore import Datastore
@@ -39,6 +40,7 @@ class ApiV2:
         max_memory_mib: The most memory that a fn may ask for.
         versions: Notes each deploy.
         results: Answers requests for results.
+        cancels: Cancels calls.
         public_url: The beginning of the addresses at which clients call functions; empty for that of each request.
     """
 
@@ -53,13 +55,14 @@ class ApiV2:
         max_memory_mib: int,
         versions: Versions,
         results: Results,
+        cancels: Cancels,
         public_url: str = "",
     ) -> None:
         scope = Scope(datastore)
         of_apps = Apps(apps, scope, clock, next_id, changed)
         fns = Fns(datastore, scope, clock, next_id, changed, max_memory_mib, versions)
         triggers = Triggers(datastore, scope, clock, next_id, changed)
-        calls = Calls(datastore, scope, results, get_log)
+        calls = Calls(datastore, scope, results, get_log, cancels)
         self._public_url = public_url.removesuffix("/")
         self._lists: dict[str, Table] = {
             "apps": {"GET": of_apps.list, "POST": of_apps.create},
@@ -75,6 +78,7 @@ class ApiV2:
         self._of_call: Table = {"GET": calls.get}
         self._of_log: Table = {"GET": calls.log}
         self._of_result: Table = {"GET": calls.result}
+        self._of_cancel: Table = {"POST": calls.cancel}
         self._of_source: Table = {"GET": triggers.by_source}
 
     def find(self, request: Request, path: str) -> tuple[Handler, FnRequest]:
@@ -104,6 +108,7 @@ class ApiV2:
             "/v2/fns/:id/calls/:call": self._of_call,
             "/v2/fns/:id/calls/:call/log": self._of_log,
             "/v2/fns/:id/calls/:call/result": self._of_result,
+            "/v2/fns/:id/calls/:call/cancel": self._of_cancel,
             "/v2/runner/apps/:id/triggerBySource/:type/:source": self._of_source,
         }
         for path, table in tables.items():
@@ -124,6 +129,8 @@ class ApiV2:
                 return self._of_log, {"id": name, "call": call}
             case ["fns", name, "calls", call, "result"] if name and call:
                 return self._of_result, {"id": name, "call": call}
+            case ["fns", name, "calls", call, "cancel"] if name and call:
+                return self._of_cancel, {"id": name, "call": call}
             case ["runner", "apps", name, "triggerBySource", kind, *source] if name and kind and source:
                 return self._of_source, {"id": name, "source": (kind, "/".join(source))}
         return None, {}

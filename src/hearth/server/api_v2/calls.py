@@ -23,6 +23,7 @@ from hearth.server.api_v2.decode import cursor
 from hearth.server.api_v2.encode import call_json, page_json
 from hearth.server.api_v2.request import FnRequest
 from hearth.server.api_v2.scope import Scope
+from hearth.server.cancels import Cancels
 from hearth.server.logs import json_string, log_response
 from hearth.server.results import Results
 from hearth.stores.records.base import CallFilter, RecordStore
@@ -38,6 +39,7 @@ class Calls:
         scope: Finds fns.
         results: Answers requests for results.
         get_log: Opens the log of an app's call.
+        cancels: Cancels calls.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Calls:
         scope: Scope,
         results: Results,
         get_log: Callable[[str, str], Awaitable[LogReader]],
+        cancels: Cancels,
     ) -> None:
         self._store = store
+        self._cancels = cancels
         self._results = results
         self._scope = scope
         self._get_log = get_log
@@ -78,6 +82,11 @@ class Calls:
         """Return the result of a detached call: what a caller who waits would have been answered."""
         app, fn = await self._scope.fn(request, Action.CALLS_READ)
         return await self._results.answer(request, lambda: self._find(app, fn, request.call), of_route=False)
+
+    async def cancel(self, request: FnRequest) -> dict[str, Any]:
+        """End a detached call that has not ended."""
+        app, fn = await self._scope.fn(request, Action.CALLS_WRITE)
+        return call_json(await self._cancels.cancel(lambda: self._find(app, fn, request.call)), fn)
 
     async def log(self, request: FnRequest) -> Response:
         """Return a call's log, in the form that the client accepts."""

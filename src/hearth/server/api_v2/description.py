@@ -257,6 +257,9 @@ DESCRIPTION: Final[dict[str, Any]] = {
         "/fns/{fn_id}/calls/{call_id}/log": _path(
             "fn_id call_id", get=_operation("Calls", "Get a call's log", "Log", text=True)
         ),
+        "/fns/{fn_id}/calls/{call_id}/cancel": _path(
+            "fn_id call_id", post=_operation("Calls", "End a detached call that has not ended", "Call")
+        ),
         "/fns/{fn_id}/calls/{call_id}/result": _path("fn_id call_id", get=_RESULT),
         "/runner/apps/{app_id}/triggerBySource/{type}/{source}": _path(
             "app_id type source",

@@ -98,6 +98,24 @@ class RecordStore(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def cancel_call(self, app_name: str, call_id: str, end: Callable[[Call], Call]) -> Call:
+        """Compare and swap: end an accepted call that has not ended, with its result.
+
+        Args:
+            app_name: Its app.
+            call_id: The call.
+            end: Returns the call as it ends, given the stored one.
+
+        Raises:
+            CallNotFound: There is no such call.
+            CallEnded: It has ended.
+        """
+
+    @abc.abstractmethod
+    async def cancelled(self, call_ids: Sequence[str]) -> set[str]:
+        """Return those of some calls that were cancelled."""
+
+    @abc.abstractmethod
     async def update_call(self, before: Call, after: Call) -> None:
         """Compare and swap: store ``after``, if what is stored equals ``before`` (times to the second).
 

@@ -11,9 +11,10 @@ import msgspec
 import sqlalchemy as sa
 
 from hearth.models import ids
-from hearth.models.call import QUEUED, RUNNING, Call
+from hearth.models.call import CANCELLED, FINAL, QUEUED, RUNNING, Call
 from hearth.models.call_result import CallResult
 from hearth.models.errors import (
+    CallEnded,
     CallLogNotFound,
     CallNotFound,
     DatastoreCannotSwap,
@@ -212,7 +213,7 @@ class SqlRecords(RecordStore):
 
         kept = await self._database.transaction(steps)
         # one that is stored as given may have been stored by an earlier try whose answer was lost
-        lost = {call.id for call, _ in swapped if call.id in kept and kept[call.id] != _stored(call)}
+        lost = {call.id for call, _ in swapped if call.id in kept and not _is_same_end(kept[call.id], call)}
         # ... and more of its log may have come since
         if again := [one for one in swapped if one[0].id in kept and one[0].id not in lost]:
             rows = from_calls(again)
@@ -236,6 +237,35 @@ class SqlRecords(RecordStore):
         """Store the calls that have not come further, with the logs of their last attempts."""
         with self._span("ds_update_call"):
             await self._database.transaction(lambda: _swap(again, _is_of_earlier_attempt))
+
+    async def cancel_call(self, app_name: str, call_id: str, end: Callable[[Call], Call]) -> Call:
+        """Compare and swap."""
+
+        def steps() -> Steps[Call]:
+            found = yield Read(_ONE, {"id": call_id, "app": app_name})
+            if not found:
+                raise CallNotFound
+            call = to_call(found[0])
+            if call.status in FINAL:
+                raise CallEnded(call.status)
+            ended = end(call)
+            yield Put(STORE, from_calls([(ended, None)]))
+            if kept_results := from_results([ended]):
+                yield Put(STORE_RESULTS, (kept_results,))
+            return ended
+
+        with self._span("ds_update_call"):
+            return await self._database.transaction(steps)
+
+    async def cancelled(self, call_ids: Sequence[str]) -> set[str]:
+        """Read the status of some calls at a time."""
+        found: set[str] = set()
+        with self._span("ds_get_calls"):
+            for start in range(0, len(call_ids), MOST):
+                wanted = padded(call_ids[start : start + MOST])
+                rows = await self._database.query(_cancelled_query(len(wanted)), **_numbered(wanted))
+                found.update(row["id"] for row in rows)
+        return found
 
     async def update_call(self, before: Call, after: Call) -> None:
         """Compare and swap."""
@@ -413,6 +443,11 @@ def _stored(call: Call) -> _Stored:
     return _Stored(call.status, format_time(call.completed_at), call.attempt)
 
 
+def _is_same_end(stored: _Stored, call: Call) -> bool:
+    """Return whether a call ended as it is stored. One that was cancelled is stored before it ends where it runs."""
+    return stored == _stored(call) or stored.status == call.status == CANCELLED
+
+
 def _numbered(call_ids: Sequence[str]) -> dict[str, str]:
     return {f"i{n}": call_id for n, call_id in enumerate(call_ids)}
 
@@ -423,6 +458,12 @@ def _numbered(call_ids: Sequence[str]) -> dict[str, str]:
 @functools.cache
 def _calls_query(size: int) -> Query:
     return Query(sa.select(calls).where(calls.c.id.in_([param(f"i{n}") for n in range(size)]), belongs_to_app()))
+
+
+@functools.cache
+def _cancelled_query(size: int) -> Query:
+    query = sa.select(calls.c.id).where(calls.c.id.in_([param(f"i{n}") for n in range(size)]))
+    return Query(query.where(calls.c.status == CANCELLED))
 
 
 @functools.cache
