@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 LONG   := -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run bench-full bench-check test durations mutants storm deaths probe soak fleet fuzz lint format bench bench-async simulate docs reference transcript lock engines clean
+.PHONY: help setup run bench-full bench-check profile test durations mutants storm deaths probe soak fleet fuzz lint format bench bench-async simulate docs reference transcript lock engines clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench: setup ## Measure calls, cold starts, the node's start and its API beside 
 
 bench-check: setup ## Fail if warm calls became slower since a commit; AGAINST=HEAD~1
 	@$(BIN)/python -m bench.check $(or $(AGAINST),HEAD~1)
+
+profile: setup ## Show where the processor time of a warm call goes, and write a flame graph; needs wrk and py-spy
+	@$(BIN)/python -m bench.call_profile $(ARGS)
 
 bench-full: setup ## The same with more loads and rounds, and curves over routes and containers; half an hour
 	@$(BIN)/python -m bench --full $(ARGS)

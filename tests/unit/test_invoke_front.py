@@ -35,7 +35,7 @@ from hearth.server.api_v1.functions import Functions
 from hearth.server.asgi_calls import AsgiExchange
 from hearth.server.call_gates import CallGates
 from hearth.server.invoke import Answer, InvokeFront
-from hearth.server.targets import route_fields
+from hearth.server.targets import Starts, route_fields
 from hearth.testing.script import Pipe, Script
 from hearth.testing.scripted_driver import FakeDriver
 
@@ -176,7 +176,7 @@ async def test_an_error_answer_has_no_header_of_the_function_and_those_of_the_ro
         sent.append(message)
 
     scope = {"method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
-    answer = Answer(AsgiExchange(scope, receive, send), is_bodiless=False)
+    answer = Answer(AsgiExchange(scope, receive, send), is_bodiless=False, starts=Starts())
     answer.call_id, answer.of_route = encode(7), route_fields({"X-Route": ["r"]})
     answer.head(Head(201, [("X-Function", "f"), ("Content-Type", "text/plain"), ("Content-Length", "5")]))
     await answer.fail(InvalidResponse("json", "cut off"))
@@ -259,6 +259,24 @@ async def test_an_answer_like_the_one_before_can_end_its_connection() -> None:
         await answer_to(client)
         _, fields, body = await answer_to(client, field="Connection: close\r\n")
     assert (fields[b"connection"], body, client.is_closed) == (b"close", b"x", True)
+
+
+async def test_an_answer_like_the_one_before_waits_for_a_slow_client() -> None:
+    given = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+    async with http_client_of(answering(given)) as client:
+        _, before, _ = await answer_to(client)
+        client.connection.pause_writing()
+        client.send("GET /r/myapp/hello HTTP/1.1\r\nHost: h\r\n\r\n")
+        for _ in range(5):
+            assert await client.settled() == b""
+        client.connection.resume_writing()
+        received = b""
+        while not received:
+            received = await client.settled()
+        _, after, body = await answer_to(client)
+    assert received.endswith(b"\r\n\r\nx")
+    assert received.count(b"content-length: 1\r\n") == 1
+    assert (after.keys(), body) == (before.keys(), b"x")
 
 
 async def test_an_answer_without_a_body_is_none_like_those_before() -> None:

@@ -43,9 +43,17 @@ def test_input_in_one_piece_is_what_the_encoder_writes(format_name: str, changes
     assert contract.whole_input(call, body) == (None if encoder.lossy else expected)
 
 
-def check(format_name: str, call: CallInput, data: bytes) -> bool:
-    """Check that the whole answer is what the decoder reads; return whether there is one."""
+def check(format_name: str, call: CallInput, data: bytes, before: bytes = b"") -> bool:
+    """Check that the whole answer is what the decoder reads; return whether there is one.
+
+    Args:
+        format_name: The format.
+        call: The call that is answered.
+        data: The answer.
+        before: The answer to the call before.
+    """
     contract = stdio_contract(format_name)
+    contract.whole_answer(a_call(), before)
     whole = contract.whole_answer(call, data)
     if whole is not None:
         assert outcome(contract.decoder(call), [data]) == (*whole, False)
@@ -73,11 +81,27 @@ json_fragments = st.sampled_from(
 
 
 @settings(max_examples=400)
-@given(data=st.lists(http_fragments, max_size=12).map(b"".join), method=st.sampled_from(["GET", "HEAD"]))
-@example(data=OK + b"\n \n\n", method="GET")
-@example(data=OK + b"X: y\n\r\nContent-Length: 0\r\n\r\n", method="GET")
-def test_no_output_in_one_piece_is_read_as_another_http_answer(data: bytes, method: str) -> None:
-    check("http", a_call(method=method), data)
+@given(
+    data=st.lists(http_fragments, max_size=12).map(b"".join),
+    method=st.sampled_from(["GET", "HEAD"]),
+    before=st.sampled_from([b"", SIZED + b"hi", OK + b"Content-Length: 0\n\n", b"HTTP/1.1 204 OK\r\n\r\n"]),
+)
+@example(data=OK + b"\n \n\n", method="GET", before=b"")
+@example(data=OK + b"X: y\n\r\nContent-Length: 0\r\n\r\n", method="GET", before=b"")
+@example(data=SIZED + b"no", method="GET", before=SIZED + b"hi")
+@example(data=SIZED, method="HEAD", before=SIZED + b"hi")
+@example(data=SIZED + b"hi\n", method="GET", before=SIZED + b"hi")
+@example(data=SIZED + b"hi" + SIZED + b"hi", method="GET", before=SIZED + b"hi")
+def test_no_output_in_one_piece_is_read_as_another_http_answer(data: bytes, method: str, before: bytes) -> None:
+    check("http", a_call(method=method), data, before)
+
+
+def test_the_same_head_for_one_function_is_that_of_each_of_its_answers() -> None:
+    contract = stdio_contract("http")
+    two = [b"HTTP/1.1 %d OK\r\nX-A: %d\r\nContent-Length: 2\r\n\r\nhi" % (status, status) for status in (200, 201)]
+    answers = [contract.whole_answer(a_call(), data) for data in (*two, *two)]
+    assert [answer[0].status for answer in answers if answer] == [200, 201, 200, 201]
+    assert [answer[0].headers[0] for answer in answers if answer] == [("X-A", "200"), ("X-A", "201")] * 2
 
 
 @settings(max_examples=400)

@@ -307,7 +307,7 @@ class Agent:
         """
         if self._life.state is not AgentState.OPEN:
             return CallEnd(ServerBusy())
-        function, task = call.function, asyncio.current_task(self.loop)
+        function, task = call.function, call.task or asyncio.current_task(self.loop)
         assert task is not None
         cancelling = task.cancelling()
         limits = self._limits.get(function.spec.timeout_s) or self._new_limits(function.spec.timeout_s)
@@ -516,7 +516,7 @@ class Agent:
             if not started and isinstance(failure, QuotaExceeded) and not call.is_queued:
                 return None
         log = self._late.take(record, call.log) if self._late.lags and is_last else call.log.take()
-        record.completed_at = call.recorded_at + dt.timedelta(seconds=now - call.since)
+        record.completed_at = call.recorded_at + dt.timedelta(0, now - call.since)
         if failure is None:
             record.status = SUCCESS
         else:

@@ -137,6 +137,9 @@ class CallLog(msgspec.Struct, eq=False):
             late: Called once when more comes: then take it all again. Without it, or once the log was cut, later bytes
                 are not kept.
         """
+        if self._lines is None and not self._chunks and late is None:  # as of most calls
+            self._open, self._late = False, None
+            return b""
         if self._lines is not None:
             self._lines.close()
         self._late = None if self._cut else late
@@ -209,7 +212,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
     @property
     def started_at(self) -> dt.datetime:
         """Return the wall time of this machine at which it got its container."""
-        return self.since_at + dt.timedelta(seconds=self.waited_s)
+        return self.since_at + dt.timedelta(0, self.waited_s)
 
     def end_late(self) -> None:
         """End it, as its time is over."""
@@ -247,7 +250,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
         meter.running.value += 1
         self.is_queued = False
         self.waited_s = now - self.since
-        self.record.started_at = self.recorded_at + dt.timedelta(seconds=self.waited_s)
+        self.record.started_at = self.recorded_at + dt.timedelta(0, self.waited_s)
         self.record.status = RUNNING
 
     def wait_again(self) -> None:
@@ -305,7 +308,7 @@ class ActiveCall(msgspec.Struct, eq=False, kw_only=True):
         """Return it as its function sees it."""
         record = self.record
         counted_from = self.started_at if self.function.times_run else self.since_at
-        deadline = counted_from + dt.timedelta(seconds=self.function.spec.timeout_s)
+        deadline = counted_from + self.function.timeout
         return CallInput(
             call_id=record.id,
             method=record.method,

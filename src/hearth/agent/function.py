@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from hearth.agent.meters import ContainerSeries
 from hearth.agent.shares import Share
 from hearth.agent.stats import CallStats
@@ -48,6 +50,7 @@ class Function:
         stats: Counts its calls.
         share: The share of its app.
         containers: The metrics of its containers.
+        timeout: The time of a call.
         times_run: The timeout of its calls begins with their run; else it includes their wait for a container.
         log_fields: The fields of log lines about its containers.
         record: The record of a call, less what is of one call only.
@@ -64,6 +67,7 @@ class Function:
         "spans",
         "spec",
         "stats",
+        "timeout",
         "times_run",
     )
 
@@ -73,6 +77,7 @@ class Function:
         self.spec = spec
         self.ref = spec.ref
         self.key = spec.hot_key
+        self.timeout = dt.timedelta(seconds=spec.timeout_s)
         self.times_run = spec.ref.is_fn
         self.contract: Contract = contract_for(spec.contract, limits)
         self.spans = FunctionSpans(telemetry.tracing, spec.ref)

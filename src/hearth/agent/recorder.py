@@ -2,7 +2,7 @@
 
 The calls that end during one write are written together by the next one::
 
-    IDLE -> DUE -> WRITING -> IDLE        DUE: the write begins in the next turn of the loop
+    IDLE -> DUE -> WRITING -> IDLE        DUE: the write begins in the next turn of the loop; at once for a lone call
             DUE -> HELD -> WRITING        HELD: many calls are about to end, so the write waits for some of them
                    WRITING -> HELD, WRITING
 
@@ -151,8 +151,11 @@ class Recorder:
         if self._failing and is_awaited:
             _answer(waiting)
         if self._state is _State.IDLE:
-            self._state = _State.DUE
-            loop.call_soon(self._write)
+            if self._running() == 1:  # nobody else is about to end
+                self._write()
+            else:
+                self._state = _State.DUE
+                loop.call_soon(self._write)
         elif self._state is _State.HELD and len(self._waiting) >= self._enough:
             self._write()
         return stored

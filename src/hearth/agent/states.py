@@ -96,7 +96,7 @@ _STAGES: Final[Mapping[Stage, frozenset[Stage]]] = {
     Stage.REMOVE: frozenset({Stage.DONE}),
     Stage.DONE: frozenset(),
 }
-#: How each stage counts; ``None``: as the one that was left.
+#: How each stage counts; ``None``: as the one before.
 _COUNTED: Final[Mapping[Stage, ContainerState | None]] = {
     Stage.WAIT: ContainerState.WAIT,
     Stage.START: ContainerState.START,
@@ -108,6 +108,8 @@ _COUNTED: Final[Mapping[Stage, ContainerState | None]] = {
     Stage.REMOVE: None,
     Stage.DONE: ContainerState.DONE,
 }
+#: From each stage, those that may follow, with how they count.
+_CHANGES: Final = {stage: {after: _COUNTED[after] for after in _STAGES[stage]} for stage in Stage}
 _AGENT: Final[Mapping[AgentState, frozenset[AgentState]]] = {
     AgentState.OPEN: frozenset({AgentState.DRAINING}),
     AgentState.DRAINING: frozenset({AgentState.ABORTING, AgentState.CLOSED}),
@@ -180,19 +182,20 @@ class ContainerLife:
         since: Loop time at which it began to count so.
     """
 
-    __slots__ = ("_clock", "_counts", "_series", "since", "stage", "state")
+    __slots__ = ("_counts", "_now", "_series", "_shown", "since", "stage", "state")
 
     def __init__(
         self, clock: Clock, counts: ContainerCounts, series: Mapping[ContainerState, tuple[Series, Spread | None]]
     ) -> None:
-        self._clock = clock
+        self._now = clock.monotonic
         self._counts = counts
         self._series = series
+        self._shown = series[ContainerState.WAIT]
         self.stage = Stage.WAIT
         self.state = ContainerState.WAIT
         self.since = clock.monotonic()
         counts[self.state] += 1
-        series[self.state][0].value += 1
+        self._shown[0].value += 1
 
     def __repr__(self) -> str:
         return f"<ContainerLife {self.stage.value}>"
@@ -203,19 +206,21 @@ class ContainerLife:
         Raises:
             InvalidTransition: The table does not list this change.
         """
-        if stage not in _STAGES[self.stage]:
+        changes = _CHANGES[self.stage]
+        if stage not in changes:
             raise InvalidTransition(f"{self.stage.value} -> {stage.value}")
         self.stage = stage
-        left, entered = self.state, _COUNTED[stage]
+        left, entered = self.state, changes[stage]
         if entered is None or entered is left:
             return
-        counts, series, now = self._counts, self._series, self._clock.monotonic()
+        counts, now = self._counts, self._now()
         counts[left] -= 1
         counts[entered] += 1
-        number, lasted = series[left]
+        number, lasted = self._shown
         number.value -= 1
         if lasted is not None:
             lasted.observe(now - self.since)
-        series[entered][0].value += 1
+        self._shown = shown = self._series[entered]
+        shown[0].value += 1
         self.state = entered
         self.since = now

@@ -203,7 +203,7 @@ class Exchange(abc.ABC):
 
 
 class Contract(abc.ABC):
-    """A format: how calls reach a function and answers come back. One object serves all calls."""
+    """A format: how calls reach a function and answers come back. One object serves all calls of a function."""
 
     name: str
     hot: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Final
 
@@ -23,7 +22,6 @@ _CONTRACTS: Final[dict[str, Callable[[Limits], Contract]]] = {
 }
 
 
-@functools.cache
 def contract_for(format_name: str, limits: Limits = NO_LIMITS) -> Contract:
     """Return the contract of a format; the empty name is ``default``.
 

@@ -104,6 +104,8 @@ class IdGenerator:
         self._last_ms = -1
         self._start = ""
         self._counter = counter
+        self._block = -1  # of 1,024 values of the counter, all but the last two characters are the same
+        self._before_last = ""
         self._lock = threading.Lock()
 
     def __call__(self) -> str:
@@ -118,6 +120,9 @@ class IdGenerator:
                 self._last_ms = ms
                 time = _PAIRS[ms >> 40] + _PAIRS[ms >> 30 & 0x3FF] + _PAIRS[ms >> 20 & 0x3FF]
                 self._start = time + _PAIRS[ms >> 10 & 0x3FF] + _PAIRS[ms & 0x3FF] + self._middle
-            low = self._high | self._counter
-            last = _PAIRS[low >> 25] + _PAIRS[low >> 15 & 0x3FF] + _PAIRS[low >> 5 & 0x3FF] + ALPHABET[low & 0x1F]
-            return self._start + last
+            block = self._counter >> 10
+            if block != self._block:
+                self._block = block
+                high = self._high >> 10 | block
+                self._before_last = ALPHABET[high >> 20] + _PAIRS[high >> 10 & 0x3FF] + _PAIRS[high & 0x3FF]
+            return self._start + self._before_last + _PAIRS[self._counter & 0x3FF]

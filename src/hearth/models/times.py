@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import re
 from typing import Final
+
+from msgspec import to_builtins
 
 UTC: Final = dt.UTC
 
@@ -22,22 +23,17 @@ _RFC3339 = re.compile(
 #: The form that :func:`format_time` writes, and that nearly all texts to read have.
 _OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
-# Four times are written for every call, most of them of the same minute.
-_SECONDS: Final = [f"{second:02}" for second in range(60)]
-_MILLIS: Final = [f".{ms:03}Z" for ms in range(1000)]
-
-
-@functools.lru_cache(maxsize=256)
-def _minute(year: int, month: int, day: int, hour: int, minute: int) -> str:
-    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:"
+#: Characters of a time up to its seconds, and up to its milliseconds.
+_TO_SECONDS: Final = 19
+_TO_MILLIS: Final = 23
 
 
 def format_time(moment: dt.datetime) -> str:
     """Return RFC 3339 in UTC with exactly three fractional digits, cut (not rounded), ending in ``Z``."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    minute = _minute(moment.year, moment.month, moment.day, moment.hour, moment.minute)
-    return minute + _SECONDS[moment.second] + _MILLIS[moment.microsecond // 1000]
+    text: str = to_builtins(moment)  # four times are written for every call; a whole second has no fraction
+    return f"{text[:_TO_MILLIS]}Z" if len(text) > _TO_MILLIS else f"{text[:_TO_SECONDS]}.000Z"
 
 
 def parse_time(text: str) -> dt.datetime:
@@ -64,20 +60,18 @@ def parse_time(text: str) -> dt.datetime:
 
 def format_duration(seconds: float) -> str:
     """Return a duration as Go prints it: ``1.5µs``, ``1.234567ms``, ``2.5s``, ``1m30.5s``, ``0s``; never negative."""
-    nanos = max(0, round(seconds * 1e9))
-    if nanos == 0:
+    nanos = round(seconds * 1e9)
+    if 1_000 <= nanos < 1_000_000:  # as of most calls
+        return f"{nanos / 1_000:.6g}µs"
+    if 1_000_000 <= nanos < 1_000_000_000:
+        return f"{nanos / 1_000_000:.9g}ms"
+    if nanos <= 0:
         return "0s"
     if nanos < 1_000:
         return f"{nanos}ns"
-    before, digits, unit = "", 9, "s"
-    if nanos < 1_000_000:
-        digits, unit = 3, "µs"
-    elif nanos < 1_000_000_000:
-        digits, unit = 6, "ms"
-    elif nanos >= 60_000_000_000:
-        minutes, nanos = divmod(nanos, 60_000_000_000)
-        hours, minutes = divmod(minutes, 60)
-        before = f"{hours}h{minutes}m" if hours else f"{minutes}m"
-    whole, rest = divmod(nanos, 10**digits)
-    fraction = "." + str(rest).zfill(digits).rstrip("0") if rest else ""
-    return f"{before}{whole}{fraction}{unit}"
+    minutes, nanos = divmod(nanos, 60_000_000_000)
+    hours, minutes = divmod(minutes, 60)
+    before = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    whole, rest = divmod(nanos, 1_000_000_000)
+    fraction = f".{rest:09}".rstrip("0") if rest else ""
+    return f"{before}{whole}{fraction}s"

@@ -105,7 +105,7 @@ class AsgiExchange:
         """Compose the head; it is sent with what follows."""
         self._answer_head = {"type": "http.response.start", "status": status, "headers": headers}
 
-    def begin_known(self, start: bytes, length: int) -> bool:
+    def send_known(self, start: bytes, data: bytes) -> bool:
         """Return false: a head goes field by field to what is around the front."""
         return False
 

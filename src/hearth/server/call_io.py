@@ -70,11 +70,11 @@ class CallExchange(Protocol):
     def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Compose the head of the answer, of names in lower case; it is sent with what follows."""
 
-    def begin_known(self, start: bytes, length: int) -> bool:
-        """Take the head of the answer, for a body of this length, up to the end of its last field.
+    def send_known(self, start: bytes, data: bytes) -> bool:
+        """Send a whole answer, whose head is composed up to the end of its last field.
 
         Returns:
-            False if a head is to be given by its fields: nothing was taken.
+            False if its head is to be given by its fields, and its body after that: nothing was sent.
         """
 
     async def write(self, data: bytes) -> None:

@@ -58,13 +58,15 @@ _FRAMING: Final = frozenset({"Host", "Transfer-Encoding", "Trailer"})
 _NOT_OF_FUNCTIONS: Final = OURS | HOP_BY_HOP
 _SINGLE_FIELDS: Final = frozenset(name.lower().encode() for name in SINGLE)
 _WAIT: Final = b"xxx-fxlb-wait"
+#: The rest of a head whose beginning is known: the id of the call, the length of the body, the wait.
+_START_OF_ROUTE: Final = b"%%b\r\nfn_call_id: %%b\r\ncontent-length: %%d\r\n%b: %%b" % _WAIT
 _INVOKE_TYPE: Final = "Fn-Invoke-Type"
 _DETACHED: Final = ["detached"]
 _RESPOND_ASYNC: Final = "respond-async"
 _LENGTH: Final = b"content-length"
 _DEFAULT_TYPE: Final = (b"content-type", b"application/json")
-#: Beginnings of answers that are kept for a function: up to a kilobyte each, for thousands of functions.
-_MOST_STARTS: Final = 4
+#: Those of a request whose function is not known; nothing is added to them.
+_NO_STARTS: Final = Starts()
 #: Names of header fields up to this length are remembered: clients and functions choose them.
 _REMEMBERED_LENGTH: Final = 64
 
@@ -85,6 +87,7 @@ class Answer(msgspec.Struct, eq=False):
     Attributes:
         exchange: Where it is sent.
         is_bodiless: Its body is not sent.
+        starts: The beginnings of answers that were composed before. A function tends to begin all of them alike.
         call: The call that it answers, once it was made.
         call_id: The id of the call, once it is known that there is such a function.
         of_route: The header fields of its route.
@@ -94,7 +97,6 @@ class Answer(msgspec.Struct, eq=False):
         is_streamed: Some of its body was handed over before the end.
         tail: The bytes of the body that are held until the call is recorded.
         whole: The head of an answer in one piece, which is composed when the call has ended.
-        starts: The beginnings of such answers that were composed before. A function tends to begin all of them alike.
     """
 
     #: The name of the field with the id of the call.
@@ -104,6 +106,7 @@ class Answer(msgspec.Struct, eq=False):
 
     exchange: CallExchange
     is_bodiless: bool
+    starts: Starts
     call: ActiveCall | None = None
     call_id: str = ""
     of_route: Fields = ()
@@ -113,7 +116,6 @@ class Answer(msgspec.Struct, eq=False):
     is_streamed: bool = False
     tail: bytes = b""
     whole: Head | None = None
-    starts: Starts = msgspec.field(default_factory=dict)
 
     @property
     def started(self) -> bool:
@@ -173,9 +175,10 @@ class Answer(msgspec.Struct, eq=False):
     async def finish(self) -> None:
         """Send what is held: the call has ended well."""
         exchange = self.exchange
-        if self.whole is not None and self._begin_whole(self.whole):
-            await exchange.end(self.tail)
-            return
+        if self.whole is not None:
+            self.head(self.whole)
+            if self.is_bodiless:
+                self.tail = b""
         if not self.is_streamed:
             fields = self._fields()
             if not self.is_bodiless and self.remaining < 0:
@@ -198,29 +201,37 @@ class Answer(msgspec.Struct, eq=False):
         self.exchange.begin(told.status, fields)
         await self.exchange.end(told.body)
 
-    def _begin_whole(self, head: Head) -> bool:
-        """Begin an answer in one piece; return false if that takes its fields, which are there then."""
+    def finish_whole(self, head: Head) -> bool:
+        """Send an answer in one piece: the call has ended well. Return false if that takes its fields, or waits."""
+        starts = self.starts
+        start = starts.start if starts.head is head else self._start(head)
+        if not start:
+            return False
+        tail = self.tail
+        if self.is_of_route and self.call is not None:
+            start = _START_OF_ROUTE % (
+                start,
+                self.call_id.encode(),
+                len(tail),
+                format_duration(self.call.waited_s).encode(),
+            )
+        else:
+            start = b"%b\r\n%b: %b\r\ncontent-length: %d" % (start, self.id_field, self.call_id.encode(), len(tail))
+        return self.exchange.send_known(start, tail)
+
+    def _start(self, head: Head) -> bytes:
+        """Return the beginning of an answer with this head; empty if it has to be composed of its fields."""
+        starts = self.starts
         key = (head.status, *[field for field in head.headers if field[0] != "Content-Length"])
-        start = self.starts.get(key)
+        start = starts.known.get(key)
         if start is None:
             self.head(head)
             start = b""
             if not self.is_bodiless:
                 start = compose_start(self.status, [field for field in self._lasting() if field[0] != _LENGTH])
-            if len(self.starts) >= _MOST_STARTS:
-                self.starts.clear()
-            self.starts[key] = start
-        tail = self.tail
-        if start:
-            known = b"%b\r\n%b: %b\r\ncontent-length: %d" % (start, self.id_field, self.call_id.encode(), len(tail))
-            if self.is_of_route and self.call is not None:
-                known = b"%b\r\n%b: %b" % (known, _WAIT, format_duration(self.call.waited_s).encode())
-            if self.exchange.begin_known(known, len(tail)):
-                return True
-        self.head(head)
-        if self.is_bodiless:
-            self.tail = b""
-        return False
+            starts.keep(key, start)
+        starts.head, starts.start = head, start
+        return start
 
     def _fields(self) -> list[tuple[bytes, bytes]]:
         return self._own() + self._lasting()
@@ -342,10 +353,10 @@ class InvokeFront:
         head = exchange.head
         if names is not None or head.path.startswith(ROUTES):
             targets: Targets = self._routes
-            answer = Answer(exchange, head.method == "HEAD")
+            answer = Answer(exchange, head.method == "HEAD", _NO_STARTS)
         else:
             targets = self._fns
-            answer = FnAnswer(exchange, head.method == "HEAD")
+            answer = FnAnswer(exchange, head.method == "HEAD", _NO_STARTS)
         target: Target | None = None
         admitted: Share | None = None
         try:
@@ -410,7 +421,7 @@ class InvokeFront:
                 call.record.trigger_id = target.trigger_id
                 if body:
                     call.kept_body.append(body)
-                task = exchange.watcher = asyncio.current_task(self._agent.loop)
+                task = exchange.watcher = call.task = asyncio.current_task(self._agent.loop)
                 try:
                     if exchange.arrival is Arrival.GONE:
                         raise ClientGone
@@ -421,7 +432,7 @@ class InvokeFront:
                         raise ClientGone from None
                     raise
                 finally:
-                    exchange.watcher = None
+                    exchange.watcher = call.task = None
             else:
                 if target.counted is not None:
                     target.counted.accept(self._now())
@@ -444,7 +455,8 @@ class InvokeFront:
         except Exception as exc:
             await self._report(exc if target is None else target.explain(exc), answer, targets.log_fields(head, names))
         else:
-            await answer.finish()
+            if answer.whole is None or not answer.finish_whole(answer.whole):
+                await answer.finish()
         finally:
             if admitted is not None:
                 admitted.leave()

@@ -13,7 +13,7 @@ from hearth.access.fn_cache import FnDefinition
 from hearth.agent.agent import Agent
 from hearth.agent.shares import Share
 from hearth.contracts import contract_for
-from hearth.contracts.base import HOP_BY_HOP, Contract, Headers, canonical
+from hearth.contracts.base import HOP_BY_HOP, Contract, Head, Headers, canonical
 from hearth.contracts.stdio.fields import blank_controls, is_token
 from hearth.models.call import HeaderMap
 from hearth.models.delivery import NO_RULES, Delivery
@@ -27,8 +27,8 @@ from hearth.server.http.shared import ROUTES
 from hearth.telemetry.series import Histogram, Spread
 
 Fields = Sequence[tuple[bytes, bytes]]
-#: Beginnings of answers, by the status and the header fields of a function.
-Starts = dict[tuple[object, ...], bytes]
+#: Beginnings of answers that are kept for a function: up to a kilobyte each, for thousands of functions.
+_MOST_STARTS: Final = 4
 
 #: The methods with which routes are called.
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "DELETE", "CONNECT", "TRACE"})
@@ -55,6 +55,26 @@ _NOT_OF_ROUTES: Final = OURS | HOP_BY_HOP | {"Content-Length"}
 _MAX_TARGETS: Final = 10_000
 
 
+class Starts(msgspec.Struct, eq=False):
+    """The beginnings of a function's answers as they were composed last.
+
+    Attributes:
+        head: The head of the last answer; contracts return the same one for the same bytes.
+        start: The beginning of that answer.
+        known: Beginnings by the status and the header fields of the function.
+    """
+
+    head: Head | None = None
+    start: bytes = b""
+    known: dict[tuple[object, ...], bytes] = msgspec.field(default_factory=dict)
+
+    def keep(self, key: tuple[object, ...], start: bytes) -> None:
+        """Keep one more."""
+        if len(self.known) >= _MOST_STARTS:
+            self.known.clear()
+        self.known[key] = start
+
+
 class Target(msgspec.Struct, eq=False):
     """A function that can be called.
 
@@ -75,7 +95,7 @@ class Target(msgspec.Struct, eq=False):
         share: The share of its app, once the route was compiled.
         counted: The same, if a quota limits the number of its calls.
         fits: Whether this node can ever run it.
-        starts: The beginnings of its answers as they were composed last, by status and header fields.
+        starts: The beginnings of its answers.
     """
 
     definition: Definition | FnDefinition
@@ -94,7 +114,7 @@ class Target(msgspec.Struct, eq=False):
     share: Share | None = None
     counted: Share | None = None
     fits: bool = False
-    starts: Starts = msgspec.field(default_factory=dict)
+    starts: Starts = msgspec.field(default_factory=Starts)
 
     def explain(self, exc: Exception) -> Exception:
         """Return the error that a client sees: that of the quota, if a body exceeds the quota of its app."""

@@ -7,11 +7,11 @@ text, because the library's writer needs nine times as long and cannot stop betw
 
 from __future__ import annotations
 
-import bisect
 import functools
 import itertools
-import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from hearth.telemetry.names import TIME_BUCKETS, Kind
@@ -46,7 +46,7 @@ class Spread:
 
     def observe(self, value: float) -> None:
         """Add one value."""
-        self.counts[bisect.bisect_left(self._bounds, value)] += 1
+        self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
 
@@ -62,7 +62,7 @@ class Timed:
 
     __slots__ = ("_find", "_spreads")
 
-    begin = staticmethod(time.perf_counter)
+    begin = staticmethod(perf_counter)
 
     def __init__(self, find: Callable[[], list[Spread]]) -> None:
         self._find = find
@@ -70,13 +70,15 @@ class Timed:
 
     def end(self, started: float, error: BaseException | None = None) -> None:
         """Count the time since then."""
-        seconds = time.perf_counter() - started
-        if not self._spreads:
-            self._spreads = self._find()
-        bucket = bisect.bisect_left(TIME_BUCKETS, seconds)
-        for spread in self._spreads:
+        seconds = perf_counter() - started
+        bucket = bisect_left(TIME_BUCKETS, seconds)
+        for spread in self._spreads or self._first():
             spread.counts[bucket] += 1
             spread.total += seconds
+
+    def _first(self) -> list[Spread]:
+        self._spreads = self._find()
+        return self._spreads
 
 
 S = TypeVar("S", Series, Spread)

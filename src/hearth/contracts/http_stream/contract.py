@@ -8,7 +8,7 @@ from hearth.contracts.http_stream.exchange import SocketExchange
 from hearth.contracts.http_stream.request import compose
 from hearth.contracts.stdio.codec import Encoder, InvalidOutput
 from hearth.contracts.stdio.exchange import StdioContract
-from hearth.contracts.stdio.http import REMEMBERED_BYTES, HttpEncoder, as_response, head_end
+from hearth.contracts.stdio.http import REMEMBERED_BYTES, AnswerHead, HttpEncoder, as_response, head_end
 from hearth.drivers.base import Container
 from hearth.models.function import HTTP_STREAM
 
@@ -36,18 +36,27 @@ class HttpStreamContract(StdioContract):
 
     def __init__(self, limits: Limits = NO_LIMITS) -> None:
         self._limits = limits
+        # a function tends to begin its answers in the same way
+        self._last: tuple[bytes, bool, AnswerHead, Head | None] | None = None
 
     whole_input = staticmethod(compose)
 
     def whole_answer(self, call: CallInput, data: bytes) -> tuple[Head, bytes] | None:
         """Return the answer, if these bytes are exactly one of a function that ran, on a connection that goes on."""
-        end = head_end(data, 0)
-        if not 0 < end <= min(self._limits.head_bytes, REMEMBERED_BYTES):
-            return None
-        try:
-            answer, head = remembered(data[:end], call.is_plain)
-        except InvalidOutput:
-            return None
+        last = self._last
+        if last is not None and last[1] is call.is_plain and data.startswith(last[0]):
+            block, _, answer, head = last
+            end = len(block)
+        else:
+            end = head_end(data, 0)
+            if not 0 < end <= min(self._limits.head_bytes, REMEMBERED_BYTES):
+                return None
+            block = data[:end]
+            try:
+                answer, head = remembered(block, call.is_plain)
+            except InvalidOutput:
+                return None
+            self._last = block, call.is_plain, answer, head
         size = len(data) - end
         if head is None or answer.closes or answer.size != size or size > self._limits.body_bytes:
             return None

@@ -322,25 +322,29 @@ class HttpExchange(msgspec.Struct, eq=False, kw_only=True):
         self._framing = length
         self.progress = Progress.HEAD
 
-    def begin_known(self, start: bytes, length: int) -> bool:
-        """Take a head from its status line to the end of its last field; it is sent with what follows.
+    def send_known(self, start: bytes, data: bytes) -> bool:
+        """Send a whole answer with one write.
 
         Args:
-            start: The beginning, which :func:`compose_start` has composed. Date and Connection are added.
-            length: Bytes of the body, of which ``start`` tells the client.
+            start: The head from its status line to the end of its last field, which :func:`compose_start` has composed
+                but for the length of the body. Date and Connection are added.
+            data: The body, short.
 
         Returns:
-            Whether such a head is taken: true here.
+            False if the client takes no answer now: nothing was sent.
         """
         if self.progress is not Progress.EMPTY and self.progress is not Progress.HEAD:
             raise RuntimeError("the answer has started already")
-        dates = self._wire.dates
+        wire = self._wire
+        if wire.flow.is_full:
+            return False
+        dates, transport = wire.dates, wire.transport
         date = dates.line if dates.now() < dates.until else dates.renew()
         if self.is_awaited:
             self.keep_alive = False  # as above
-        self._answer_head = b"".join((start, date, _END if self.keep_alive else _LAST_END))
-        self._framing = length
-        self.progress = Progress.HEAD
+        if not transport.is_closing():
+            transport.write(b"".join((start, date, _END if self.keep_alive else _LAST_END, data)))
+        self._complete()
         return True
 
     async def write(self, data: bytes) -> None:
@@ -365,12 +369,15 @@ class HttpExchange(msgspec.Struct, eq=False, kw_only=True):
             self._send(data, b"0\r\n\r\n" if self._framing == _CHUNKED else b"")
             if self._framing > 0:
                 raise RuntimeError("the answer is shorter than its Content-Length")
+        self._complete()
+
+    def _complete(self) -> None:
         self.progress = Progress.COMPLETE
         if self.arrival is not Arrival.GONE:
             self.arrival, self._buffer = Arrival.OVER, b""  # nobody reads the rest of the body
             if self._changed is not None:
                 self._changed.set()
-        wire.answered(self)
+        self._wire.answered(self)
 
     def _send(self, data: bytes, last: bytes) -> None:
         if self.progress is Progress.EMPTY or self.progress is Progress.COMPLETE:

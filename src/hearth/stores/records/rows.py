@@ -11,7 +11,7 @@ import msgspec
 
 from hearth.models.call import STAT_NAMES, Call, Stat
 from hearth.models.call_result import CallResult, HeaderFields
-from hearth.models.ids import LENGTH, TIME_LENGTH, time_ms
+from hearth.models.ids import LENGTH, first_of, time_ms
 from hearth.models.retry import Attempt
 from hearth.models.times import EPOCH, format_time, parse_time
 from hearth.sql.fields import MAX_AMOUNT, Fields, json, report
@@ -21,6 +21,8 @@ from hearth.sql.upserts import CallRow, LogRow, ResultRow, StrayRow
 
 _MS: Final = dt.timedelta(milliseconds=1)
 _APART: Final = APART_MS * _MS
+#: Characters of a time as text up to its seconds.
+_SECOND_LENGTH: Final = 19
 _SAMPLES: Final = msgspec.json.Decoder()
 
 
@@ -86,19 +88,28 @@ def from_calls(ended: Iterable[tuple[Call, bytes | None]]) -> Parts:
             _details(call) if call.attempt or call.result_digest or call.trigger_id else "",
         )
         parts.calls.append(row)
-        made_at = _made_at(call.id[:TIME_LENGTH]) if len(call.id) == LENGTH else None
-        if made_at is None or not -_APART <= call.created_at - made_at <= _APART:
+        first, last = _surely_found(created_at[:_SECOND_LENGTH])
+        if not (first <= call.id < last and len(call.id) == LENGTH) and _is_stray(call):
             parts.strays.append(StrayRow(call.id, call.app_name, created_at))
         if log:  # most logs are empty, and a row for each would be half of the work of storing calls
             parts.logs.append(LogRow(call.id, call.app_name, log))
     return parts
 
 
-@functools.lru_cache(maxsize=256)
-def _made_at(start: str) -> dt.datetime | None:
-    """Return when the ids were made that begin so. Calls of one moment share that, and reading it takes a while."""
-    made_ms = time_ms(start.ljust(LENGTH, "0"))
-    return None if made_ms is None else EPOCH + made_ms * _MS
+@functools.lru_cache(maxsize=16)
+def _surely_found(second: str) -> tuple[str, str]:
+    """Return the ids between which no call of a second is a stray one: their times are that second's.
+
+    Calls of one second share that, and reading the time in an id takes a while.
+    """
+    begin_ms = (parse_time(f"{second}.000Z") - EPOCH) // _MS
+    return first_of(begin_ms), first_of(begin_ms + APART_MS)
+
+
+def _is_stray(call: Call) -> bool:
+    """Return whether the id of a call tells another time than its creation."""
+    made_ms = time_ms(call.id)
+    return made_ms is None or not -_APART <= call.created_at - (EPOCH + made_ms * _MS) <= _APART
 
 
 def _details(call: Call) -> str:
