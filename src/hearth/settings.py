@@ -317,6 +317,11 @@ class Settings(BaseSettings):
         validation_alias="FN_KEEP_AUDIT",
         description="age at which events of the audit log are removed; empty: never",
     )
+    keep_dead_letters: _Age = Field(
+        default_factory=lambda: _age("14d"),
+        validation_alias="FN_KEEP_DEAD_LETTERS",
+        description="age at which dead letters are removed; empty: never",
+    )
     sweep_logstore: bool = Field(
         default=True,
         validation_alias="FN_SWEEP_LOGSTORE",

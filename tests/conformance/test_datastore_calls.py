@@ -24,7 +24,7 @@ from hearth.models.retry import Attempt
 from hearth.models.times import ZERO
 from hearth.sql.schema import down
 from hearth.stores.records import sql as records
-from hearth.stores.records.base import CallFilter
+from hearth.stores.records.base import CallFilter, DeadLetterFilter
 from hearth.stores.records.lists import listing
 from hearth.stores.sql import SqlDatastore, open_datastore
 
@@ -54,7 +54,7 @@ async def store(request: pytest.FixtureRequest, database: str) -> AsyncIterator[
                 await connection.run_sync(down, "it", 0)
     opened = await open_datastore(database)
     async with transaction(database) as connection:
-        for table in ("apps", "routes", "calls", "logs", "results", "stray_calls"):
+        for table in ("apps", "routes", "calls", "logs", "results", "stray_calls", "dead_letters"):
             await connection.exec_driver_sql(f"DELETE FROM {table}")
     yield opened
     await opened.close()
@@ -287,6 +287,70 @@ async def test_a_call_that_has_not_ended_is_cancelled_for_good(store: SqlDatasto
     assert await read_all(await store.get_log("app", "id")) == b"what it wrote"
     assert (await store.get_call("app", "id")).completed_at == NOW + TICK
     assert (await store.get_result("app", "id")) == ended.result
+
+
+def dead(call_id: str, **fields: Any) -> Call:
+    given = {"type": ASYNC, "dead": True, "payload": b"\xff\x00of %s" % call_id.encode(), "method": "POST", **fields}
+    return msgspec.structs.replace(CALL, id=call_id, headers={"X": ["ü"]}, config={"SECRET": "x"}, **given)
+
+
+async def test_a_dead_letter_is_stored_with_the_final_record_and_read_as_it_was(store: SqlDatastore) -> None:
+    given = dead("1", error="a\0b", attempt=3, attempts=(Attempt(attempt=1, status=ERROR),))
+    assert await store.put_calls([(given, b"log"), (msgspec.structs.replace(CALL, id="2", type=ASYNC), None)]) == [
+        True,
+        True,
+    ]
+    letter, payload = await store.get_dead_letter("app", "1")
+    assert (payload, letter.payload_bytes, letter.redriven_as) == (given.payload, len(given.payload), "")
+    assert (letter.call.headers, letter.call.method, letter.call.attempts) == (given.headers, "POST", given.attempts)
+    assert (letter.call.config, letter.call.payload) == ({}, b"")
+    assert [(await store.get_call("app", call_id)).dead for call_id in "12"] == [True, False]
+    for app, call_id in (("app", "2"), ("other", "1")):
+        with pytest.raises(errors.DeadLetterNotFound):
+            await store.get_dead_letter(app, call_id)
+    assert await store.put_calls([(given, b"log")]) == [True]  # sent again after a lost answer
+    late = msgspec.structs.replace(given, error="another end", completed_at=NOW + TICK, payload=b"of another end")
+    assert await store.put_calls([(late, None)]) == [False]
+    assert (await store.get_dead_letter("app", "1"))[1] == given.payload
+
+
+async def test_dead_letters_are_listed_newest_call_first_page_by_page(store: SqlDatastore) -> None:
+    letters = [dead(f"{n}", path="/b" if n % 2 else "/a", completed_at=NOW + n * TICK) for n in range(6)]
+    await store.put_calls([(one, None) for one in letters])
+
+    async def listed(**which: Any) -> str:
+        found = await store.get_dead_letters(DeadLetterFilter(**{"app_name": "app", "per_page": 10, **which}))
+        return "".join(one.call.id for one in found)
+
+    assert await listed() == "543210"
+    assert [await listed(per_page=2), await listed(per_page=2, cursor="4")] == ["54", "32"]
+    assert [await listed(path="/b"), await listed(died_from=NOW + 3 * TICK)] == ["531", "543"]
+    assert await listed(path="/b", died_from=NOW + 3 * TICK, cursor="5") == "3"
+    assert await listed(app_name="other") == ""
+    (counted,) = await store.count_dead_letters()
+    assert (counted.app_name, counted.count, counted.oldest) == ("app", 6, NOW)
+    assert [await store.remove_dead_letter("app", "5"), await store.remove_dead_letter("app", "5")] == [True, False]
+    assert not await store.remove_dead_letter("other", "4")
+    assert [await store.remove_dead_letters(NOW + 3 * TICK, most) for most in (2, 2, 2)] == [2, 1, 0]
+    assert await listed() == "43"
+    assert (await store.get_call("app", "0")).dead, "its record stays"
+
+
+async def test_of_many_redrives_of_a_dead_letter_all_get_one_id(store: SqlDatastore) -> None:
+    await store.put_calls([(dead("1"), None)])
+    found = await asyncio.gather(*[store.claim_dead_letter("app", "1", f"new {n}") for n in range(4)])
+    assert len(set(found)) == 1
+    assert (await store.get_dead_letter("app", "1"))[0].redriven_as == found[0]
+    with pytest.raises(errors.DeadLetterNotFound):
+        await store.claim_dead_letter("other", "1", "new")
+
+
+async def test_the_dead_letters_of_an_app_go_with_it(store: SqlDatastore) -> None:
+    times = {"created_at": NOW, "updated_at": NOW}
+    await store.insert_app(App(name="app", id="1", **times))
+    await store.put_calls([(dead("1"), None)])
+    await store.remove_app("app")
+    assert await store.count_dead_letters() == []
 
 
 async def test_of_cancels_and_ends_of_one_call_the_first_stays(store: SqlDatastore) -> None:

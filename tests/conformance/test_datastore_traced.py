@@ -23,13 +23,14 @@ from hearth.stores.audit.base import AuditFilter
 from hearth.stores.datastore import Datastore
 from hearth.stores.definitions.base import AppFilter, RouteFilter
 from hearth.stores.fns.base import FnFilter, TriggerFilter
-from hearth.stores.records.base import CallFilter
+from hearth.stores.records.base import CallFilter, DeadLetterFilter
 from hearth.stores.sql import open_datastore
 from hearth.stores.tokens.base import TokenFilter
 from hearth.telemetry.node import Telemetry
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 CALL = Call(id="1", app_name="app", path="/")
+DEAD = Call(id="2", app_name="app", path="/", type="async", status="error", dead=True)
 ROUTE = Route(app_name="app", path="/", image="i")
 SECRET = Secret(app_name="app", app_id="", name="S", id="1", version=1)
 TOKEN = Token(id="1", name="t", role=Role.VIEWER, digest="0" * 64, created_at=NOW)
@@ -65,6 +66,8 @@ async def test_each_operation_is_a_span_of_its_name(tmp_path: Path) -> None:
         ("ds_insert_call", "put_calls", ([(CALL, None)],)),
         ("ds_insert_call ds_insert_log", "put_calls", ([(CALL, b"log")],)),
         ("ds_update_call", "update_call", (CALL, CALL)),
+        ("ds_update_call", "cancel_call", ("app", "1", lambda call: call)),
+        ("ds_insert_call", "put_calls", ([(DEAD, None)],)),
         ("ds_get_call", "get_call", ("app", "1")),
         ("ds_get_calls", "get_calls", (CallFilter(app_name="app"),)),
         ("ds_get_log", "get_log", ("app", "1")),
@@ -72,6 +75,13 @@ async def test_each_operation_is_a_span_of_its_name(tmp_path: Path) -> None:
         ("ds_remove_calls", "remove_results", (NOW, 1)),
         ("ds_remove_calls", "remove_calls", (NOW, 1)),
         ("ds_remove_calls", "remove_logs", (NOW, 1)),
+        ("ds_get_calls", "cancelled", (["1"],)),
+        ("ds_get_dead_letters", "get_dead_letters", (DeadLetterFilter(app_name="app", per_page=1),)),
+        ("ds_get_dead_letters", "get_dead_letter", ("app", "2")),
+        ("ds_get_dead_letters", "count_dead_letters", ()),
+        ("ds_update_dead_letter", "claim_dead_letter", ("app", "2", "3")),
+        ("ds_remove_dead_letters", "remove_dead_letter", ("app", "2")),
+        ("ds_remove_dead_letters", "remove_dead_letters", (NOW, 1)),
         ("ds_insert_secret", "put_secret", ("app", "S", NOW, lambda secret: secret)),
         ("ds_get_secrets", "list_secrets", ("app",)),
         ("ds_get_secret_values", "find_secrets", ("app", "", ["S"])),

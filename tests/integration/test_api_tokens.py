@@ -12,19 +12,24 @@ import pytest
 from tests.support import contract
 from tests.support.clock import FakeClock
 from tests.support.door import guarded
+from tests.support.served_api import redrives_of
 
+from hearth.access.local import LocalAcceptedCalls
 from hearth.aio.clock import SystemClock
 from hearth.authorize.stored_tokens import Find, StoredTokens
 from hearth.authorize.tokens import digest, is_token, new_token
 from hearth.models.app import App
-from hearth.models.call import SUCCESS, Call
+from hearth.models.call import ERROR, SUCCESS, Call
 from hearth.models.errors import StoreUnavailable
 from hearth.models.fn import Fn
+from hearth.models.function import ASYNC
 from hearth.models.principal import TOKEN_ROLES, AuthMode, Role
 from hearth.models.registry_login import name_of_login
 from hearth.models.route import Route
 from hearth.models.token import Token
 from hearth.models.trigger import Trigger
+from hearth.queues.base import Queue
+from hearth.queues.open import open_queue
 from hearth.server.api import Api
 from hearth.stores.definitions.base import AppFilter
 from hearth.stores.secrets.keyring import FILE, Keyring
@@ -38,18 +43,22 @@ NOW: Final = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 _TIMES: Final[dict[str, Any]] = {"created_at": NOW, "updated_at": NOW}
 CALL: Final = "01KBCV00000000000000000001"
 CALL_V2: Final = "01KBCV00000000000000000002"
+DEAD: Final = "01KBCV00000000000000000003"
 SECRET: Final = "s3cret-value"
 
 
 class World:
     """The API of a node that asks for tokens, with the apps a and b."""
 
-    def __init__(self, datastore: SqlDatastore, folder: Path) -> None:
+    def __init__(self, datastore: SqlDatastore, queue: Queue, folder: Path) -> None:
         self.datastore = datastore
         self.vault = Vault(datastore, Keyring("", None, folder / FILE))
         self.find: Find = datastore.find_token
         self.stored = StoredTokens(lambda key: self.find(key), SystemClock(), datastore.note_token_use)
-        self.api = Api(datastore, SystemClock(), dict, vault=self.vault, forget_token=self.stored.forget)
+        redrives = redrives_of(datastore, LocalAcceptedCalls(queue, datastore, SystemClock()))
+        self.api = Api(
+            datastore, SystemClock(), dict, vault=self.vault, forget_token=self.stored.forget, redrives=redrives
+        )
         app = guarded(self.api, AuthMode.REQUIRED, admin=ADMIN, stored=self.stored, clock=FakeClock())
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://api", event_hooks={"response": [contract.check]}
@@ -69,7 +78,8 @@ class World:
             await self.vault.put(name, name_of_login("r.example"), '{"username":"me","password":"x"}', NOW)
         call = Call(id=CALL, app_name="a", path="/r", status=SUCCESS, created_at=NOW)
         of_fn = Call(id=CALL_V2, app_name="a", app_id="id-a", path="fn", status=SUCCESS, created_at=NOW)
-        await self.datastore.put_calls([(call, b"log"), (of_fn, b"log")])
+        dead = Call(id=DEAD, app_name="a", path="/r", type=ASYNC, status=ERROR, created_at=NOW, dead=True)
+        await self.datastore.put_calls([(call, b"log"), (of_fn, b"log"), (dead, None)])
 
     async def restore(self) -> str:
         """Undo what requests have changed; return the id of a token of app a."""
@@ -99,10 +109,12 @@ class World:
 
 @pytest.fixture
 async def world(datastore: SqlDatastore, tmp_path: Path) -> AsyncIterator[World]:
-    opened = World(datastore, tmp_path)
+    queue = await open_queue("memory://", SystemClock())
+    opened = World(datastore, queue, tmp_path)
     await opened.seed()
     yield opened
     await opened.close()
+    await queue.close()
 
 
 # -- the operations ---------------------------------------------------------------------------------------------------
@@ -239,13 +251,20 @@ ENTRIES: Final[dict[tuple[str, str], Any]] = {
     ("GET", "/v1/apps/:app/calls/:call/log"): None,
     ("GET", "/v1/apps/:app/calls/:call/result"): None,
     ("POST", "/v1/apps/:app/calls/:call/cancel"): None,
+    ("GET", "/v1/apps/:app/dead-letters"): None,
+    ("DELETE", "/v1/apps/:app/dead-letters"): None,
+    ("POST", "/v1/apps/:app/dead-letters/redrive"): None,
+    ("GET", "/v1/apps/:app/dead-letters/:call"): None,
+    ("DELETE", "/v1/apps/:app/dead-letters/:call"): None,
+    ("GET", "/v1/apps/:app/dead-letters/:call/payload"): None,
+    ("POST", "/v1/apps/:app/dead-letters/:call/redrive"): None,
     ("GET", "/v1/audit"): None,
     ("GET", "/v1/tokens"): None,
     ("POST", "/v1/tokens"): {"token": {"name": "new", "role": "viewer", "apps": ["a"]}},
     ("DELETE", "/v1/tokens/:token"): None,
 }
 #: The calls of these tests have ended, and left no result.
-OF_ENDED: Final = {"result": 410, "cancel": 409}
+OF_ENDED: Final = {"result": 410, "cancel": 409, "redrive": 202}
 OPEN: Final = {"/", "/version", "/healthz", "/readyz"}
 _DOCS: Final = "/docs /v1/openapi.json /v2/openapi.json"
 
@@ -254,7 +273,7 @@ def admitted(role: Role, method: str, path: str) -> bool:
     """What each role may do, written in another way than the table of rules."""
     is_read, of_calls, of_tokens = method == "GET", "/calls" in path, path.startswith(("/v1/tokens", "/v1/audit"))
     is_definition = path.startswith(("/v1/apps", "/v2/")) and not of_calls
-    is_secret = "/secrets" in path or "/registries" in path
+    is_secret = "/secrets" in path or "/dead-letters" in path or "/registries" in path
     if role is Role.ADMIN:
         return True
     if of_tokens:
@@ -266,7 +285,7 @@ def admitted(role: Role, method: str, path: str) -> bool:
     return {
         Role.DEPLOYER: is_definition or (of_calls and not is_read),
         Role.INVOKER: of_calls and is_read,
-        Role.VIEWER: is_read,
+        Role.VIEWER: is_read and "/dead-letters" not in path,
         Role.RUNNER: is_read and is_definition and not is_secret,
     }[role]
 
@@ -312,7 +331,8 @@ async def test_each_role_reaches_its_entry_points_and_its_apps_only(
         if role is Role.RUNNER and scope:
             continue
         spare = await world.restore()  # what the role before has changed
-        url = path.replace(":app", "a").replace(":route", "r").replace(":call", CALL).replace(":token", spare)
+        url = path.replace(":app", "a").replace(":route", "r").replace(":token", spare)
+        url = url.replace(":call", DEAD if "/dead-letters/" in url else CALL)
         url = url.replace(":secret", "OF_A").replace(":registry", "r.example")
         value = await world.create(role, *scope.split())
         answer = await world.ask(method, url, value, ENTRIES[method, path])

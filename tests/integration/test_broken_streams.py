@@ -18,7 +18,7 @@ import pytest
 import typer
 from tests.support.cli import Cli, Done
 from tests.support.node import HEARTH
-from tests.support.served_api import APP, CALL, ROUTE, TOKEN, TOKENS, WAITING, ServedApi, served_node
+from tests.support.served_api import APP, CALL, DEAD, ROUTE, TOKEN, TOKENS, WAITING, ServedApi, served_node
 
 from hearth.cli.main import app
 
@@ -83,6 +83,10 @@ ARGUMENTS: Final[dict[str, list[str]]] = {
     "calls list": [APP],
     "calls get": [APP, CALL],
     "calls cancel": [APP, WAITING],
+    "dead-letters list": [APP],
+    "dead-letters show": [APP, DEAD],
+    "dead-letters redrive": [APP, DEAD],
+    "dead-letters purge": [APP, "-f"],
     "logs get": [APP, CALL],
     "contexts create": [NEW],
     "contexts list": [],

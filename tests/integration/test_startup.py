@@ -157,7 +157,10 @@ NUMBERS = sorted(
 
 
 #: Left empty, these switch something off.
-OPTIONAL = {"FN_KEEP_CALLS", "FN_KEEP_CALLS_COUNT", "FN_KEEP_LOGS", "FN_KEEP_BUNDLES", "FN_KEEP_AUDIT"}
+OPTIONAL = {
+    *("FN_KEEP_CALLS", "FN_KEEP_CALLS_COUNT", "FN_KEEP_LOGS", "FN_KEEP_BUNDLES", "FN_KEEP_AUDIT"),
+    "FN_KEEP_DEAD_LETTERS",
+}
 
 
 #: So does -1 here.

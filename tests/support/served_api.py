@@ -14,26 +14,29 @@ from unittest import mock
 
 import msgspec
 
+from hearth.access.local import LocalAcceptedCalls
 from hearth.aio.clock import SystemClock
 from hearth.authorize.stored_tokens import StoredTokens
 from hearth.authorize.tokens import digest, new_token
 from hearth.cli.data_lock import data_lock
 from hearth.drivers.local.stored import image_store
 from hearth.models.app import App
-from hearth.models.call import QUEUED, STAT_NAMES, SUCCESS, Call, Stat
+from hearth.models.call import ERROR, QUEUED, STAT_NAMES, SUCCESS, Call, Stat
 from hearth.models.call_result import CallResult
 from hearth.models.errors import AppsNotFound, RoutesAlreadyExists, TokensNotFound
 from hearth.models.fn import Fn
 from hearth.models.function import ASYNC, SYNC
-from hearth.models.ids import encode
+from hearth.models.ids import IdGenerator, encode
 from hearth.models.principal import TOKEN_ROLES, Role
 from hearth.models.registry_login import name_of_login
-from hearth.models.route import Route
+from hearth.models.route import LIMITS, Route
 from hearth.models.token import Token
 from hearth.models.trigger import Trigger
+from hearth.queues.open import open_queue
 from hearth.server.about import About
 from hearth.server.api import Api
 from hearth.server.http.server import HttpServer
+from hearth.server.redrives import Redrives
 from hearth.server.registry.registry import Registry
 from hearth.stores.datastore import Datastore
 from hearth.stores.secrets.keyring import FILE, Keyring
@@ -49,6 +52,8 @@ APP, ROUTE, CALL, SECRET, REGISTRY = "seeded", "hello", encode(1), "SEEDED", "re
 APP_ID, FN_ID, TRIGGER_ID, CALL_OF_FN, SOURCE = "APPID", "FNID", "TRIGGERID", encode(9), "/seeded"
 #: Calls that have not started.
 WAITING, WAITING_OF_FN = encode(10), encode(11)
+#: A call that failed, and is kept.
+DEAD = encode(12)
 _NOW = dt.datetime(2018, 1, 31, 16, 52, 39, 786_000, tzinfo=dt.UTC)
 _NEVER = dt.datetime(2999, 1, 1, tzinfo=dt.UTC)
 
@@ -96,13 +101,22 @@ class ServedApi:
             msgspec.structs.replace(waiting, id=WAITING),
             msgspec.structs.replace(waiting, id=WAITING_OF_FN, path=fn.name),
         ]
-        await self._datastore.put_calls([(call, b"a log"), (of_fn, b"a log"), *[(one, None) for one in waits]])
+        dead = msgspec.structs.replace(call, id=DEAD, status=ERROR, dead=True, payload=b"x", result=None)
+        await self._datastore.put_calls(
+            [(dead, b"a log"), (call, b"a log"), (of_fn, b"a log"), *[(one, None) for one in waits]]
+        )
         for number, (role, value) in enumerate([("viewer", new_token()), *TOKENS.items()]):
             token_id = encode(2 + number)
             with contextlib.suppress(TokensNotFound):
                 await self._datastore.remove_token(token_id)
             token = Token(id=token_id, name="seeded", role=Role(role), digest=digest(value.encode()), created_at=_NOW)
             await self._datastore.insert_token(token)
+
+
+def redrives_of(datastore: Datastore, accepted: LocalAcceptedCalls) -> Redrives:
+    """Make new calls of the dead letters of a datastore."""
+    next_id = IdGenerator(0, SystemClock().now_ns)
+    return Redrives(datastore, datastore, datastore, accepted, SystemClock(), next_id, LIMITS)
 
 
 @contextlib.contextmanager
@@ -115,7 +129,9 @@ def served_node(folder: Path) -> Iterator[ServedApi]:
 @contextlib.contextmanager
 def served_api(folder: Path) -> Iterator[ServedApi]:
     """Serve it from a thread of its own, which logs nothing: commands of the same process have streams of all kinds."""
-    with mock.patch("hearth.server.api._log"), mock.patch("hearth.server.errors._log"):
+    with contextlib.ExitStack() as quiet:
+        for module in ("api", "errors", "redrives"):
+            quiet.enter_context(mock.patch(f"hearth.server.{module}._log"))
         yield from _served(folder)
 
 
@@ -130,7 +146,10 @@ def _served(folder: Path) -> Iterator[ServedApi]:
         vault = Vault(datastore, Keyring("", None, folder / FILE))
         registry = Registry(image_store(folder / "bundles"))
         about = About("process", "full")
-        api = guarded(Api(datastore, SystemClock(), dict, vault=vault, about=about, registry=registry), stored=stored)
+        queue = asyncio.run_coroutine_threadsafe(open_queue("memory://", SystemClock()), loop).result()
+        redrives = redrives_of(datastore, LocalAcceptedCalls(queue, datastore, SystemClock()))
+        served = Api(datastore, SystemClock(), dict, vault=vault, about=about, registry=registry, redrives=redrives)
+        api = guarded(served, stored=stored)
         stop = asyncio.Event()
 
         async def serve() -> None:

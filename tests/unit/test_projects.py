@@ -34,6 +34,7 @@ signature: {style: stripe, secret: KEY, tolerance: 60}
 headers: {X-One: 1, X-Two: [a, b]}
 retry: {attempts: 3, backoff_s: 0.5, on: [timeout]}
 result_ttl_s: 60
+dead_letters: false
 expires_s: 90
 content_type: application/json
 entrypoint: python3 -u
@@ -76,6 +77,7 @@ def test_every_field_is_read_as_it_is_written(tmp_path: Path) -> None:
         "concurrency": 1,
         "retry": {"attempts": 3, "backoff_s": 0.5, "on": ["timeout"]},
         "result_ttl_s": 60,
+        "dead_letters": False,
         "expires_s": 90,
     }
     assert func.missing_config() == ["TOKEN"]

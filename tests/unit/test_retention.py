@@ -22,9 +22,10 @@ from hearth.cli.data_lock import data_lock
 from hearth.cli.main import app as cli
 from hearth.models.app import App
 from hearth.models.audit import AuditEvent
-from hearth.models.call import QUEUED, RUNNING, SUCCESS, Call
+from hearth.models.call import ERROR, QUEUED, RUNNING, SUCCESS, Call
 from hearth.models.errors import CallLogNotFound, StartUpError, StoreUnavailable
 from hearth.models.fn import Fn
+from hearth.models.function import ASYNC
 from hearth.models.ids import first_of
 from hearth.models.log_reader import LogReader, read_all
 from hearth.models.patch import RoutePatch
@@ -37,7 +38,7 @@ from hearth.stores import retention
 from hearth.stores.audit.base import AuditFilter
 from hearth.stores.logs.base import Log, LogStore
 from hearth.stores.logs.open import open_logstore
-from hearth.stores.records.base import CallFilter
+from hearth.stores.records.base import CallFilter, DeadLetterFilter
 from hearth.stores.retention import Limits, Retention
 from hearth.stores.sql import SqlDatastore, open_datastore
 
@@ -83,6 +84,18 @@ async def test_old_calls_go_with_their_logs(
     assert await read_all(await store.get_log("app", calls[9].id)) == b"log"
     async with transaction(database) as connection:
         assert (await connection.exec_driver_sql("SELECT count(*) FROM logs")).scalar_one() == 13
+
+
+async def test_old_dead_letters_go_and_their_records_stay(store: SqlDatastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SystemClock()
+    now = clock.now()
+    dead = {"type": ASYNC, "status": ERROR, "dead": True}
+    calls = [made(n * DAY, now, completed_at=now - n * DAY, **dead) for n in range(20)]
+    await store.put_calls([(call, None) for call in calls])
+    await sweep(store, clock, monkeypatch, Limits(dead_letters_s=9.5 * 86400))
+    left = await store.get_dead_letters(DeadLetterFilter(app_name="app", per_page=100))
+    assert [one.call.id for one in left] == [call.id for call in calls[:10]]
+    assert len(await kept(store)) == 20
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 19, 20, 100])

@@ -52,6 +52,9 @@ _PULL_FAILED: Final = (500, 502)
 #: Errors of which the function most likely logged the cause last.
 _LOGGED: Final = (ContainerExited, FunctionGone, FunctionRaised, StartedBadly, StartTimeout)
 
+#: Statuses of calls that failed, and can be tried again.
+_DEAD: Final = frozenset({ERROR, TIMEOUT})
+
 _log = get_logger(__name__)
 
 
@@ -142,6 +145,7 @@ def fail(record: Call, log: bytes, error: Exception) -> None:
     else:
         record.status = ERROR
         record.error = _text(error, log)
+    record.dead = record.joins_dead_letters and record.status in _DEAD
 
 
 def _is_of_fn(record: Call) -> bool:

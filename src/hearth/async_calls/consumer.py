@@ -645,6 +645,7 @@ class Consumer:
             if call.retry is not None and self._runs_again(call, run, Interrupted()):
                 await self._handed_over(CallEnd(None, EndedCall(call, b"")), run)
                 return False
+            call.dead = call.joins_dead_letters
             await self._records.interrupted(call)
         _log.warning("accepted call had been started before", call_id=call.id, status=found.status)
         return True

@@ -86,4 +86,5 @@ def next_attempt(ended: Call, node: str) -> Call:
         stats=[],
         response_status=0,
         result=None,
+        dead=False,
     )

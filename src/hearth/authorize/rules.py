@@ -38,7 +38,8 @@ class Action(enum.StrEnum):
     IMAGES_READ = "images:read"
     IMAGES_WRITE = "images:write"  # a pushed image is code that an app may run
     CALLS_READ = "calls:read"
-    CALLS_WRITE = "calls:write"  # end calls that others made
+    CALLS_WRITE = "calls:write"  # end calls that others made, run or remove those that failed
+    DEAD_LETTERS_READ = "dead_letters:read"  # with the payloads and headers of callers
     TOKENS_READ = "tokens:read"
     TOKENS_WRITE = "tokens:write"
     AUDIT_READ = "audit:read"
@@ -64,7 +65,7 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.DEPLOYER: OPEN
     | _DEFINITIONS
     | {Action.APPS_WRITE, Action.ROUTES_WRITE, Action.FNS_WRITE, Action.CONFIG_READ, Action.DOCS_READ}
-    | {Action.IMAGES_READ, Action.IMAGES_WRITE, Action.CALLS_WRITE}
+    | {Action.IMAGES_READ, Action.IMAGES_WRITE, Action.CALLS_WRITE, Action.DEAD_LETTERS_READ}
     | {Action.SECRETS_READ, Action.SECRETS_WRITE, Action.INVOKE, Action.DASHBOARD_READ, Action.DASHBOARD_CALL},
     Role.INVOKER: OPEN
     | {Action.INVOKE, Action.CALLS_READ, Action.DOCS_READ, Action.DASHBOARD_READ, Action.DASHBOARD_CALL},
@@ -146,6 +147,13 @@ RULES: Final = (
     _rule("GET", "/v1/apps/:app/calls/:/log", Action.CALLS_READ),
     _rule("GET", "/v1/apps/:app/calls/:/result", Action.CALLS_READ),
     _rule("POST", "/v1/apps/:app/calls/:/cancel", Action.CALLS_WRITE),
+    _rule("GET", "/v1/apps/:app/dead-letters", Action.DEAD_LETTERS_READ),
+    _rule("DELETE", "/v1/apps/:app/dead-letters", Action.CALLS_WRITE),
+    _rule("POST", "/v1/apps/:app/dead-letters/redrive", Action.CALLS_WRITE),
+    _rule("GET", "/v1/apps/:app/dead-letters/:", Action.DEAD_LETTERS_READ),
+    _rule("DELETE", "/v1/apps/:app/dead-letters/:", Action.CALLS_WRITE),
+    _rule("GET", "/v1/apps/:app/dead-letters/:/payload", Action.DEAD_LETTERS_READ),
+    _rule("POST", "/v1/apps/:app/dead-letters/:/redrive", Action.CALLS_WRITE),
     _rule("", "/invoke/*", Action.CALL),
     _rule("", "/t/*", Action.CALL),
     _rule("GET", "/v2/openapi.json", Action.DOCS_READ),

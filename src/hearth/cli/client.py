@@ -204,6 +204,46 @@ class Client:
         """End a call that has not ended; return its record."""
         return self._record("POST", f"{_app(app)}/calls/{quote(call_id, safe='')}/cancel", "call")
 
+    def dead_letters(self, app: str, limit: int, *, route: str, since: str) -> Iterator[Record]:
+        """Yield dead letters of an app, those of the newest calls first, page by page."""
+        return self._pages(f"{_app(app)}/dead-letters", "calls", limit, **{"route": route, "from": since})
+
+    def dead_letter(self, app: str, call_id: str) -> Record:
+        """Return a dead letter with its headers."""
+        return self._record("GET", _dead_letter(app, call_id), "call")
+
+    def payload_of_dead_letter(self, app: str, call_id: str) -> bytes:
+        """Return the payload of a dead letter, byte for byte."""
+        return self._checked(self._send("GET", f"{_dead_letter(app, call_id)}/payload")).content
+
+    def redrive(self, app: str, call_id: str) -> str:
+        """Make a new call of a dead letter; return its id."""
+        found: str = self._member(self._json("POST", f"{_dead_letter(app, call_id)}/redrive"), "call_id", str)
+        return found
+
+    def redrive_many(self, app: str, *, route: str, since: str) -> tuple[int, int]:
+        """Make new calls of dead letters; return how many, and how many dead letters were skipped."""
+        pages = list(self._batches("POST", f"{_app(app)}/dead-letters/redrive", route, since))
+        return sum(page["redriven"] for page in pages), sum(page["skipped"] for page in pages)
+
+    def remove_dead_letter(self, app: str, call_id: str) -> None:
+        """Remove a dead letter."""
+        self._json("DELETE", _dead_letter(app, call_id))
+
+    def remove_dead_letters(self, app: str, *, route: str, since: str) -> int:
+        """Remove dead letters; return how many."""
+        return sum(page["removed"] for page in self._batches("DELETE", f"{_app(app)}/dead-letters", route, since))
+
+    def _batches(self, method: str, path: str, route: str, since: str) -> Iterator[Record]:
+        asked = {"route": route, "from": since, "cursor": ""}
+        while True:
+            page = self._json(method, path, params={name: value for name, value in asked.items() if value})
+            yield page
+            cursor = self._member(page, "next_cursor", str)
+            if not cursor or cursor == asked["cursor"]:
+                return
+            asked["cursor"] = cursor
+
     def result(self, app: str, call_id: str, wait_s: float) -> httpx.Response:
         """Return the answer of an async call, or 202 if it has not ended within some seconds."""
         path = f"{_app(app)}/calls/{quote(call_id, safe='')}/result"
@@ -401,6 +441,10 @@ def error_message(body: bytes) -> str:
 
 def _app(name: str) -> str:
     return f"/v1/apps/{quote(name, safe='')}"
+
+
+def _dead_letter(app: str, call_id: str) -> str:
+    return f"{_app(app)}/dead-letters/{quote(call_id, safe='')}"
 
 
 def _route(app: str, path: str) -> str:

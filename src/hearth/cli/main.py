@@ -55,7 +55,10 @@ class _Hearth(LazyGroup):
         "registries": Entry(
             "hearth.cli.registries:registries", "Store, list and remove logins of apps at registries.", _SERVER
         ),
-        "calls": Entry("hearth.cli.calls:calls", "Show the records of calls.", _SERVER),
+        "calls": Entry("hearth.cli.calls:calls", "Show the records of calls, cancel calls.", _SERVER),
+        "dead-letters": Entry(
+            "hearth.cli.dead_letters:dead_letters", "List, redrive and remove calls that failed.", _SERVER
+        ),
         "logs": Entry("hearth.cli.logs:logs", "Print or follow the logs of calls.", _SERVER),
         "contexts": Entry("hearth.cli.contexts:contexts", "Manage named servers and registries.", _SERVER),
         "tokens": Entry("hearth.cli.tokens:tokens", "Create, list and revoke tokens.", _SERVER),

@@ -21,6 +21,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "retry": None,
     "result_ttl_s": None,
     "expires_s": None,
+    "dead_letters": None,
 }
 
 

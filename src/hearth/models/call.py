@@ -72,6 +72,11 @@ class Call(msgspec.Struct, kw_only=True):
 
     ``retry`` says when it is run again, ``attempt`` is the number of the attempt that is next, runs, or was the last (0
     where there is no policy), ``attempts`` are the past ones. A call that has not started at ``expires_at`` ends then.
+
+    ``dead_letters`` says whether it joins the dead letters of its app if it fails (``None``: if it has a policy of
+    retries), ``dead`` that it has. The message of an ``unreadable`` call could not be read: the payload is that.
+
+    ``origin`` says what made a call that no client has sent: ``redrive ID``.
     """
 
     id: str
@@ -111,6 +116,10 @@ class Call(msgspec.Struct, kw_only=True):
     expires_at: dt.datetime = ZERO
     trigger_id: str = ""
     syslog_url: str = ""
+    origin: str = ""
+    dead_letters: bool | None = None
+    dead: bool = False
+    unreadable: bool = False
 
     @classmethod
     def of(
@@ -146,6 +155,11 @@ class Call(msgspec.Struct, kw_only=True):
             created_at=created_at,
             syslog_url=spec.syslog_url,
         )
+
+    @property
+    def joins_dead_letters(self) -> bool:
+        """True if it is kept with its payload should it fail."""
+        return (self.retry is not None or self.unreadable) if self.dead_letters is None else self.dead_letters
 
     def has_expired(self, now: dt.datetime) -> bool:
         """Return whether the call must not start any more; one that has been tried before may."""

@@ -19,11 +19,13 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         result_ttl_s: Seconds for which the result of a call is kept.
         retry: When a call that fails is run again.
+        dead_letters: Calls that fail are kept with their payloads; ``None`` where they are retried.
         expires_s: Seconds after its acceptance in which a call has to start.
     """
 
     result_ttl_s: int | None = None
     retry: RetryPolicy | None = None
+    dead_letters: bool | None = None
     expires_s: int | None = None
 
     def changed(self, changes: DeliveryChanges) -> Delivery:
@@ -75,6 +77,10 @@ def _checked(name: str, value: object) -> object:
         return None
     if name == "retry":
         return validate_retry(value)
+    if name == "dead_letters":
+        if type(value) is not bool:
+            raise InvalidDelivery("dead_letters must be true, false, or null for calls that are retried")
+        return value
     least, most = _RANGES[name]
     if type(value) is not int or not least <= value <= most:
         raise InvalidDelivery(f"{name} must be an integer from {least} to {most}, or null for the node's default")

@@ -312,6 +312,14 @@ class CallNotFound(NotFound):
     message = "Call not found"
 
 
+class DeadLetterNotFound(NotFound):
+    message = "Dead letter not found"
+
+
+class DeadLetterUnreadable(Conflict):
+    message = "The message of this call cannot be read, so it cannot be run again"
+
+
 class CallEnded(Conflict):
     """A call that has ended cannot be cancelled."""
 

@@ -82,6 +82,10 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     expires_at: str = format_time(ZERO)
     trigger_id: str = ""
     syslog_url: str = ""
+    origin: str = ""
+    dead_letters: bool | None = None
+    dead: bool = False
+    unreadable: bool = False
 
 
 class _Identity(msgspec.Struct, kw_only=True):
@@ -149,6 +153,10 @@ def encode_plain(call: Call, *, payload_bytes: int = 0) -> bytes:
             expires_at=format_time(call.expires_at),
             trigger_id=call.trigger_id,
             syslog_url=call.syslog_url,
+            origin=call.origin,
+            dead_letters=call.dead_letters,
+            dead=call.dead,
+            unreadable=call.unreadable,
         )
     )
 
@@ -263,6 +271,10 @@ def _to_call(message: _Message) -> Call:
         expires_at=parse_time(message.expires_at),
         trigger_id=message.trigger_id,
         syslog_url=message.syslog_url,
+        origin=message.origin,
+        dead_letters=message.dead_letters,
+        dead=message.dead,
+        unreadable=message.unreadable,
     )
 
 

@@ -37,6 +37,7 @@ from hearth.server.audit import AuditLog
 from hearth.server.cancels import Cancels
 from hearth.server.health import Check, Readiness, folder_check
 from hearth.server.http.shared import CALLS
+from hearth.server.redrives import Redrives
 from hearth.server.registry.for_runners import RunnerImages
 from hearth.server.registry.registry import Registry
 from hearth.server.runner_api import RunnerApi
@@ -116,6 +117,7 @@ async def _full_node(base: Foundation, port: int) -> Node:
         images=RunnerImages(base.settings.bundles),
         result_ttl_s=base.settings.result_ttl,
         cancels=Cancels(stores.datastore, base.clock, base.settings.result_ttl, stores.accepted, consumer.cancel),
+        redrives=_redrives(base, stores, next_id),
         resolve=driver.resolve,
     )
     audit = _audit_log(base, stores.datastore, next_id)
@@ -160,6 +162,7 @@ async def _api_node(base: Foundation, port: int) -> Node:
         images=RunnerImages(base.settings.bundles),
         result_ttl_s=base.settings.result_ttl,
         cancels=Cancels(stores.datastore, base.clock, base.settings.result_ttl, stores.accepted),
+        redrives=_redrives(base, stores, next_id),
         resolve=resolve,
     )
     audit = _audit_log(base, stores.datastore, next_id)
@@ -269,6 +272,12 @@ async def _open_runner_api(base: Foundation, stores: Stores) -> tuple[Dispatcher
     runners = RunnerApi(stores.records, stores.accepted, stores.datastore, base.clock, dispatcher, stores.vault)
     base.stack.push_async_callback(runners.close)
     return dispatcher, runners
+
+
+def _redrives(base: Foundation, stores: Stores, next_id: Callable[[], str]) -> Redrives:
+    """Return what makes new calls of dead letters."""
+    store = stores.datastore
+    return Redrives(store, store, store, stores.accepted, base.clock, next_id, base.options.limits)
 
 
 def _registry(base: Foundation) -> Registry:

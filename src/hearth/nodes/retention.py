@@ -36,6 +36,7 @@ def retention(
         calls_s=settings.keep_calls,
         calls=settings.keep_calls_count,
         audit_s=settings.keep_audit,
+        dead_letters_s=settings.keep_dead_letters,
         logs_s=settings.keep_logs if sweeps_logs else None,
         logs_bytes=settings.keep_logs_bytes if sweeps_logs else None,
     )

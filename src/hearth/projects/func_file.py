@@ -117,6 +117,10 @@ class FuncFile:
         "[Retries](howto/retries.md)",
         "mapping",
     )
+    dead_letters: bool | None = _told(
+        "keep async calls that fail; see [Retry a failing function](howto/dead-letters.md)",
+        "true or false; true with `retry`",
+    )
     expires_s: int | None = _told("seconds in which an async call has to start, else it ends", "whole number")
     result_ttl_s: int | None = _told("seconds for which the result of an async call is kept", "whole number")
     headers: HeaderMap | None = _told("headers of every answer", "mapping; a value or a list of them")
@@ -191,7 +195,7 @@ class FuncFile:
         """Return the fields of its route for the API: only those that the file sets, and the image."""
         names = (
             *("type", "memory", "cpus", "timeout", "idle_timeout", "config", "secrets", "secrets_as"),
-            *("auth", "signature", "retry", "result_ttl_s", "expires_s", "headers", "concurrency"),
+            *("auth", "signature", "retry", "dead_letters", "result_ttl_s", "expires_s", "headers", "concurrency"),
         )
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if (chosen := self.route_format) is not None:
@@ -270,6 +274,7 @@ def _read(document: Document, section: Section, folder: Path, root: Path | None)
         auth=section.choice("auth", CALL_AUTHS),
         signature=_signature(section),
         retry=_retry(section),
+        dead_letters=section.flag("dead_letters"),
         expires_s=section.whole("expires_s", 1, MAX_DELAY_S),
         result_ttl_s=section.whole("result_ttl_s", 1, MAX_TTL_S),
         headers=section.headers("headers"),

@@ -59,7 +59,8 @@ def oldest(messages: Iterable[bytes]) -> dt.datetime | None:
 def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list[str]]:
     """Return the calls, and the leases of messages that identify no call: they are logged, for the queue to delete.
 
-    A message that identifies a call that cannot run is kept: an accepted call must end.
+    A message that identifies a call that cannot run is kept: an accepted call must end. The call gets the message as
+    its payload, for the dead letters of its app.
     """
     reserved: list[Reserved] = []
     worthless: list[str] = []
@@ -68,6 +69,7 @@ def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list
             reserved.append(Reserved(_accepted(data), lease, deliveries, until))
         except InvalidMessage as exc:
             if (call := identify_call(data)) is not None:
+                call.payload, call.unreadable = data, True
                 reserved.append(Reserved(call, lease, deliveries, until, fault=str(exc)))
                 continue
             _log.error("message dropped", error=str(exc), message=data[:_SHOWN_BYTES].decode("utf-8", "replace"))

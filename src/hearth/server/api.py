@@ -30,6 +30,7 @@ from hearth.server.about import About
 from hearth.server.api_v1.apps import Apps
 from hearth.server.api_v1.audit import Audit
 from hearth.server.api_v1.calls import Calls, GetLog
+from hearth.server.api_v1.dead_letters import DeadLetters
 from hearth.server.api_v1.registries import Registries
 from hearth.server.api_v1.request import ApiRequest
 from hearth.server.api_v1.routes import Routes
@@ -45,6 +46,7 @@ from hearth.server.endpoints import Found
 from hearth.server.extensions import Server
 from hearth.server.health import Readiness
 from hearth.server.listeners import ListenedApps
+from hearth.server.redrives import Redrives
 from hearth.server.registry.for_runners import RunnerImages
 from hearth.server.registry.paths import is_registry
 from hearth.server.registry.registry import Registry
@@ -88,6 +90,7 @@ class Api:
         images: Serves the images of the data folder to runners.
         result_ttl_s: Seconds for which results are kept.
         cancels: Cancels calls; without it, only their records end.
+        redrives: Makes new calls of dead letters; without it, they can only be read and removed.
         resolve: Returns the digest that a reference means on this node.
         refused: Paths that nodes of this type do not serve, by their beginning, with the error that says so.
     """
@@ -114,6 +117,7 @@ class Api:
         images: RunnerImages | None = None,
         result_ttl_s: int = DEFAULT_TTL_S,
         cancels: Cancels | None = None,
+        redrives: Redrives | None = None,
         resolve: Resolve = unresolved,
     ) -> None:
         metrics = metrics or Metrics()
@@ -145,6 +149,11 @@ class Api:
         self._of_log: dict[str, Handler] = {}
         self._of_result: dict[str, Handler] = {}
         self._of_cancel: dict[str, Handler] = {}
+        self._of_dead_letters: dict[str, Handler] = {}
+        self._of_dead_letter: dict[str, Handler] = {}
+        self._of_payload: dict[str, Handler] = {}
+        self._of_redrive: dict[str, Handler] = {}
+        self._of_redrives: dict[str, Handler] = {}
         self._of_tokens: dict[str, Handler] = {}
         self._of_token: dict[str, Handler] = {}
         self._of_audit: dict[str, Handler] = {}
@@ -165,6 +174,7 @@ class Api:
                 Calls(datastore, results, cancels, get_log),
                 Tokens(datastore, clock, next_id, forget_token),
             )
+            self._serve_dead_letters(DeadLetters(datastore, redrives))
             self._v2 = ApiV2(
                 datastore,
                 store,
@@ -203,6 +213,14 @@ class Api:
         self._of_cancel = {"POST": calls.cancel}
         self._of_tokens = {"GET": tokens.list, "POST": tokens.create}
         self._of_token = {"DELETE": tokens.remove}
+
+    def _serve_dead_letters(self, letters: DeadLetters) -> None:
+        self._of_dead_letters = {"GET": letters.list, "DELETE": letters.remove_many}
+        self._of_dead_letter = {"GET": letters.get, "DELETE": letters.remove}
+        self._of_payload = {"GET": letters.payload}
+        if letters.can_redrive:
+            self._of_redrive = {"POST": letters.redrive}
+            self._of_redrives = {"POST": letters.redrive_many}
 
     def stop(self) -> None:
         """End the waits of requests for results. Idempotent."""
@@ -293,6 +311,11 @@ class Api:
             "/v1/apps/:app/calls/:call/log": self._of_log,
             "/v1/apps/:app/calls/:call/result": self._of_result,
             "/v1/apps/:app/calls/:call/cancel": self._of_cancel,
+            "/v1/apps/:app/dead-letters": self._of_dead_letters,
+            "/v1/apps/:app/dead-letters/redrive": self._of_redrives,
+            "/v1/apps/:app/dead-letters/:call": self._of_dead_letter,
+            "/v1/apps/:app/dead-letters/:call/payload": self._of_payload,
+            "/v1/apps/:app/dead-letters/:call/redrive": self._of_redrive,
             "/v1/tokens": self._of_tokens,
             "/v1/tokens/:token": self._of_token,
             "/v1/audit": self._of_audit,
@@ -348,6 +371,8 @@ class Api:
                 return self._handler(self._of_result, request, app=app, call=call)
             case ["", "v1", "apps", app, "calls", call, "cancel"] if call:
                 return self._handler(self._of_cancel, request, app=app, call=call)
+            case ["", "v1", "apps", app, "dead-letters", *rest]:
+                return self._find_dead_letters(request, app, rest)
             case ["", "v1", "audit"]:
                 return self._handler(self._of_audit, request)
             case ["", "v1", "tokens"]:
@@ -356,6 +381,20 @@ class Api:
                 return self._handler(self._of_token, request, token=token)
             case ["", "v1", "runner", name] if self._runners is not None and name in self._of_runner:
                 return self._handler(self._of_runner[name], request)
+        return None
+
+    def _find_dead_letters(self, request: Request, app: str, rest: list[str]) -> tuple[Handler, ApiRequest] | None:
+        match rest:
+            case []:
+                return self._handler(self._of_dead_letters, request, app=app)
+            case ["redrive"] if request.method == "POST":
+                return self._handler(self._of_redrives, request, app=app)
+            case [call] if call:
+                return self._handler(self._of_dead_letter, request, app=app, call=call)
+            case [call, "payload"] if call:
+                return self._handler(self._of_payload, request, app=app, call=call)
+            case [call, "redrive"] if call:
+                return self._handler(self._of_redrive, request, app=app, call=call)
         return None
 
     def _handler(self, table: dict[str, Handler], request: Request, **names: str) -> tuple[Handler, ApiRequest] | None:

@@ -135,6 +135,11 @@ _DELIVERY: Final[dict[str, Any]] = {
         "nullable": True,
         "description": "seconds for which the result of an async call is kept; null: as the node says",
     },
+    "dead_letters": {
+        "type": "boolean",
+        "nullable": True,
+        "description": "keep async calls that fail with their payloads; null: those of a route with retry",
+    },
     "expires_s": {
         "type": "integer",
         "format": "int32",
@@ -197,6 +202,30 @@ ATTEMPT: Final[dict[str, Any]] = {
     "error": _STRING,
 }
 
+#: Query parameters that choose dead letters.
+_SOME: Final = "route from cursor"
+#: Fields of calls that most of them do not have.
+_NOT_OF_EVERY_CALL: Final = "stats error response_status attempt attempts origin dead"
+_CALL: Final[dict[str, Any]] = {
+    "id": _STRING,
+    "status": {"type": "string", "enum": list(STATUSES)},
+    "app_name": _ANY_APP_NAME,
+    "path": _STRING,
+    "created_at": _TIME,
+    "started_at": _TIME,
+    "completed_at": _TIME,
+    "stats": {"type": "array", "items": _ref("Stat"), "maxItems": 240},
+    "error": _STRING,
+    "response_status": {
+        "type": "integer",
+        "format": "int32",
+        "description": "HTTP status of the call's answer; absent while there is none",
+    },
+    "attempt": {"type": "integer", "minimum": 1, "description": "absent without a policy of retries"},
+    "attempts": {"type": "array", "items": _ref("Attempt"), "maxItems": MAX_ATTEMPTS},
+    "origin": {"type": "string", "description": "what made a call that no client has sent"},
+    "dead": {"type": "boolean", "description": "it joined the dead letters of its app"},
+}
 _DIGEST: Final = {"type": "string", "description": "what the image stands for; absent until it is known"}
 _SCHEMAS: Final[dict[str, Any]] = {
     "App": _object(
@@ -227,24 +256,13 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "additionalProperties": _INTEGER,  # nodes of another version may store more
         },
     ),
-    "Call": _object(
-        "stats error response_status attempt attempts",
-        id=_STRING,
-        status={"type": "string", "enum": list(STATUSES)},
-        app_name=_ANY_APP_NAME,
-        path=_STRING,
-        created_at=_TIME,
-        started_at=_TIME,
-        completed_at=_TIME,
-        stats={"type": "array", "items": _ref("Stat"), "maxItems": 240},
-        error=_STRING,
-        response_status={
-            "type": "integer",
-            "format": "int32",
-            "description": "HTTP status of the call's answer; absent while there is none",
-        },
-        attempt={"type": "integer", "minimum": 1, "description": "absent without a policy of retries"},
-        attempts={"type": "array", "items": _ref("Attempt"), "maxItems": MAX_ATTEMPTS},
+    "Call": _object(_NOT_OF_EVERY_CALL, **_CALL),
+    "DeadLetter": _object(
+        f"{_NOT_OF_EVERY_CALL} unreadable",
+        **_CALL,
+        payload_bytes=_INTEGER,
+        headers={"type": "object", "additionalProperties": {"type": "array", "items": _STRING}},
+        unreadable={"type": "boolean", "description": "its message could not be read, and is its payload"},
     ),
     "Attempt": _object("node started_at completed_at status error", **ATTEMPT),
     "Unfinished": _object(call_id=_STRING, status={"type": "string", "enum": list(STATUSES)}),
@@ -273,6 +291,11 @@ _SCHEMAS: Final[dict[str, Any]] = {
     "RoutesWrapper": _list("routes", "Route"),
     "CallWrapper": _wrapper("call", "Call"),
     "CallsWrapper": _list("calls", "Call"),
+    "DeadLetterWrapper": _wrapper("call", "DeadLetter"),
+    "DeadLettersWrapper": _list("calls", "DeadLetter"),
+    "NewCall": _object(call_id=_STRING),
+    "Redriven": _object(redriven=_INTEGER, skipped=_INTEGER, next_cursor=_STRING),
+    "Purged": _object(message=_STRING, removed=_INTEGER, next_cursor=_STRING),
     "LogWrapper": _wrapper("log", "Log"),
     "SecretWrapper": _wrapper("secret", "Secret"),
     "SecretsWrapper": _object(message=_STRING, secrets={"type": "array", "items": _ref("Secret")}),
@@ -330,7 +353,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
 
 
 def _in(place: str, name: str) -> dict[str, Any]:
-    schema = {"type": "integer"} if name in ("per_page", "from_time", "to_time") else _STRING
+    schema = {"type": "integer"} if name in ("per_page", "from_time", "to_time", "from") else _STRING
     return {"name": name, "in": place, "required": place == "path", "schema": schema}
 
 
@@ -351,6 +374,19 @@ def _operation(
     if body:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
     return operation
+
+
+def _accepted(operation: dict[str, Any]) -> dict[str, Any]:
+    """Describe an operation that is answered 202."""
+    responses = dict(operation["responses"])
+    return {**operation, "responses": {"202": responses.pop("200"), **responses}}
+
+
+def _payload(tag: str, summary: str) -> dict[str, Any]:
+    """Describe bytes of a caller."""
+    content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    responses = {"200": {"description": "Done", "content": content}, "404": _error("Not Found")}
+    return {"tags": [tag], "summary": summary, "responses": {**responses, "default": _error("Error")}}
 
 
 def _result(tag: str, summary: str) -> dict[str, Any]:
@@ -462,6 +498,33 @@ DESCRIPTION: Final[dict[str, Any]] = {
         ),
         "/apps/{app}/calls/{call}/cancel": _path(
             "app call", post=_operation("Call", "End an accepted call that has not ended", "CallWrapper", "404 409")
+        ),
+        "/apps/{app}/dead-letters": _path(
+            "app",
+            get=_operation(
+                "Dead letters",
+                "List calls that failed",
+                "DeadLettersWrapper",
+                "404",
+                query="route from cursor per_page",
+            ),
+            delete=_operation("Dead letters", "Remove up to 1000 of them", "Purged", "404", query=_SOME),
+        ),
+        "/apps/{app}/dead-letters/redrive": _path(
+            "app",
+            post=_accepted(
+                _operation("Dead letters", "Run up to 1000 of them again", "Redriven", "404 429", query=_SOME)
+            ),
+        ),
+        "/apps/{app}/dead-letters/{call}": _path(
+            "app call",
+            get=_operation("Dead letters", "Get a call that failed", "DeadLetterWrapper", "404"),
+            delete=_operation("Dead letters", "Remove it", "Message", "404"),
+        ),
+        "/apps/{app}/dead-letters/{call}/payload": _path("app call", get=_payload("Dead letters", "Get its payload")),
+        "/apps/{app}/dead-letters/{call}/redrive": _path(
+            "app call",
+            post=_accepted(_operation("Dead letters", "Run it again as a new call", "NewCall", "404 409 429")),
         ),
         "/apps/{app}/calls/{call}/result": _path(
             "app call", get=_result("Call", "Get what a sync caller would have been answered")

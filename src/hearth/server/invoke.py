@@ -441,7 +441,7 @@ class InvokeFront:
                 record.trigger_id = target.trigger_id
                 record.result_ttl = target.delivery.result_ttl_s or 0
                 delay_call(record, target.delivery)
-                record.retry = target.delivery.retry
+                record.retry, record.dead_letters = target.delivery.retry, target.delivery.dead_letters
                 record.attempt = 0 if record.retry is None else 1
                 record.result_headers = tuple((name.decode(), value.decode()) for name, value in target.fields)
                 token = ""

@@ -200,7 +200,7 @@ class RunnerApi:
         except AlreadyStarted:
             await self._accepted.acknowledge([reserved.lease])
             return
-        call.status, call.error = ERROR, reserved.fault
+        call.status, call.error, call.dead = ERROR, reserved.fault, call.joins_dead_letters
         await self._records.finish_many([EndedCall(call, b"")])
         await self._accepted.acknowledge([reserved.lease])
 

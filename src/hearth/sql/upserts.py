@@ -61,8 +61,20 @@ class ResultRow(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
+class DeadLetterRow(msgspec.Struct, frozen=True, gc=False):
+    """A row of ``dead_letters``."""
+
+    id: str
+    app_name: str
+    path: str
+    died_at: str
+    redriven_as: str
+    head: str
+    payload: bytes
+
+
 #: Types of rows that hold bytes.
-WITH_BYTES: Final = frozenset({LogRow, ResultRow})
+WITH_BYTES: Final = frozenset({LogRow, ResultRow, DeadLetterRow})
 
 #: Rows for each table of an :class:`Upsert`.
 Parts = tuple[Sequence[msgspec.Struct], ...]
@@ -241,5 +253,17 @@ INSERT INTO results (id, app_name, expires_at, head, body)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[])
 ON CONFLICT (id) DO UPDATE SET app_name = excluded.app_name, expires_at = excluded.expires_at,
     head = excluded.head, body = excluded.body
+""",
+)
+_INTO_DEAD_LETTERS: Final = "INSERT INTO dead_letters (id, app_name, path, died_at, redriven_as, head, payload) VALUES "
+#: Adds dead letters that are not stored yet.
+ADD_DEAD_LETTERS: Final = Upsert(
+    (DeadLetterRow,),
+    (Insert(DeadLetterRow, _INTO_DEAD_LETTERS, "?", " ON CONFLICT (id) DO NOTHING"),),
+    (Insert(DeadLetterRow, _INTO_DEAD_LETTERS, "%s", " ON DUPLICATE KEY UPDATE id = dead_letters.id"),),
+    """
+INSERT INTO dead_letters (id, app_name, path, died_at, redriven_as, head, payload)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[])
+ON CONFLICT (id) DO NOTHING
 """,
 )

@@ -34,6 +34,7 @@ class Limits:
         logs_s: Seconds for which logs are kept.
         logs_bytes: Bytes of logs that are kept.
         audit_s: Seconds for which events of the audit log are kept.
+        dead_letters_s: Seconds for which dead letters are kept.
     """
 
     calls_s: float | None = None
@@ -41,6 +42,7 @@ class Limits:
     logs_s: float | None = None
     logs_bytes: int | None = None
     audit_s: float | None = None
+    dead_letters_s: float | None = None
 
     @property
     def any(self) -> bool:
@@ -102,6 +104,9 @@ class Retention:
             logs = await self._remove_logs(before)
         if self._limits.audit_s is not None:
             while await self._datastore.remove_events(self._ago(self._limits.audit_s), AT_ONCE):
+                await self._pause()
+        if self._limits.dead_letters_s is not None:
+            while await self._datastore.remove_dead_letters(self._ago(self._limits.dead_letters_s), AT_ONCE):
                 await self._pause()
         while await self._datastore.shrink():
             await self._pause()

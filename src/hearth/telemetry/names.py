@@ -75,6 +75,8 @@ _BY_KIND: Final[tuple[tuple[Kind, str, str], ...]] = (
     ("counter", "bytes", "hearth_image_bytes_pulled"),
     ("gauge", "messages", "hearth_queue_length"),
     ("gauge", "seconds", "hearth_queue_oldest_age_seconds"),
+    ("gauge", "calls", "hearth_dead_letters"),
+    ("gauge", "seconds", "hearth_dead_letters_oldest_age_seconds"),
     ("counter", "lines", "hearth_log_lines_dropped hearth_syslog_lines_dropped"),
     ("gauge", "nodes", "hearth_functions_unsandboxed"),
 )
@@ -99,7 +101,8 @@ _STEPS: Final = {
     " get_token get_tokens update_token remove_token insert_audit get_audit remove_audit insert_secret get_secrets"
     " insert_fn get_fn get_fns update_fn remove_fn insert_trigger get_trigger get_trigger_by_source get_triggers"
     " update_trigger remove_trigger get_secret_values get_secret_keys get_secrets_of_key update_secret remove_secret"
-    " insert_version get_versions get_version_images pin get_unpinned",
+    " insert_version get_versions get_version_images pin get_unpinned get_dead_letters update_dead_letter"
+    " remove_dead_letters",
     "s3": "insert_log get_log list_logs",
     "mq": "push reserve delete",
     "hybrid_client": "get_app get_route get_fn get_trigger get_secrets get_token enqueue dequeue start end http_do",

@@ -483,9 +483,12 @@ def decode_starts(data: bytes) -> list[bytes] | None:
 
 
 def encode_ended(one: EndedCall, *, interrupted: bool = False) -> bytes:
-    """Encode an ended call with its log; a log that is not UTF-8 is base64, and marked so."""
+    """Encode an ended call with its log, and a dead one with its payload.
+
+    A log that is not UTF-8 is base64, and marked so.
+    """
     log, encoding = _log_text(one.log)
-    call = encode_plain(msgspec.structs.replace(one.call, payload=b""))
+    call = encode_plain(one.call if one.call.dead else msgspec.structs.replace(one.call, payload=b""))
     return msgspec.json.encode(_Ended(msgspec.Raw(call), log, encoding, interrupted, _result(one.call.result)))
 
 
@@ -595,9 +598,13 @@ def _reserved(raw: bytes, extras: _Extras, behind: memoryview, taken_at: float) 
     until = taken_at + extras.lease_s
     if not extras.fault:
         return Reserved(decode_parts(raw, behind), extras.lease, extras.deliveries, until)
-    call = identify_call(raw)
-    if call is None:
-        raise InvalidMessage("a call without identity")
+    try:
+        call = decode_parts(raw, behind)
+    except InvalidMessage:  # from a node of an earlier version, which sends it as it is
+        found = identify_call(raw)
+        if found is None:
+            raise
+        call = found
     return Reserved(call, extras.lease, extras.deliveries, until, extras.fault)
 
 

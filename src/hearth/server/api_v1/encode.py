@@ -125,12 +125,16 @@ def call_json(call: Call) -> dict[str, Any]:
             "response_status": call.response_status,
             "attempt": call.attempt,
             "attempts": call.attempts,
+            "origin": call.origin,
+            "dead": call.dead,
         },
         "stats",
         "error",
         "response_status",
         "attempt",
         "attempts",
+        "origin",
+        "dead",
     )
 
 

@@ -113,8 +113,10 @@ def call_json(call: Call, fn: Fn) -> dict[str, Any]:
             "error": call.error,
             "attempt": call.attempt,
             "attempts": call.attempts,
+            "origin": call.origin,
+            "dead": call.dead,
         },
-        *("trigger_id", "stats", "error", "attempt", "attempts"),
+        *("trigger_id", "stats", "error", "attempt", "attempts", "origin", "dead"),
     )
 
 

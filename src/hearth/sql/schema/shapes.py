@@ -104,6 +104,11 @@ def results() -> sa.Table:
     return tables.results.to_metadata(sa.MetaData())
 
 
+def dead_letters() -> sa.Table:
+    """Return the table of dead letters, with its indexes."""
+    return tables.dead_letters.to_metadata(sa.MetaData())
+
+
 def fns() -> list[sa.Table]:
     """Return the tables that Hearth's seventh revision added, with their indexes."""
     copies = sa.MetaData()

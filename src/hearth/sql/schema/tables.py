@@ -155,6 +155,23 @@ results = sa.Table(
     **kinds.TABLE_OPTIONS,
 )
 
+# Calls that failed, with their payloads. The head is the call as JSON. ``redriven_as`` is the id of the call that a
+# redrive makes of it, from before that call is accepted until the dead letter is removed.
+dead_letters = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("id", kinds.name(), primary_key=True),
+    sa.Column("app_name", kinds.name(), nullable=False),
+    sa.Column("path", kinds.name(), nullable=False),
+    sa.Column("died_at", kinds.name(32), nullable=False),
+    sa.Column("redriven_as", kinds.name(32), nullable=False),
+    sa.Column("head", kinds.text(), nullable=False),
+    sa.Column("payload", kinds.blob(), nullable=False),
+    sa.Index("dead_letters_by_app", "app_name", "id", "died_at"),
+    sa.Index("dead_letters_by_time", "died_at", "id"),
+    **kinds.TABLE_OPTIONS,
+)
+
 # The value of a token is stored as its SHA-256 only.
 tokens = sa.Table(
     "tokens",

@@ -12,7 +12,19 @@ from hearth.models.errors import AppsNotFound, RoutesNotFound, StoreUnavailable
 from hearth.models.route import Route
 from hearth.sql.database import Write
 from hearth.sql.query import Query, Row, Rows, param
-from hearth.sql.schema.tables import apps, calls, fns, logs, results, routes, secrets, stray_calls, triggers, versions
+from hearth.sql.schema.tables import (
+    apps,
+    calls,
+    dead_letters,
+    fns,
+    logs,
+    results,
+    routes,
+    secrets,
+    stray_calls,
+    triggers,
+    versions,
+)
 from hearth.stores.definitions import rows
 
 #: An app's name and a route's path.
@@ -38,7 +50,7 @@ _DELETE_APP: Final = (
     Query(sa.delete(apps).where(_IS_APP)),
     *[
         Query(sa.delete(table).where(table.c.app_name == param("key_name")))
-        for table in (secrets, results, logs, stray_calls, calls, routes, versions)
+        for table in (secrets, dead_letters, results, logs, stray_calls, calls, routes, versions)
     ],
 )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from hearth.models.call import QUEUED, Call
 from hearth.models.call_result import CallResult
+from hearth.models.dead_letter import DeadLetter, DeadLetterCount
 from hearth.models.log_reader import LogReader
 
 
@@ -31,6 +32,17 @@ class Removed:
 
     calls: int = 0
     logs: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterFilter:
+    """Which dead letters to list, those of the newest calls first. The time is that of the failure, inclusive."""
+
+    app_name: str
+    per_page: int
+    path: str = ""
+    cursor: str = ""
+    died_from: dt.datetime | None = None
 
 
 class RecordStore(abc.ABC):
@@ -110,6 +122,33 @@ class RecordStore(abc.ABC):
             CallNotFound: There is no such call.
             CallEnded: It has ended.
         """
+
+    @abc.abstractmethod
+    async def get_dead_letters(self, which: DeadLetterFilter) -> list[DeadLetter]:
+        """Return dead letters without their payloads."""
+
+    @abc.abstractmethod
+    async def get_dead_letter(self, app_name: str, call_id: str) -> tuple[DeadLetter, bytes]:
+        """Return a dead letter with its payload. Raises ``DeadLetterNotFound``."""
+
+    @abc.abstractmethod
+    async def claim_dead_letter(self, app_name: str, call_id: str, redriven_as: str) -> str:
+        """Compare and swap: store the id of the call that a redrive makes of a dead letter, unless there is one.
+
+        Return the stored one. Raises ``DeadLetterNotFound``.
+        """
+
+    @abc.abstractmethod
+    async def remove_dead_letter(self, app_name: str, call_id: str) -> bool:
+        """Remove a dead letter; false if there is none."""
+
+    @abc.abstractmethod
+    async def remove_dead_letters(self, before: dt.datetime, most: int) -> int:
+        """Remove some dead letters that failed before a time, oldest first; return how many."""
+
+    @abc.abstractmethod
+    async def count_dead_letters(self) -> list[DeadLetterCount]:
+        """Count the dead letters of each app that has some."""
 
     @abc.abstractmethod
     async def cancelled(self, call_ids: Sequence[str]) -> set[str]:

@@ -11,13 +11,15 @@ import msgspec
 
 from hearth.models.call import STAT_NAMES, Call, Stat
 from hearth.models.call_result import CallResult, HeaderFields
+from hearth.models.dead_letter import DeadLetter
 from hearth.models.ids import LENGTH, first_of, time_ms
+from hearth.models.message import InvalidMessage, decode_call, encode_plain
 from hearth.models.retry import Attempt
 from hearth.models.times import EPOCH, format_time, parse_time
 from hearth.sql.fields import MAX_AMOUNT, Fields, json, report
 from hearth.sql.query import Row
 from hearth.sql.time_index import APART_MS
-from hearth.sql.upserts import CallRow, LogRow, ResultRow, StrayRow
+from hearth.sql.upserts import CallRow, DeadLetterRow, LogRow, ResultRow, StrayRow
 
 _MS: Final = dt.timedelta(milliseconds=1)
 _APART: Final = APART_MS * _MS
@@ -33,6 +35,8 @@ class _Details(msgspec.Struct, kw_only=True, omit_defaults=True):
     attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
     trigger_id: str = ""
+    origin: str = ""
+    dead: bool = False
 
 
 class _ResultHead(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -85,7 +89,7 @@ def from_calls(ended: Iterable[tuple[Call, bytes | None]]) -> Parts:
             _storable(call.error) if call.error else "",
             call.app_id,
             str(call.response_status) if call.response_status else "",
-            _details(call) if call.attempt or call.result_digest or call.trigger_id else "",
+            _details(call) if call.attempt or call.result_digest or call.trigger_id or call.origin or call.dead else "",
         )
         parts.calls.append(row)
         first, last = _surely_found(created_at[:_SECOND_LENGTH])
@@ -119,6 +123,8 @@ def _details(call: Call) -> str:
             attempt=call.attempt,
             attempts=call.attempts,
             trigger_id=call.trigger_id,
+            origin=call.origin,
+            dead=call.dead,
         )
     )
 
@@ -143,6 +149,30 @@ def _result_row(call: Call, result: CallResult) -> ResultRow:
         error=_storable(result.error),
     )
     return ResultRow(call.id, call.app_name, format_time(result.expires_at), json(head), result.body)
+
+
+def from_dead_letters(ended: Iterable[Call]) -> list[DeadLetterRow]:
+    """Return the dead letters among calls that have ended as rows, in one order."""
+    return [_dead_letter_row(call) for call in sorted(ended, key=lambda one: one.id) if call.dead]
+
+
+def _dead_letter_row(call: Call) -> DeadLetterRow:
+    head = msgspec.structs.replace(call, payload=b"", config={}, error=_storable(call.error), stats=[])
+    died_at = format_time(call.completed_at)
+    return DeadLetterRow(
+        call.id, call.app_name, call.path, died_at, "", _storable(encode_plain(head).decode()), call.payload
+    )
+
+
+def to_dead_letter(row: Row) -> DeadLetter | None:
+    """Return a row as a dead letter; ``None`` if it cannot be read."""
+    fields = Fields(row)
+    try:
+        call = decode_call(fields.text("head").encode())
+    except InvalidMessage as exc:
+        report(f"dead letter {fields.text('id')}", [str(exc)])
+        return None
+    return DeadLetter(call, int(row["size"]), fields.text("redriven_as"))
 
 
 def to_result(row: Row) -> CallResult | None:
@@ -182,7 +212,7 @@ def to_call(row: Row) -> Call:
     if (details := fields.object("details", _DETAILS)) is not None:
         call.result_digest = details.result_digest
         call.attempt, call.attempts = details.attempt, details.attempts
-        call.trigger_id = details.trigger_id
+        call.trigger_id, call.origin, call.dead = details.trigger_id, details.origin, details.dead
     if fields.unreadable:
         report(f"call {call.id}", fields.unreadable)
     return call

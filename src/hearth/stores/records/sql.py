@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from hearth.models import ids
 from hearth.models.call import CANCELLED, FINAL, QUEUED, RUNNING, Call
 from hearth.models.call_result import CallResult
+from hearth.models.dead_letter import DeadLetter, DeadLetterCount
 from hearth.models.errors import (
     CallEnded,
     CallLogNotFound,
@@ -29,10 +30,11 @@ from hearth.sql.database import Database, Done, Put, Read, Steps, Write
 from hearth.sql.old_logs import OldLogs, first_id
 from hearth.sql.query import ALL, Query, Row, number, param
 from hearth.sql.schema.tables import NO_SUCCESS, calls, logs, results, stray_calls
-from hearth.sql.upserts import ADD, STORE, STORE_RESULTS, CallRow
-from hearth.stores.records.base import CallFilter, RecordStore, Removed
+from hearth.sql.upserts import ADD, ADD_DEAD_LETTERS, STORE, STORE_RESULTS, CallRow
+from hearth.stores.records import dead_letters
+from hearth.stores.records.base import CallFilter, DeadLetterFilter, RecordStore, Removed
 from hearth.stores.records.lists import belongs_to_app, listing, merged, strays
-from hearth.stores.records.rows import attempt_of, from_calls, from_results, to_call, to_result
+from hearth.stores.records.rows import attempt_of, from_calls, from_dead_letters, from_results, to_call, to_result
 from hearth.telemetry.node import Telemetry
 from hearth.telemetry.tracing import Step, during
 
@@ -207,6 +209,8 @@ class SqlRecords(RecordStore):
             kept = yield from _swap(swapped, _has_not_ended)
             if kept_results := from_results([call for call, _ in swapped if call.id not in kept]):
                 yield Put(STORE_RESULTS, (kept_results,))
+            if dead := from_dead_letters([call for call, _ in swapped if call.id not in kept]):
+                yield Put(ADD_DEAD_LETTERS, (dead,))
             if others:
                 yield Put(STORE, from_calls(others))
             return kept
@@ -348,6 +352,38 @@ class SqlRecords(RecordStore):
     async def _piece(self, app_name: str, call_id: str, start: int) -> bytes | None:
         found = await self._database.query(_LOG, id=call_id, app=app_name, start=start + 1, count=PIECE_BYTES)
         return (found[0]["piece"] or b"") if found else None  # SQLite cuts NULL out of an empty value
+
+    # -- dead letters ---------------------------------------------------------------------------------------------
+
+    async def get_dead_letters(self, which: DeadLetterFilter) -> list[DeadLetter]:
+        """Read dead letters, newest call first."""
+        with self._span("ds_get_dead_letters"):
+            return await dead_letters.list_dead_letters(self._database, which)
+
+    async def get_dead_letter(self, app_name: str, call_id: str) -> tuple[DeadLetter, bytes]:
+        """Read a dead letter and its payload."""
+        with self._span("ds_get_dead_letters"):
+            return await dead_letters.get_dead_letter(self._database, app_name, call_id)
+
+    async def claim_dead_letter(self, app_name: str, call_id: str, redriven_as: str) -> str:
+        """Compare and swap."""
+        with self._span("ds_update_dead_letter"):
+            return await dead_letters.claim_dead_letter(self._database, app_name, call_id, redriven_as)
+
+    async def remove_dead_letter(self, app_name: str, call_id: str) -> bool:
+        """Remove a dead letter."""
+        with self._span("ds_remove_dead_letters"):
+            return await dead_letters.remove_dead_letter(self._database, app_name, call_id)
+
+    async def remove_dead_letters(self, before: dt.datetime, most: int) -> int:
+        """Remove some old dead letters in one transaction."""
+        with self._span("ds_remove_dead_letters"):
+            return await dead_letters.remove_old_dead_letters(self._database, before, most)
+
+    async def count_dead_letters(self) -> list[DeadLetterCount]:
+        """Read an index."""
+        with self._span("ds_get_dead_letters"):
+            return await dead_letters.count_dead_letters(self._database)
 
     # -- sweeps ---------------------------------------------------------------------------------------------------
 
