@@ -68,6 +68,13 @@ async def test_queued_calls_of_an_app_are_counted_up_to_a_limit(store: SqlDatast
     assert await store.count_queued("nobody", 10) == 0
 
 
+async def test_queued_calls_of_a_function_are_counted(store: SqlDatastore) -> None:
+    queued = [msgspec.structs.replace(CALL, id=f"{n}", path=f"/{n % 2}", status=QUEUED, error="") for n in range(5)]
+    await store.add_calls(queued)
+    assert [await store.count_queued("app", 10, path) for path in ("/0", "/1", "/2", "")] == [3, 2, 0, 5]
+    assert await store.count_queued("app", 2, "/0") == 2
+
+
 async def test_the_bytes_of_an_app_are_those_of_its_results_and_logs(
     store: SqlDatastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

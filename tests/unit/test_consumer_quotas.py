@@ -60,6 +60,47 @@ async def test_calls_over_a_quota_wait_without_an_attempt_and_keep_nobody_out(
     assert await world.is_empty()
 
 
+async def test_a_function_at_its_limit_keeps_no_other_function_of_its_app_out(world: AsyncWorld) -> None:
+    """Guard: its further calls go back to the queue, and are no reason to give up a call."""
+    async with world.node(max_waiting=4) as agent:
+        agent.finish.clear()
+        for name in BACKLOG:
+            await world.accepted.enqueue(msgspec.structs.replace(call(name), path="/limited", max_concurrent=2))
+        await world.accept("other")
+        await world.until(lambda: "other" in agent.running, step_s=0.1)
+        assert sorted(agent.running) == ["a0", "a1", "other"]
+        agent.finish.set()
+        await world.ended(*BACKLOG, "other", step_s=0.5)
+    assert sorted(world.executed) == sorted([*BACKLOG, "other"])
+    assert await world.is_empty()
+
+
+async def test_no_more_calls_of_a_function_run_than_its_limit_says(world: AsyncWorld) -> None:
+    most = 0
+
+    def look() -> None:
+        nonlocal most
+        most = max(most, len(agent.running))
+
+    async with world.node(max_waiting=8) as agent:
+        world.faults.look = look
+        for name in BACKLOG:
+            await world.accepted.enqueue(msgspec.structs.replace(call(name), max_concurrent=3))
+        await world.ended(*BACKLOG, step_s=0.5)
+    assert (most <= 3, len(world.executed)) == (True, len(BACKLOG))
+
+
+async def test_a_node_that_stops_gives_back_the_calls_that_wait_for_the_limit(world: AsyncWorld) -> None:
+    async with world.node() as agent:
+        agent.finish.clear()
+        for name in ("a", "b"):
+            await world.accepted.enqueue(msgspec.structs.replace(call(name), max_concurrent=1))
+        await world.until(lambda: agent.running == {"a"})
+        agent.consumer.stop()
+        agent.finish.set()
+    assert [one.call.id for one in await world.queue.reserve(10)] == ["b"]
+
+
 async def test_a_backlog_beyond_all_places_keeps_nobody_out(world: AsyncWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "MAX_HELD_BACK", 4)
     monkeypatch.setattr(consumer, "MAX_DELIVERIES", 3)  # a quota is no reason to end a call

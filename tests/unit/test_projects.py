@@ -35,6 +35,8 @@ headers: {X-One: 1, X-Two: [a, b]}
 retry: {attempts: 3, backoff_s: 0.5, on: [timeout]}
 result_ttl_s: 60
 dead_letters: false
+max_queued: 50
+max_concurrent_async: 5
 expires_s: 90
 content_type: application/json
 entrypoint: python3 -u
@@ -78,6 +80,8 @@ def test_every_field_is_read_as_it_is_written(tmp_path: Path) -> None:
         "retry": {"attempts": 3, "backoff_s": 0.5, "on": ["timeout"]},
         "result_ttl_s": 60,
         "dead_letters": False,
+        "max_queued": 50,
+        "max_concurrent_async": 5,
         "expires_s": 90,
     }
     assert func.missing_config() == ["TOKEN"]

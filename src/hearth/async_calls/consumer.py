@@ -28,6 +28,7 @@ from hearth.agent.call import ActiveCall, NotStarted
 from hearth.aio.background import Background
 from hearth.aio.clock import Clock, pause
 from hearth.async_calls.acknowledger import ACKNOWLEDGE_AFTER_S, Acknowledger
+from hearth.async_calls.function_limits import FunctionLimits
 from hearth.async_calls.line import Line
 from hearth.async_calls.prefetch import Prefetch
 from hearth.async_calls.retries import Interrupted, Retry, decide, failure_of, next_attempt
@@ -194,6 +195,7 @@ class Consumer:
         self._waiting = 0
         self._held_back: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
+        self._limits = FunctionLimits()
         self._runs: dict[str, _Run] = {}
         self._line: Line[tuple[Reserved, _Run]] = Line(max_waiting)
         self._changed = agent.pool.room_changed
@@ -228,6 +230,7 @@ class Consumer:
     def stop(self) -> None:
         """Take no further call. Idempotent; drain the agent next, so that waiting calls end their wait."""
         self._stopping = True
+        self._limits.stop()
         self._fill()
         self._loops[0].cancel()
         self._end_loops()
@@ -284,6 +287,8 @@ class Consumer:
         for reserved in taken:
             self._take(reserved)
         self._fill()
+        if all(self._limits.is_full(one.call) for one in taken):
+            await pause(self._clock, _STEP_BACK_S)  # most of them go back to the queue
         again = [one.call for one in taken if one.deliveries > 1]
         if not all([await self._fits(call) for call in again]):
             await pause(self._clock, _STEP_BACK_S)  # the queue serves the longest wait first: now that of another node
@@ -481,7 +486,7 @@ class Consumer:
             except Exception as exc:  # the stored fields may be anything; no node of this size or release can run it
                 _log.error("error getting async call", call_id=call.id, error=str(exc))
                 return await self._failed(call, run, exc)
-            return await self._delivered(spec, call, run)
+            return await self._within_limit(spec, call, run)
         except NotStarted as exc:
             return await self._not_started(call, run, exc)
 
@@ -490,10 +495,27 @@ class Consumer:
             raise InvalidMessage(reserved.fault)
         spec = await self._function_of(reserved.call)
         is_limited = self._agent.pool.function(spec).share.limits_delivery  # a quota is no reason to give up
-        if reserved.deliveries > MAX_DELIVERIES and not is_limited:
+        if reserved.deliveries > MAX_DELIVERIES and not is_limited and not reserved.call.max_concurrent:
             raise NeverStarted(reserved.deliveries)
         self._agent.check_capacity(spec)
         return spec
+
+    async def _within_limit(self, spec: FunctionSpec, call: Call, run: _Run) -> bool:
+        """Run a call once the limit of its function leaves room for it. Meanwhile it keeps no other call waiting."""
+        if not call.max_concurrent:
+            return await self._delivered(spec, call, run)
+        if not self._limits.enter_nowait(call):
+            if not self._limits.may_wait(call) or self._held_back.total() >= MAX_HELD_BACK:
+                run.over_quota = True
+                return False
+            try:
+                await self._hold_back(self._limits.enter(call), run)
+            except ServerBusy:
+                return False
+        try:
+            return await self._delivered(spec, call, run)
+        finally:
+            self._limits.leave(call)
 
     async def _delivered(self, spec: FunctionSpec, call: Call, run: _Run) -> bool:
         """Run a call once the quotas of its app leave room for it."""

@@ -22,6 +22,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "result_ttl_s": None,
     "expires_s": None,
     "dead_letters": None,
+    "max_queued": None,
+    "max_concurrent_async": None,
 }
 
 

@@ -79,6 +79,19 @@ ResultTtl = Annotated[
     int,
     typer.Option("--result-ttl", min=0, help="Seconds for which results of async calls are kept.", show_default=False),
 ]
+MaxQueued = Annotated[
+    int | None,
+    typer.Option("--max-queued", min=0, help="Async calls that may be queued; 0: any number.", show_default=False),
+]
+MaxConcurrentAsync = Annotated[
+    int | None,
+    typer.Option(
+        "--max-concurrent-async",
+        min=0,
+        help="Async calls that run at one time on one node; 0: any number.",
+        show_default=False,
+    ),
+]
 
 
 @routes.command()
@@ -104,6 +117,8 @@ def create(
     tolerance: Tolerance = 0,
     retry: Retry = "",
     result_ttl: ResultTtl = 0,
+    max_queued: MaxQueued = None,
+    max_concurrent_async: MaxConcurrentAsync = None,
 ) -> None:
     """Create a route; options that are not given get the defaults of the server.
 
@@ -115,6 +130,7 @@ def create(
     if concurrency:
         fields["concurrency"] = concurrency
     fields |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl)
+    fields |= _limits(max_queued, max_concurrent_async)
     if "image" not in fields:
         raise typer.BadParameter("name what it runs: hearth routes create APP PATH IMAGE", param_hint="IMAGE")
     made = session(ctx).client().create_route(app, {"path": path if path.startswith("/") else f"/{path}", **fields})
@@ -179,6 +195,8 @@ def update(
     tolerance: Tolerance = 0,
     retry: Retry = "",
     result_ttl: ResultTtl = 0,
+    max_queued: MaxQueued = None,
+    max_concurrent_async: MaxConcurrentAsync = None,
 ) -> None:
     """Update a route; options that are not given stay as they are.
 
@@ -190,6 +208,7 @@ def update(
     if concurrency:
         changes["concurrency"] = concurrency
     changes |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl)
+    changes |= _limits(max_queued, max_concurrent_async)
     session(ctx).client().update_route(app, path, changes)
     say(f"{app} {path} updated")
 
@@ -291,6 +310,12 @@ def _delivery(retry: str, result_ttl: int) -> dict[str, Any]:
             raise typer.BadParameter(f"{pair!r}: must be K=V", param_hint="--retry")
         policy[name.strip()] = value.split("+") if name.strip() == "on" else _number(value.strip())
     return {**fields, "retry": policy} if policy else fields
+
+
+def _limits(max_queued: int | None, max_concurrent_async: int | None) -> dict[str, int | None]:
+    """Return the limits of async calls that were given; 0 removes one."""
+    given = {"max_queued": max_queued, "max_concurrent_async": max_concurrent_async}
+    return {name: value or None for name, value in given.items() if value is not None}
 
 
 def _number(text: str) -> int | float | str:

@@ -76,6 +76,9 @@ class Call(msgspec.Struct, kw_only=True):
     ``dead_letters`` says whether it joins the dead letters of its app if it fails (``None``: if it has a policy of
     retries), ``dead`` that it has. The message of an ``unreadable`` call could not be read: the payload is that.
 
+    ``max_queued`` is how many calls of its function may be queued when it is accepted, ``max_concurrent`` how many may
+    run on one node (0: any number).
+
     ``origin`` says what made a call that no client has sent: ``redrive ID``.
     """
 
@@ -120,6 +123,8 @@ class Call(msgspec.Struct, kw_only=True):
     dead_letters: bool | None = None
     dead: bool = False
     unreadable: bool = False
+    max_queued: int = 0
+    max_concurrent: int = 0
 
     @classmethod
     def of(

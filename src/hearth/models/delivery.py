@@ -21,12 +21,16 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         retry: When a call that fails is run again.
         dead_letters: Calls that fail are kept with their payloads; ``None`` where they are retried.
         expires_s: Seconds after its acceptance in which a call has to start.
+        max_queued: Calls that may be queued at one time; further ones are refused.
+        max_concurrent_async: Calls that run at one time on one node; further ones stay in the queue.
     """
 
     result_ttl_s: int | None = None
     retry: RetryPolicy | None = None
     dead_letters: bool | None = None
     expires_s: int | None = None
+    max_queued: int | None = None
+    max_concurrent_async: int | None = None
 
     def changed(self, changes: DeliveryChanges) -> Delivery:
         """Return these rules after changes."""
@@ -43,10 +47,18 @@ DeliveryChanges = Mapping[str, Any]
 
 #: Seconds for which a call can be delayed, or in which it has to start: 30 days.
 MAX_DELAY_S: Final = 30 * 86_400
+#: The most calls that a limit can be.
+MAX_CALLS: Final = 1_000_000_000
+#: The rules that limit the number of calls.
+LIMITS: Final = ("max_queued", "max_concurrent_async")
 RULES: Final = Delivery.__struct_fields__
 NO_RULES: Final = Delivery()
 #: The integers among the rules, with their ranges.
-_RANGES: Final = {"result_ttl_s": (1, MAX_TTL_S), "expires_s": (1, MAX_DELAY_S)}
+_RANGES: Final = {
+    "result_ttl_s": (1, MAX_TTL_S),
+    "expires_s": (1, MAX_DELAY_S),
+    **dict.fromkeys(LIMITS, (1, MAX_CALLS)),
+}
 #: Begins the annotation of a fn that sets a rule.
 ANNOTATION: Final = "hearth/"
 
@@ -83,5 +95,6 @@ def _checked(name: str, value: object) -> object:
         return value
     least, most = _RANGES[name]
     if type(value) is not int or not least <= value <= most:
-        raise InvalidDelivery(f"{name} must be an integer from {least} to {most}, or null for the node's default")
+        default = "any number" if name in LIMITS else "the node's default"
+        raise InvalidDelivery(f"{name} must be an integer from {least} to {most}, or null for {default}")
     return value

@@ -164,6 +164,20 @@ class QuotaExceeded(ApiError):
         return {} if self._retry_after_s is None else {"Retry-After": str(self._retry_after_s)}
 
 
+class TooManyQueued(ApiError):
+    """As many async calls of a function are queued as its ``max_queued`` allows."""
+
+    status = 429
+
+    def __init__(self, app: str, function: str, most: int, retry_after_s: int) -> None:
+        super().__init__(f"App {app}: {function} has {most} queued calls, the most that it may have (max_queued)")
+        self._retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self._retry_after_s)}
+
+
 class AppsMissingName(BadRequest):
     message = "Missing app name"
 

@@ -86,6 +86,8 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     dead_letters: bool | None = None
     dead: bool = False
     unreadable: bool = False
+    max_queued: int = 0
+    max_concurrent: int = 0
 
 
 class _Identity(msgspec.Struct, kw_only=True):
@@ -157,6 +159,8 @@ def encode_plain(call: Call, *, payload_bytes: int = 0) -> bytes:
             dead_letters=call.dead_letters,
             dead=call.dead,
             unreadable=call.unreadable,
+            max_queued=call.max_queued,
+            max_concurrent=call.max_concurrent,
         )
     )
 
@@ -275,6 +279,8 @@ def _to_call(message: _Message) -> Call:
         dead_letters=message.dead_letters,
         dead=message.dead,
         unreadable=message.unreadable,
+        max_queued=max(0, message.max_queued),
+        max_concurrent=max(0, message.max_concurrent),
     )
 
 

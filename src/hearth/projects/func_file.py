@@ -21,7 +21,7 @@ from hearth.models.call_auth import (
     validate_signature,
 )
 from hearth.models.call_result import MAX_TTL_S
-from hearth.models.delivery import MAX_DELAY_S
+from hearth.models.delivery import LIMITS, MAX_CALLS, MAX_DELAY_S
 from hearth.models.errors import ApiError, InvalidCPUs
 from hearth.models.function import HTTP_STREAM, MAX_CONCURRENCY
 from hearth.models.retry import validate_retry
@@ -122,6 +122,10 @@ class FuncFile:
         "true or false; true with `retry`",
     )
     expires_s: int | None = _told("seconds in which an async call has to start, else it ends", "whole number")
+    max_queued: int | None = _told("async calls that may be queued; further ones are answered 429", "whole number")
+    max_concurrent_async: int | None = _told(
+        "async calls that run at one time on one node; further ones stay in the queue", "whole number"
+    )
     result_ttl_s: int | None = _told("seconds for which the result of an async call is kept", "whole number")
     headers: HeaderMap | None = _told("headers of every answer", "mapping; a value or a list of them")
     content_type: str | None = _told("Content-Type of what `hearth invoke` and `hearth run` send")
@@ -195,7 +199,17 @@ class FuncFile:
         """Return the fields of its route for the API: only those that the file sets, and the image."""
         names = (
             *("type", "memory", "cpus", "timeout", "idle_timeout", "config", "secrets", "secrets_as"),
-            *("auth", "signature", "retry", "dead_letters", "result_ttl_s", "expires_s", "headers", "concurrency"),
+            *(
+                "auth",
+                "signature",
+                "retry",
+                "dead_letters",
+                "result_ttl_s",
+                "expires_s",
+                *LIMITS,
+                "headers",
+                "concurrency",
+            ),
         )
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if (chosen := self.route_format) is not None:
@@ -276,6 +290,8 @@ def _read(document: Document, section: Section, folder: Path, root: Path | None)
         retry=_retry(section),
         dead_letters=section.flag("dead_letters"),
         expires_s=section.whole("expires_s", 1, MAX_DELAY_S),
+        max_queued=section.whole("max_queued", 1, MAX_CALLS),
+        max_concurrent_async=section.whole("max_concurrent_async", 1, MAX_CALLS),
         result_ttl_s=section.whole("result_ttl_s", 1, MAX_TTL_S),
         headers=section.headers("headers"),
         content_type=section.text("content_type"),

@@ -17,7 +17,7 @@ from hearth.models.call_auth import (
     STYLES,
 )
 from hearth.models.call_result import MAX_TTL_S
-from hearth.models.delivery import MAX_DELAY_S
+from hearth.models.delivery import MAX_CALLS, MAX_DELAY_S
 from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB, MAX_SECRET_BYTES, MAX_SECRET_NAME_LENGTH
 from hearth.models.function import MAX_CONCURRENCY
 from hearth.models.principal import TOKEN_ROLES
@@ -134,6 +134,20 @@ _DELIVERY: Final[dict[str, Any]] = {
         "maximum": MAX_TTL_S,
         "nullable": True,
         "description": "seconds for which the result of an async call is kept; null: as the node says",
+    },
+    "max_queued": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_CALLS,
+        "nullable": True,
+        "description": "async calls that may be queued; further ones are answered 429; null: any number",
+    },
+    "max_concurrent_async": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_CALLS,
+        "nullable": True,
+        "description": "async calls that run at one time on one node; null: any number",
     },
     "dead_letters": {
         "type": "boolean",

@@ -442,6 +442,8 @@ class InvokeFront:
                 record.result_ttl = target.delivery.result_ttl_s or 0
                 delay_call(record, target.delivery)
                 record.retry, record.dead_letters = target.delivery.retry, target.delivery.dead_letters
+                record.max_queued = target.delivery.max_queued or 0
+                record.max_concurrent = target.delivery.max_concurrent_async or 0
                 record.attempt = 0 if record.retry is None else 1
                 record.result_headers = tuple((name.decode(), value.decode()) for name, value in target.fields)
                 token = ""

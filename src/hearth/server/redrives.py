@@ -15,7 +15,7 @@ from hearth.aio.clock import Clock
 from hearth.models.call import QUEUED, Call, HeaderMap
 from hearth.models.call_result import HeaderFields
 from hearth.models.delivery import Delivery, of_annotations
-from hearth.models.errors import ApiError, DeadLetterUnreadable, QuotaExceeded
+from hearth.models.errors import ApiError, DeadLetterUnreadable, QuotaExceeded, TooManyQueued
 from hearth.models.function import ASYNC
 from hearth.models.route import RouteLimits
 from hearth.server.api_v1.compile import compile_route
@@ -115,7 +115,7 @@ class Redrives:
                 try:
                     await self.redrive(which.app_name, letter.call.id)
                     done.calls += 1
-                except QuotaExceeded:
+                except (QuotaExceeded, TooManyQueued):
                     if not done.calls:
                         raise
                     return done
@@ -148,6 +148,7 @@ class Redrives:
         record.secrets, record.result_headers = sorted(secrets), fields
         record.result_ttl = rules.result_ttl_s or 0
         record.retry, record.dead_letters = rules.retry, rules.dead_letters
+        record.max_queued, record.max_concurrent = rules.max_queued or 0, rules.max_concurrent_async or 0
         record.attempt = 0 if rules.retry is None else 1
         if rules.expires_s is not None:
             record.expires_at = now + dt.timedelta(seconds=rules.expires_s)

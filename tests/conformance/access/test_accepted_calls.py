@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -127,6 +128,21 @@ async def test_calls_of_some_apps_stay_for_others(world: World) -> None:
     async with asyncio.timeout(LIMIT_S):
         assert [one.call.id for one in await waiting] == ["6"]
     assert await dequeued(world) == ["5"]
+
+
+async def test_no_more_calls_of_a_function_are_queued_than_its_limit_says(world: World) -> None:
+    limited = [
+        Call(id=name, app_name="app", path="/limited", type=ASYNC, status=QUEUED, max_queued=2) for name in "abc"
+    ]
+    for one in limited[:2]:
+        await world.accepted.enqueue(one)
+    message = "App app: /limited has 2 queued calls, the most that it may have (max_queued)"
+    with pytest.raises(ApiError, match=re.escape(message)) as refused:
+        await world.accepted.enqueue(limited[2])
+    assert (refused.value.code, refused.value.headers) == (429, {"Retry-After": "1"})
+    await world.accepted.enqueue(
+        Call(id="other", app_name="app", path="/other", type=ASYNC, status=QUEUED, max_queued=2)
+    )
 
 
 async def test_no_more_calls_are_taken_than_wanted(world: World) -> None:

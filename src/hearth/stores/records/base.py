@@ -181,9 +181,9 @@ class RecordStore(abc.ABC):
         """Return the time before which logs have to go, so that the rest has at most ``log_bytes``; ``None``: none."""
         return None
 
-    async def count_queued(self, app_name: str, most: int) -> int:
-        """Return how many calls of an app are ``queued``; ``most`` if there are more."""
-        return len(await self.get_calls(CallFilter(app_name=app_name, status=QUEUED, per_page=most)))
+    async def count_queued(self, app_name: str, most: int, path: str = "") -> int:
+        """Return how many calls of an app, or of one of its functions, are ``queued``; ``most`` if there are more."""
+        return len(await self.get_calls(CallFilter(app_name=app_name, path=path, status=QUEUED, per_page=most)))
 
     async def stored_bytes(self, app_name: str, most: int) -> int:
         """Return the bytes of the results and logs of an app's calls; at least ``most`` if there are more."""

@@ -55,14 +55,17 @@ _ENDED: Final = Query(
 _ONE: Final = Query(
     sa.select(calls).where(calls.c.id == param("id"), calls.c.app_name == param("app")).with_for_update()
 )
-_QUEUED: Final = Query(
-    sa.select(sa.func.count().label("count")).select_from(
-        sa.select(calls.c.id)
-        .where(calls.c.app_name == param("app"), calls.c.status == QUEUED, NO_SUCCESS)
-        .limit(number("most"))
-        .subquery()
+
+
+def _count_queued(*filters: sa.ColumnElement[bool]) -> Query:
+    queued = sa.select(calls.c.id).where(
+        calls.c.app_name == param("app"), calls.c.status == QUEUED, NO_SUCCESS, *filters
     )
-)
+    return Query(sa.select(sa.func.count().label("count")).select_from(queued.limit(number("most")).subquery()))
+
+
+_QUEUED: Final = _count_queued()
+_QUEUED_OF_ONE: Final = _count_queued(calls.c.path == param("path"))
 _SIZES: Final = (
     sa.select(
         calls.c.id,
@@ -312,10 +315,13 @@ class SqlRecords(RecordStore):
                 found = merged(found, await self._ask(strays(which)), which.per_page)
         return [to_call(row) for row in found]
 
-    async def count_queued(self, app_name: str, most: int) -> int:
-        """Count entries of the index by status."""
+    async def count_queued(self, app_name: str, most: int, path: str = "") -> int:
+        """Count entries of the index by status; of one function, their rows are read."""
         with self._span("ds_get_calls"):
-            [found] = await self._database.query(_QUEUED, app=app_name, most=most)
+            if path:
+                [found] = await self._database.query(_QUEUED_OF_ONE, app=app_name, most=most, path=path)
+            else:
+                [found] = await self._database.query(_QUEUED, app=app_name, most=most)
         return int(found["count"])
 
     async def stored_bytes(self, app_name: str, most: int) -> int:
