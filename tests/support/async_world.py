@@ -20,7 +20,8 @@ from hearth.agent.outcomes import fail
 from hearth.agent.shares import Share
 from hearth.async_calls.consumer import Consumer
 from hearth.models.call import CANCELLED, FINAL, QUEUED, RUNNING, SUCCESS, Call
-from hearth.models.errors import CallEnded, CallNotFound, HearthError, ServerBusy, StoreUnavailable
+from hearth.models.dead_letter import DeadLetter
+from hearth.models.errors import CallEnded, CallNotFound, DeadLetterNotFound, HearthError, ServerBusy, StoreUnavailable
 from hearth.models.function import Amount
 from hearth.queues.base import Queue, Reserved
 from hearth.server.cancels import Cancels
@@ -67,6 +68,8 @@ class Store:
         self.faults = faults
         self.calls: dict[str, Call] = {}
         self.history: dict[str, list[str]] = {}
+        self.dead: dict[str, DeadLetter] = {}
+        self.payloads: dict[str, bytes] = {}
 
     def _put(self, call: Call) -> None:
         self.calls[call.id] = msgspec.structs.replace(call)
@@ -95,6 +98,9 @@ class Store:
         for call, ours in zip([call for call, _ in ended], first, strict=True):
             if ours:
                 self._put(call)
+            if ours and call.dead:
+                self.dead[call.id] = DeadLetter(msgspec.structs.replace(call), len(call.payload))
+                self.payloads[call.id] = call.payload
         both = [self.status(call.id) == call.status == CANCELLED for call, _ in ended]
         return [ours or cancelled for ours, cancelled in zip(first, both, strict=True)]
 
@@ -110,6 +116,23 @@ class Store:
     async def cancelled(self, call_ids: Sequence[str]) -> set[str]:
         await self.faults.pass_through("cancelled")
         return {call_id for call_id in call_ids if self.status(call_id) == CANCELLED}
+
+    async def get_dead_letter(self, app_name: str, call_id: str) -> tuple[DeadLetter, bytes]:
+        await self.faults.pass_through("get_dead_letter")
+        if call_id not in self.dead:
+            raise DeadLetterNotFound
+        return self.dead[call_id], self.payloads[call_id]
+
+    async def claim_dead_letter(self, app_name: str, call_id: str, redriven_as: str) -> str:
+        await self.faults.pass_through("claim_dead_letter")
+        letter, _ = await self.get_dead_letter(app_name, call_id)
+        if not letter.redriven_as:
+            self.dead[call_id] = msgspec.structs.replace(letter, redriven_as=redriven_as)
+        return self.dead[call_id].redriven_as
+
+    async def remove_dead_letter(self, app_name: str, call_id: str) -> bool:
+        await self.faults.pass_through("remove_dead_letter")
+        return self.dead.pop(call_id, None) is not None
 
     async def retry_calls(self, again: Sequence[tuple[Call, bytes | None]]) -> None:
         await self.faults.pass_through("retry_calls")
@@ -217,6 +240,7 @@ class StubAgent:
         self.waiting: set[str] = set()
         self.running: set[str] = set()
         self.failing: dict[str, Container[int]] = {}
+        self.attempts: list[tuple[str, int]] = []
         self._records, self._clock, self._faults, self._executed = records, clock, faults, executed
         self._draining = asyncio.Event()
 
@@ -255,6 +279,7 @@ class StubAgent:
         except (ServerBusy, NotStarted) as exc:
             return CallEnd(exc)
         self._executed.append(call.id)
+        self.attempts.append((call.id, call.attempt))
         self.running.add(call.id)
         await self._end(active)
         self.running.discard(call.id)

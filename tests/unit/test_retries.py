@@ -14,7 +14,7 @@ from hearth.agent.outcomes import Stopped
 from hearth.async_calls.retries import Interrupted, Retry, Verdict, decide, failure_of, next_attempt
 from hearth.models.call import ERROR, QUEUED, Call
 from hearth.models.delivery import NO_RULES, validate_delivery
-from hearth.models.errors import CallTimeout, ContainerExited, InvalidDelivery
+from hearth.models.errors import CallCancelled, CallTimeout, ContainerExited, InvalidDelivery
 from hearth.models.message import decode_call, encode_call
 from hearth.models.retry import FAILURES, FULL, NONE, Failure, RetryPolicy, validate_retry
 from hearth.models.times import ZERO
@@ -78,6 +78,7 @@ def test_the_pauses_of_the_usual_policy_double_from_a_second() -> None:
     ("error", "failure"),
     [
         (None, None),
+        (CallCancelled(), None),
         (CallTimeout(), Failure.TIMEOUT),
         (FunctionAnswered(503), Failure.STATUS_5XX),
         (Interrupted(), Failure.INTERRUPTED),
