@@ -33,6 +33,28 @@ _CONSUMER = "async_calls.consumer"
 _RUNS = "{run.lease: (call_id, run) for call_id, run in self._runs.items()}"
 
 GUARDS = [
+    # Cancels and redrives
+    Guard(
+        "a call that was cancelled through another node runs on",
+        _CONSUMER,
+        "Consumer._find_cancelled",
+        "self.cancel(call_id)",
+        "pass",
+    ),
+    Guard(
+        "a call that was cancelled runs again",
+        "async_calls.retries",
+        "failure_of",
+        "error is None or isinstance(error, CallCancelled)",
+        "error is None",
+    ),
+    Guard(
+        "a redrive that is repeated makes two calls",
+        "server.redrives",
+        "Redrives.redrive",
+        "await self._store.claim_dead_letter(app_name, call_id, record.id)",
+        "record.id",
+    ),
     # Slots
     Guard(
         "a slot is lost when its wait is given up in the same tick",
