@@ -636,16 +636,35 @@ async def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path) 
     assert file.read_bytes() == old
 
 
-async def test_a_message_that_names_no_call_is_dropped_with_a_log_line(durable: QueueAtHand) -> None:
+async def test_a_message_that_names_no_call_is_that_of_the_call_it_was_pushed_for(durable: QueueAtHand) -> None:
     async with opened(durable) as queue:
         await queue.push([call("first"), call("good")])
-    durable.garble(b'{"id": 7}')
+    durable.garble(b"\xff{")
     async with opened(durable) as queue:
+        found = {one.call.id: one for one in await queue.reserve(10)}
+        assert (found["good"].fault, found["good"].call.path) == ("", "/p")
+        first = found["first"]
+        assert (first.call.app_name, first.call.path, first.call.payload) == ("a", "", b"\xff{")
+        assert (first.call.unreadable, "cannot be read" in first.fault) == (True, True)
+        assert await queue.acknowledge([first.lease]) == [True]
+        await durable.advance(queue.visibility_s + 1)
+        assert await names(queue) == ["good"]
+
+
+async def test_an_unreadable_message_of_a_version_that_knew_no_ids_is_dropped_with_a_log_line(tmp_path: Path) -> None:
+    place = BoltAtHand(FakeClock(), tmp_path)
+    async with opened(place) as queue:
+        await queue.push([call("first"), call("good")])
+    place.garble(b'{"id": 7}')
+    with sqlite3.connect(place.file) as db:
+        db.execute("UPDATE messages SET call_id = NULL WHERE call_id = 'first'")
+    db.close()
+    async with opened(place) as queue:
         with capture_logs() as lines:
             assert await names(queue) == ["good"]
         (line,) = [line for line in lines if line["event"] == "message dropped"]
         assert line["message"] == '{"id": 7}'
-        await durable.advance(queue.visibility_s + 1)
+        await place.advance(queue.visibility_s + 1)
         assert await names(queue) == ["good"]
 
 

@@ -181,7 +181,7 @@ class FaultyAcceptedCalls(LocalAcceptedCalls):
         await self._faults.pass_through("dequeue")
         garbled = self._faults.garbled
         taken = await super().dequeue(limit, without)
-        return [dataclasses.replace(one, fault=garbled.get(one.call.id, "")) for one in taken]
+        return [dataclasses.replace(one, fault=garbled.get(one.call.id, one.fault)) for one in taken]
 
     async def renew(self, leases: list[str]) -> list[bool]:
         await self._faults.pass_through("renew")

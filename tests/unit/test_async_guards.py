@@ -84,6 +84,29 @@ async def test_a_message_that_nobody_can_read_ends_its_call(world: AsyncWorld) -
     assert await world.is_empty()
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_a_message_that_does_not_name_its_call_is_kept_with_it(tmp_path: Path, recorded: bool) -> None:
+    place = BoltAtHand(FakeClock(), tmp_path)
+    queue = await place.open()
+    world = AsyncWorld(queue, place.clock)
+    await world.accept("a", "b")
+    if not recorded:
+        world.store.calls.clear()
+    await world.close()
+    await queue.close()
+    place.garble(b"\xff{")
+    again = await place.open()
+    world.follow(again)
+    async with world.node():
+        await world.ended("a", "b")
+    stored = world.store.calls["a"]
+    assert (stored.status, stored.path, stored.dead) == (ERROR, "/p" if recorded else "?", True)
+    assert (world.store.payloads, world.executed) == ({"a": b"\xff{"}, ["b"])
+    assert await world.is_empty()
+    await world.close()
+    await again.close()
+
+
 async def test_a_node_that_dies_before_it_acknowledged_runs_no_ended_call_again(tmp_path: Path) -> None:
     """Its file is taken as a crash leaves it. Guard: the compare and swap of the start."""
     place = BoltAtHand(FakeClock(), tmp_path)

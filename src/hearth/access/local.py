@@ -33,6 +33,10 @@ _RECORD_AGAIN_S: Final = 0.5
 _MAX_LATE: Final = 10_000
 #: Apps whose weights are remembered.
 _MAX_WEIGHTS: Final = 10_000
+#: The function of a call without a readable message and without a record: no function has this name.
+UNKNOWN: Final = "?"
+#: Seconds until such a call is taken again while the datastore fails.
+_UNREADABLE_AGAIN_S: Final = 1.0
 #: Bytes of a payload above which a call is pushed to the queue alone.
 _LARGE_BYTES: Final = 1 << 20
 
@@ -203,8 +207,26 @@ class LocalAcceptedCalls(AcceptedCalls):
             await self._queue.wait(without)
             with self._span("mq_reserve"):
                 reserved = await self._queue.reserve(limit, without)
+            if any(not one.call.path for one in reserved):
+                reserved = [one for one in reserved if one.call.path or await self._is_known(one)]
             if reserved:
                 return reserved
+
+    async def _is_known(self, reserved: Reserved) -> bool:
+        """Complete a call whose message cannot be read from its record; give it back while that cannot be read."""
+        call = reserved.call
+        try:
+            stored = await self._datastore.get_call(call.app_name, call.id)
+        except CallNotFound:
+            call.path = UNKNOWN
+            return True
+        except HearthError as exc:
+            _log.error("record of an unreadable call not read yet", call_id=call.id, error=str(exc))
+            await self._queue.release(reserved.lease, _UNREADABLE_AGAIN_S)
+            return False
+        call.path, call.app_id, call.created_at = stored.path, stored.app_id, stored.created_at
+        call.attempt, call.attempts, call.result_digest = stored.attempt, stored.attempts, stored.result_digest
+        return True
 
     async def acknowledge(self, leases: list[str]) -> list[bool]:
         """Delete the messages."""

@@ -81,7 +81,8 @@ class Queue(abc.ABC):
     async def reserve(self, limit: int, without: Collection[str] = ()) -> list[Reserved]:
         """Take up to ``limit`` messages of all apps except some, fewer if they are large, without waiting.
 
-        A message that identifies no call is logged and dropped.
+        A message that identifies no call belongs to the call that was pushed with it: that has no path, and the message
+        as its payload. One that an earlier version stored without its call is logged and dropped.
         """
 
     @abc.abstractmethod

@@ -119,6 +119,7 @@ _BYTES_OF_APPS: Final = "SELECT app, sum(length(call)) FROM messages GROUP BY ap
 _BYTES_OF_LEASES: Final = """
 SELECT app, sum(length(call)) FROM messages WHERE lease IN (SELECT value FROM json_each(?)) GROUP BY app
 """
+_NAMES: Final = "SELECT lease, app, call_id FROM messages WHERE lease IN (SELECT value FROM json_each(?))"
 _DELETE_ALL: Final = "DELETE FROM messages WHERE lease IN (SELECT value FROM json_each(?))"
 _DISCARD: Final = "DELETE FROM messages WHERE call_id = ? AND lease IS NULL RETURNING app, length(call)"
 _DELETE: Final = "DELETE FROM messages WHERE lease = ?"
@@ -241,6 +242,11 @@ class MessageFile:
     def after(self, last: int) -> list[tuple[int, bytes]]:
         """Return some messages that arrived after one, without their large payloads."""
         return self._db.execute(_AFTER, (MAX_HEAD_BYTES, last, HEADS_AT_ONCE)).fetchall()
+
+    def names(self, leases: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Return the app and the id of the call of each lease."""
+        found = self._db.execute(_NAMES, (_json(leases),))
+        return {lease: (app, call_id or "") for lease, app, call_id in found}
 
     def delete(self, leases: Sequence[str]) -> list[bool]:
         """Delete reserved messages; return for each lease whether it was current."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -56,14 +56,14 @@ def oldest(messages: Iterable[bytes]) -> dt.datetime | None:
     return min((call.created_at for data in messages if (call := identify_call(data)) is not None), default=None)
 
 
-def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list[str]]:
-    """Return the calls, and the leases of messages that identify no call: they are logged, for the queue to delete.
+def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list[Row]]:
+    """Return the calls, and the messages that identify none.
 
     A message that identifies a call that cannot run is kept: an accepted call must end. The call gets the message as
     its payload, for the dead letters of its app.
     """
     reserved: list[Reserved] = []
-    worthless: list[str] = []
+    nameless: list[Row] = []
     for lease, deliveries, data in rows:
         try:
             reserved.append(Reserved(_accepted(data), lease, deliveries, until))
@@ -72,8 +72,33 @@ def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list
                 call.payload, call.unreadable = data, True
                 reserved.append(Reserved(call, lease, deliveries, until, fault=str(exc)))
                 continue
-            _log.error("message dropped", error=str(exc), message=data[:_SHOWN_BYTES].decode("utf-8", "replace"))
-            worthless.append(lease)
+            nameless.append((lease, deliveries, data))
+    return reserved, nameless
+
+
+def name_rows(
+    nameless: Iterable[Row], names: Mapping[str, tuple[str, str]], until: float
+) -> tuple[list[Reserved], list[str]]:
+    """Return messages that identify no call as those of the calls that they were pushed for.
+
+    Args:
+        nameless: The messages.
+        names: App and id of the call of each lease, where the queue knows them.
+        until: The end of their leases.
+
+    Returns:
+        The calls, and the leases of the other messages: they are logged, for the queue to delete.
+    """
+    reserved: list[Reserved] = []
+    worthless: list[str] = []
+    for lease, deliveries, data in nameless:
+        app, call_id = names.get(lease, ("", ""))
+        if app and call_id:
+            call = Call(id=call_id, app_name=app, path="", type=ASYNC, payload=data, unreadable=True)
+            reserved.append(Reserved(call, lease, deliveries, until, fault="not a call: its message cannot be read"))
+            continue
+        _log.error("message dropped", message=data[:_SHOWN_BYTES].decode("utf-8", "replace"))
+        worthless.append(lease)
     return reserved, worthless
 
 

@@ -34,6 +34,7 @@ from hearth.queues.messages import (
     images_of,
     is_full,
     log_not_given_back,
+    name_rows,
     oldest,
 )
 from hearth.queues.readiness import Readiness
@@ -57,6 +58,9 @@ LOOK_AGAIN_S: Final = 5.0
 _LISTEN_AGAIN_S: Final = 0.5
 #: Seconds after which Redis deletes what a check wrote.
 _PROBE_S: Final = 60
+
+#: Parts of a lease for a message of an earlier version: priority, place, call, delivery.
+_PARTS_OF_OLD_LEASE: Final = 4
 
 _log = get_logger(__name__)
 
@@ -169,7 +173,9 @@ class RedisQueue(Queue):
         except asyncio.CancelledError:
             taking.add_done_callback(self._give_back)
             raise
-        reserved, worthless = decode_rows(rows, until)
+        reserved, nameless = decode_rows(rows, until)
+        named, worthless = name_rows(nameless, {lease: _names_in(lease) for lease, _, _ in nameless}, until)
+        reserved += named
         if worthless:
             self._background.run(self._call("acknowledge", *worthless))
         return reserved
@@ -323,6 +329,12 @@ class RedisQueue(Queue):
 def _turn_of(app_name: str) -> str:
     """Return the name under which an app takes turns. Names of messages use colons."""
     return app_name.replace(":", "_")
+
+
+def _names_in(lease: str) -> tuple[str, str]:
+    """Return the app and the id of the call that a lease names; empty for a message of an earlier version."""
+    parts = lease.split(":")
+    return (parts[2], ":".join(parts[3:-1])) if len(parts) > _PARTS_OF_OLD_LEASE else ("", "")
 
 
 def _rows(numbers: bytes, texts: bytes) -> list[Row]:

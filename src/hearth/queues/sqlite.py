@@ -25,6 +25,7 @@ from hearth.queues.messages import (
     images_of,
     is_full,
     log_not_given_back,
+    name_rows,
     oldest,
 )
 from hearth.queues.readiness import Readiness
@@ -120,7 +121,12 @@ class SqliteQueue(Queue):
         if len(rows) < limit and not is_full(rows):
             self._readiness.found_no_more(changes, without)
             self._look_when_due(None if next_ms is None else (next_ms - now_ms) / 1000)
-        reserved, worthless = decode_rows(rows, now + self.visibility_s)
+        reserved, nameless = decode_rows(rows, now + self.visibility_s)
+        if not nameless:
+            return reserved
+        names = await self._in_thread(lambda: self._messages.names([lease for lease, _, _ in nameless]))
+        named, worthless = name_rows(nameless, names, now + self.visibility_s)
+        reserved += named
         if worthless:
             self._background.run(self._in_thread(lambda: self._delete(worthless)))
         for lease in worthless:
