@@ -353,8 +353,7 @@ async def test_of_many_redrives_of_a_dead_letter_all_get_one_id(store: SqlDatast
 
 
 async def test_the_dead_letters_of_an_app_go_with_it(store: SqlDatastore) -> None:
-    times = {"created_at": NOW, "updated_at": NOW}
-    await store.insert_app(App(name="app", id="1", **times))
+    await store.insert_app(App(name="app", id="1", created_at=NOW, updated_at=NOW))
     await store.put_calls([(dead("1"), None)])
     await store.remove_app("app")
     assert await store.count_dead_letters() == []

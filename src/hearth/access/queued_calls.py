@@ -66,7 +66,7 @@ class QueuedCalls:
     def __repr__(self) -> str:
         return f"<QueuedCalls counts={len(self._counts)}>"
 
-    async def place(self, call: Call) -> contextlib.AbstractContextManager[None]:
+    async def place(self, call: Call) -> contextlib.AbstractContextManager[object]:
         """Return the place of a call in its app's quota and in the limit of its function; inside it, it is accepted.
 
         Raises:

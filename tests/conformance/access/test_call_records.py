@@ -144,7 +144,7 @@ async def test_a_node_knows_which_of_its_calls_were_cancelled(world: World) -> N
 
 @pytest.mark.parametrize("unreadable", [False, True])
 async def test_a_call_that_is_dead_is_kept_with_its_payload(world: World, unreadable: bool) -> None:
-    kept = {"payload": bytes(range(256)) * 1000, "headers": {"X": ["y"]}, "unreadable": unreadable}
+    kept: dict[str, Any] = {"payload": bytes(range(256)) * 1000, "headers": {"X": ["y"]}, "unreadable": unreadable}
     await world.records.finish_many([ended("1", ERROR, dead=True, **kept), ended("2", ERROR, payload=b"gone")])
     letter, payload = await world.stores.datastore.get_dead_letter("app", "1")
     assert (payload, letter.call.headers, letter.call.unreadable) == (kept["payload"], {"X": ["y"]}, unreadable)
