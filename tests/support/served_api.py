@@ -129,9 +129,11 @@ def served_node(folder: Path) -> Iterator[ServedApi]:
 @contextlib.contextmanager
 def served_api(folder: Path) -> Iterator[ServedApi]:
     """Serve it from a thread of its own, which logs nothing: commands of the same process have streams of all kinds."""
-    with contextlib.ExitStack() as quiet:
-        for module in ("api", "errors", "redrives"):
-            quiet.enter_context(mock.patch(f"hearth.server.{module}._log"))
+    with (
+        mock.patch("hearth.server.api._log"),
+        mock.patch("hearth.server.errors._log"),
+        mock.patch("hearth.server.redrives._log"),
+    ):
         yield from _served(folder)
 
 
