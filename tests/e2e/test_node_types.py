@@ -116,6 +116,29 @@ def test_calls_of_runners_have_results_and_are_tried_again(fleet: Fleet) -> None
         assert stranger.get(f"{preferred.headers['location']}&wait=30").content == b"later"
 
 
+def test_a_call_is_cancelled_where_it_runs(fleet: Fleet) -> None:
+    path = fleet.api.route("cancelled", "http", type="async", timeout=60, retry={"attempts": 3, "backoff_s": 0})
+    answer = fleet.runners[0].call(path, sleep_ms=60_000)
+    assert until(lambda: fleet.api.record(answer)["status"] == "running")
+    cancelled = fleet.api.http.post(f"/v1/apps/e2e/calls/{answer.headers['fn_call_id']}/cancel")
+    assert (cancelled.status_code, cancelled.json()["call"]["status"]) == (200, "cancelled")
+    assert until(lambda: all(one.http.get("/stats").json()["Running"] == 0 for one in fleet.runners))
+    record = fleet.api.record(answer)
+    assert (record["status"], record["attempt"]) == ("cancelled", 1)
+
+
+def test_a_dead_letter_of_a_runner_has_its_payload_and_runs_again(fleet: Fleet) -> None:
+    api = fleet.api
+    path = api.route("dies", "http", type="async", dead_letters=True)
+    answer = fleet.runners[0].call(path, exit=3)
+    assert api.ended(answer)["dead"]
+    where = f"/v1/apps/e2e/dead-letters/{answer.headers['fn_call_id']}"
+    assert api.http.get(f"{where}/payload").json() == {"exit": 3}
+    new = api.http.post(f"{where}/redrive").json()["call_id"]
+    assert until(lambda: api.http.get(f"/v1/apps/e2e/dead-letters/{new}").status_code == 200), "it fails again"
+    assert api.http.get(where).status_code == 404
+
+
 def test_fns_reach_runners_as_routes_do(fleet: Fleet) -> None:
     api, runner = fleet.api.http, fleet.runners[0].http
 
