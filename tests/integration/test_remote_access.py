@@ -314,6 +314,11 @@ def test_a_client_waits_ten_seconds_for_the_api_node_at_most() -> None:
     assert LIMIT_S == 10
 
 
+async def test_no_call_is_cancelled_through_an_older_api_node(access: StoredWorld, script: Script) -> None:
+    script.answer = lambda path: refuse(404, f"Path not found: {path}")
+    assert await access.records.cancelled(["1"]) == set()
+
+
 async def test_an_older_api_node_gets_the_request_that_it_knows_once(access: StoredWorld, script: Script) -> None:
     def older(path: str) -> tuple[int, Any] | None:
         method, _, _, body = script.requests[-1]
