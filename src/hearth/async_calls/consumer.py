@@ -32,7 +32,7 @@ from hearth.async_calls.function_limits import FunctionLimits
 from hearth.async_calls.line import Line
 from hearth.async_calls.prefetch import Prefetch
 from hearth.async_calls.retries import Interrupted, Retry, decide, failure_of, next_attempt
-from hearth.models.call import ERROR, RUNNING, Call
+from hearth.models.call import CANCELLED, ERROR, RUNNING, Call
 from hearth.models.errors import (
     ApiError,
     CallCancelled,
@@ -669,7 +669,10 @@ class Consumer:
                 return False
             call.dead = call.joins_dead_letters
             await self._records.interrupted(call)
-        _log.warning("accepted call had been started before", call_id=call.id, status=found.status)
+        if found.status == CANCELLED:
+            _log.info("cancelled call leaves the queue", call_id=call.id)
+        else:
+            _log.warning("accepted call had been started before", call_id=call.id, status=found.status)
         return True
 
     def _delay_s(self, reserved: Reserved, run: _Run) -> float:
