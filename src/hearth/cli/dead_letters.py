@@ -58,7 +58,7 @@ def show_dead_letter(
 
     Examples:
         hearth dead-letters show shop 01KBC4Z1S9NG8G00GZJ0000001
-        hearth dead-letters show shop 01KBC4Z1S9NG8G00GZJ0000001 --payload > payload.bin
+        hearth dead-letters show shop 01KBC4Z1S9NG8G00GZJ0000001 --payload
     """
     client = session(ctx).client()
     if payload:
