@@ -8,7 +8,9 @@ import json
 import signal
 import sqlite3
 from pathlib import Path
+from typing import Any
 
+import httpx
 from tests.support.held import listens
 from tests.support.node import WITNESS, RunningNode, build_bundle, build_multi, running_node
 from tests.support.waiting import until
@@ -29,7 +31,7 @@ def test_an_async_call_is_accepted_then_runs(node: RunningNode, any_format: str)
     log = node.log(answer)
     if any_format == "default":
         assert log in ("a line\ndone", "donea line\n")
-    elif any_format == "http":
+    elif any_format in ("http", "http-stream"):
         assert "HTTP/1.1 200" in log
         assert log.replace("a line\n", "").endswith("\r\n\r\ndone")
     else:
@@ -40,7 +42,8 @@ def test_an_async_call_is_accepted_then_runs(node: RunningNode, any_format: str)
 
 def test_a_failing_async_call_is_recorded(node: RunningNode, any_format: str) -> None:
     call = node.ended(node.call(node.route(f"later-fails-{any_format}", any_format, type="async"), exit=3))
-    assert (call["status"], call["error"]) == ("error", "container exit code 3")
+    gone = "error receiving function response: " if any_format == "http-stream" else ""
+    assert (call["status"], call["error"]) == ("error", f"{gone}container exit code 3")
 
 
 def test_an_async_call_beyond_its_deadline_is_recorded(node: RunningNode, hot: str) -> None:
@@ -117,6 +120,21 @@ def test_a_call_that_outgrew_the_node_ends_as_an_error(tmp_path: Path) -> None:
         assert node.call(path, echo="x").status_code == 503
 
 
+def detachable_fn(node: RunningNode) -> str:
+    """Make a fn of the app of routes; its id."""
+    app = node.http.get("/v1/apps/e2e").json()["app"]["id"]
+    fn = {"app_id": app, "name": "detachable", "image": node.image, "timeout": 60}
+    return str(node.http.post("/v2/fns", json=fn).json()["id"])
+
+
+def detached(node: RunningNode, fn: str, **orders: Any) -> httpx.Response:
+    """Call it for later; the answer, which names the call as that of a route does."""
+    answer = node.http.post(f"/invoke/{fn}", json=orders, headers={"Fn-Invoke-Type": "detached"})
+    assert answer.status_code == 202, answer.text
+    answer.headers["fn_call_id"] = answer.headers["fn-call-id"]
+    return answer
+
+
 def test_sudden_death_loses_no_accepted_call_and_runs_none_twice(tmp_path: Path) -> None:
     image = build_multi(tmp_path, tmp_path / "source")
     environment = {"FN_MQ_VISIBILITY_S": "2", "FN_MAX_TOTAL_MEMORY": str(1000 << 20)}
@@ -125,7 +143,11 @@ def test_sudden_death_loses_no_accepted_call_and_runs_none_twice(tmp_path: Path)
         quick = node.route("quick", "http", type="async", timeout=60)
         running = [node.call(slow, sleep_ms=60_000) for _ in range(2)]
         assert until(lambda: {node.record(answer)["status"] for answer in running} == {"running"})
+        fn = detachable_fn(node)
+        running.append(detached(node, fn, sleep_ms=60_000))
+        assert until(lambda: {node.record(answer)["status"] for answer in running} == {"running"})
         queued = [node.call(quick, sleep_ms=20, echo=str(n)) for n in range(100)]
+        of_fn = [detached(node, fn, sleep_ms=20, say="ran") for _ in range(20)]
         node.process.send_signal(signal.SIGKILL)
         node.process.wait()
     with running_node("process", tmp_path, image, **environment) as node:
@@ -138,6 +160,13 @@ def test_sudden_death_loses_no_accepted_call_and_runs_none_twice(tmp_path: Path)
         # Those that ran at the moment of death may have run in part: they are told, not run again.
         assert all("server stopped" in call["error"] for call in ended if call["status"] == "error")
         assert sum(call["status"] == "success" for call in ended) >= 60
+        calls = {call["id"]: call["status"] for call in map(node.ended, of_fn)}
+        assert set(calls.values()) <= {"success", "error"}
+        assert list(calls.values()).count("success") >= 10
+        shown = node.http.get(f"/v2/fns/{fn}/calls", params={"per_page": 100}).json()["items"]
+        assert {call["id"]: call["status"] for call in shown if call["id"] in calls} == calls
+        done = [answer for answer in of_fn if calls[answer.headers["fn_call_id"]] == "success"]
+        assert [node.log(answer).count("ran\n") for answer in done] == [1] * len(done)
 
 
 def test_shutdown_finishes_what_runs_and_keeps_what_waits(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import subprocess
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -84,6 +86,21 @@ def test_a_fn_is_called_by_its_id_with_its_environment(node: RunningNode) -> Non
     assert headers["Fn-Deadline"] != ["mine"]
     assert not {"Fn-Http-Method", "Fn-Http-Request-Url", "Fn-Intent"} & headers.keys()
     assert fn.call(answer)["status"] == "success"
+
+
+def test_the_commands_of_the_page_work_as_they_are_written(node: RunningNode) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api-v2.md").read_text()
+    script = page.partition("```\n")[2].partition("```")[0]
+    for shown, here in (("localhost:8080", node.url), ("fnproject/hello:0.0.2", node.image)):
+        assert shown in script
+        script = script.replace(shown, here)
+    command = ["bash", "-euo", "pipefail", "-c", f"{script}\necho\necho $FN"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *_, answers, fn_id = done.stdout.splitlines()
+    assert answers.endswith('{"name": "Ada"}')
+    calls = node.http.get(f"/v2/fns/{fn_id}/calls").json()["items"]
+    assert [(call["status"], "trigger_id" in call) for call in calls] == [("success", True), ("success", False)]
 
 
 def test_a_trigger_is_an_http_request_and_its_answer(node: RunningNode) -> None:
