@@ -1,4 +1,6 @@
-"""Accepted calls while the server, Redis and functions are killed at random: none is lost, none runs twice.
+"""Accepted calls while the server, Redis and functions are killed at random: none is lost, no attempt runs twice.
+
+Some are cancelled, those that fail are tried again, and what fails for good is redriven.
 
 The moments are counts of accepted calls, not times. HEARTH_PROBE_CALLS sets how many calls are made (a night run takes
 10000), HEARTH_PROBE_SEED repeats a run.
@@ -16,6 +18,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.async_probe import Probe, all_ended, judge
@@ -108,29 +111,40 @@ def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Pl
         yield platform, int(os.environ.get("HEARTH_PROBE_CALLS", calls))
 
 
-def test_sudden_deaths_lose_no_accepted_call_and_run_none_twice(setting: tuple[Platform, int]) -> None:
+def test_sudden_deaths_lose_no_accepted_call_and_run_no_attempt_twice(setting: tuple[Platform, int]) -> None:
     """Guards: durable before 202; leases; the compare and swap of the start; settled only after the record."""
     platform, wanted = setting
     seed = int(os.environ.get("HEARTH_PROBE_SEED", random.randrange(1 << 32)))
     print(f"HEARTH_PROBE_SEED={seed}")
     with watching() as witness:
-        path = platform.node.route(
-            "watched", "http", type="async", timeout=60, memory=64, config={"WITNESS": witness.address}
-        )
-        probe = Probe([platform.node.url], path, wanted)
+        config, retry = {"WITNESS": witness.address}, {"attempts": 3, "backoff_s": 0, "on": ["error"]}
+        path = platform.node.route("watched", "http", type="async", timeout=60, memory=64, config=config, retry=retry)
+        probe = Probe([platform.node.url], path, wanted, cancels=0.1, retries=True)
         with concurrent.futures.ThreadPoolExecutor(CLIENTS + 1) as pool:
             threads = [pool.submit(probe.call_on, number) for number in range(CLIENTS)]
             threads.append(pool.submit(probe.look_on))
             try:
                 _torment(platform, probe, wanted, random.Random(seed))
                 concurrent.futures.wait(threads[:CLIENTS])
-                records = all_ended(platform.node)
+                dead = {one for one, call in all_ended(platform.node).items() if call.get("dead")}
+                records = _redriven(platform.node, dead)
             finally:
                 probe.done.set()
         for thread in threads:
             thread.result()
     assert platform.stop_when_settled() == 0
     judge(probe, witness, records)
+
+
+def _redriven(node: RunningNode, dead: set[str]) -> dict[str, dict[str, Any]]:
+    """Run what failed for good again; return all records. Each dead letter becomes one call."""
+    done = node.http.post("/v1/apps/e2e/dead-letters/redrive").json()
+    assert done == {"redriven": len(dead), "skipped": 0, "next_cursor": ""}
+    records = all_ended(node)
+    assert sorted(call["origin"] for call in records.values() if "origin" in call) == [
+        f"redrive {call_id}" for call_id in sorted(dead)
+    ]
+    return records
 
 
 def _torment(platform: Platform, probe: Probe, wanted: int, dice: random.Random) -> None:

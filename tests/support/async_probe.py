@@ -8,13 +8,14 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import httpx
 
 from tests.support.node import RunningNode
 from tests.support.witness import Witness
 
-LEGAL = {"queued": 0, "running": 1, "success": 2, "error": 2, "timeout": 2}
+LEGAL = {"queued": 0, "running": 1, "success": 2, "error": 2, "timeout": 2, "cancelled": 2}
 #: Why a call may end as an error here: its server died, or its function was killed.
 EXCUSES = ("the server stopped while the call was running", "container exit code", "container out of memory")
 
@@ -25,9 +26,21 @@ class Probe:
     Args:
         urls: Of nodes that share their stores. The last one is looked at; who cannot reach one goes to the next.
         wanted: How many calls are to be accepted.
+        cancels: The share of calls that are cancelled as soon as they are accepted.
+        retries: Calls may run again: one that ran may be queued.
+
+    Attributes:
+        asked: Calls that were to be cancelled.
+        cancelled: Those of them whose cancel was answered with 200.
     """
 
-    def __init__(self, urls: Sequence[str], path: str, wanted: int) -> None:
+    def __init__(
+        self, urls: Sequence[str], path: str, wanted: int, *, cancels: float = 0.0, retries: bool = False
+    ) -> None:
+        self.asked: set[str] = set()
+        self.cancelled: set[str] = set()
+        self._cancels = cancels
+        self._legal = {**LEGAL, "running": 0} if retries else LEGAL
         self.accepted: list[str] = []
         self.refused = 0
         self.violations: list[str] = []
@@ -48,11 +61,18 @@ class Probe:
                         with self._changed:
                             self.accepted.append(answer.json()["call_id"])
                             self._changed.notify_all()
+                        if dice.random() < self._cancels:
+                            self._cancel(http, url, answer.json()["call_id"])
                         continue
                 except httpx.TransportError:
                     number += 1
                 self.refused += 1
                 self.done.wait(0.02)
+
+    def _cancel(self, http: httpx.Client, url: str, call_id: str) -> None:
+        self.asked.add(call_id)
+        if http.post(f"{url}/v1/apps/e2e/calls/{call_id}/cancel").status_code == 200:
+            self.cancelled.add(call_id)
 
     def wait_for(self, accepted: int) -> None:
         """Until so many calls have been accepted."""
@@ -77,13 +97,14 @@ class Probe:
     def _check(self, call_id: str, answer: httpx.Response, seen: dict[str, str]) -> None:
         status = answer.json()["call"]["status"] if answer.status_code == 200 else f"HTTP {answer.status_code}"
         before = seen.get(call_id, "queued")
-        if status not in LEGAL or LEGAL[status] < LEGAL[before] or (LEGAL[before] == 2 and status != before):
+        legal = self._legal
+        if status not in legal or legal[status] < legal[before] or (legal[before] == 2 and status != before):
             self.violations.append(f"{call_id}: {before} -> {status}")
         else:
             seen[call_id] = status
 
 
-def all_ended(node: RunningNode) -> dict[str, dict[str, str]]:
+def all_ended(node: RunningNode) -> dict[str, dict[str, Any]]:
     """Every record, once none of them is queued or running: also of calls whose 202 was lost on its way."""
     deadline = time.monotonic() + 120
     while True:
@@ -95,7 +116,7 @@ def all_ended(node: RunningNode) -> dict[str, dict[str, str]]:
         time.sleep(0.1)
 
 
-def listed(node: RunningNode) -> Iterator[dict[str, str]]:
+def listed(node: RunningNode) -> Iterator[dict[str, Any]]:
     """Every record."""
     cursor = ""
     while True:
@@ -106,7 +127,7 @@ def listed(node: RunningNode) -> Iterator[dict[str, str]]:
             return
 
 
-def judge(probe: Probe, witness: Witness, records: dict[str, dict[str, str]]) -> None:
+def judge(probe: Probe, witness: Witness, records: dict[str, dict[str, Any]]) -> None:
     """Whether all promises were kept."""
     print(
         f"accepted {len(probe.accepted)}, refused {probe.refused}, recorded {len(records)}, "
@@ -116,10 +137,13 @@ def judge(probe: Probe, witness: Witness, records: dict[str, dict[str, str]]) ->
     assert len(set(probe.accepted)) == len(probe.accepted)
     assert set(probe.accepted) - set(records) == set()
     assert witness.twice_at_once == []
-    assert {call_id: times for call_id, times in witness.executions.items() if times > 1} == {}
+    assert probe.cancelled <= {call_id for call_id, call in records.items() if call["status"] == "cancelled"}
     for call_id, call in records.items():
+        assert witness.executions[call_id] <= call.get("attempt", 1), call
         if call["status"] == "success":
-            assert witness.executions[call_id] == 1, call
+            assert witness.executions[call_id] >= 1, call
+        elif call["status"] == "cancelled":
+            assert call_id in probe.asked, call
         else:
             assert call["status"] == "error", call
             assert call["error"].startswith(EXCUSES), call
