@@ -250,6 +250,35 @@ async def test_a_lost_key_is_reported_and_no_other_takes_its_place(
     assert (vault.warnings, await value(vault)) == ((), VALUE)
 
 
+async def test_another_valid_key_in_its_place_is_reported_and_both_together_lose_nothing(
+    vault: Vault, store: SqlDatastore, tmp_path: Path
+) -> None:
+    await vault.put("app", "KEY", VALUE, NOW)
+    file = tmp_path / FILE
+    right, foreign = Key.parse(file.read_text().strip()), Key.generate()
+    file.write_text(f"{foreign.text()}\n")
+    for node in (vault, vault_of(store, tmp_path)):  # one that runs, and one that starts with it
+        await node.look()
+        assert node.warnings == (
+            f"stored secrets need the key {right.id}, which {file} does not contain; restore it from a backup, or run "
+            "hearth secrets rotate-key and store these secrets again",
+        )
+        with pytest.raises(errors.SecretUnreadable, match=f"does not have its key {right.id}"):
+            await value(node)
+    await vault.put("app", "NEW", "stored meanwhile", LATER)
+    assert await value(vault, "NEW") == "stored meanwhile"
+    file.write_text(f"{right.text()}\n")
+    await vault.look()
+    assert f"need the key {foreign.id}" in vault.warnings[0]
+    assert await value(vault) == VALUE
+    file.write_text(f"{right.text()}\n{foreign.text()}\n")
+    await vault.look()
+    assert vault.warnings == ()
+    rotated = await vault.rotate()
+    assert (rotated.resealed, rotated.unreadable, rotated.dropped) == (2, [], 2)
+    assert [await value(vault, name) for name in ("KEY", "NEW")] == [VALUE, "stored meanwhile"]
+
+
 async def test_after_a_rotation_without_the_old_key_secrets_can_be_stored_again(
     vault: Vault, store: SqlDatastore, tmp_path: Path
 ) -> None:

@@ -177,6 +177,31 @@ def test_a_token_of_the_environment_is_the_only_one_that_is_tried(locked: Runnin
     cli("apps", "list", FN_TOKEN=token_of(locked))
 
 
+def test_a_token_file_that_changes_counts_from_the_next_start(tmp_path: Path) -> None:
+    other = new_token()
+
+    def statuses(node: RunningNode, *tokens: str) -> list[int]:
+        shown = [{"Authorization": f"Bearer {token}"} for token in tokens]
+        return [node.http.get("/v1/apps", headers=headers).status_code for headers in shown]
+
+    with running_node("process", tmp_path, "", FN_AUTH="required") as node:
+        cli, file, first = Cli(node.url, tmp_path), node.data / "admin-token", token_of(node)
+        file.rename(tmp_path / "kept")
+        assert "set FN_TOKEN to a token of this server" in cli.fails(1, "apps", "list")
+        assert statuses(node, first) == [200], "a node that runs knows its token"
+        file.touch(0o600)
+        file.write_text("no token")
+        assert f"{file}: contains no token; remove it" in cli.fails(1, "apps", "list")
+        file.write_text(other)
+        assert "set FN_TOKEN to a token of this server" in cli.fails(1, "apps", "list")
+        assert statuses(node, first, other) == [200, 401]
+        cli("apps", "list", FN_TOKEN=first)
+    with running_node("process", tmp_path, "", FN_AUTH="required") as node:
+        assert token_of(node) == other
+        assert statuses(node, first, other) == [401, 200]
+        Cli(node.url, tmp_path)("apps", "list")
+
+
 def test_a_deploy_without_a_token_is_refused_before_anything_is_built(locked: RunningNode, tmp_path: Path) -> None:
     cli = Cli(locked.url, tmp_path)
     cli("init", "f", cwd=tmp_path)

@@ -335,7 +335,10 @@ def test_no_header_for_a_function_says_where_its_request_ends(node: DashboardNod
     assert [with_it.get(key) for key in same] == [without.get(key) for key in same]
 
 
-@pytest.mark.parametrize("path", ["/ui/call/v1/apps", "/ui/api/ui/data/me", "/ui/api/shutdown", "/ui/%61pi/v1/apps"])
+@pytest.mark.parametrize(
+    "path",
+    ["/ui/call/v1/apps", "/ui/api/ui/data/me", "/ui/api/shutdown", "/ui/%61pi/v1/apps", "/ui/api/v1/runner/async"],
+)
 def test_only_calls_and_the_api_are_reached_through_the_dashboard(node: DashboardNode, path: str) -> None:
     browser = Browser(node)
     browser.log_in(ADMIN)

@@ -268,6 +268,19 @@ def test_wrong_tokens_are_limited_for_each_address_and_for_a_while() -> None:
         wrong.note("192.0.2.1")
 
 
+def test_a_clock_that_is_set_neither_admits_nor_delays_wrong_tokens() -> None:
+    clock = FakeClock()
+    wrong = WrongTokens(clock)
+    for _ in range(10):
+        wrong.note("192.0.2.1")
+    for change in (86_400, -2 * 86_400):
+        clock.set_wall(change)
+        with pytest.raises(TooManyWrongTokens) as refused:
+            wrong.note("192.0.2.1")
+    clock.advance(int(refused.value.headers["Retry-After"]))
+    wrong.note("192.0.2.1")
+
+
 def test_an_address_of_version_6_counts_by_its_network() -> None:
     wrong = WrongTokens(FakeClock())
     for number in range(10):

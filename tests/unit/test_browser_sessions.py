@@ -27,6 +27,17 @@ def test_a_session_ends_by_itself() -> None:
     assert repr(sessions) == "<Sessions 0>"
 
 
+def test_a_clock_that_is_set_ends_no_session_and_prolongs_none() -> None:
+    clock = FakeClock()
+    sessions = Sessions(clock)
+    session_id = sessions.begin(b"token")
+    for change in (10 * LIFE_S, -20 * LIFE_S):
+        clock.set_wall(change)
+        assert sessions.token(session_id) == b"token"
+    clock.advance(LIFE_S)
+    assert sessions.token(session_id) == b""
+
+
 def test_nothing_else_is_a_session() -> None:
     sessions = Sessions(FakeClock())
     session_id = sessions.begin(b"token")

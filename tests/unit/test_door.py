@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,11 +14,14 @@ from tests.support.clock import FakeClock
 from tests.support.door import guarded
 
 from hearth.authorize.rules import Action, entry_point
+from hearth.images.layout import ImageStore
 from hearth.models.errors import StartUpError
 from hearth.models.principal import AuthMode
 from hearth.server.api import Api
 from hearth.server.browsers import parse_hosts
 from hearth.server.door import open_only, principal_of
+from hearth.server.registry.registry import Registry
+from hearth.server.ui.data import Data
 
 ADMIN, RUNNER = "token-of-the-admin", "token-of-the-runners"
 EVIL = "https://evil.example"
@@ -82,9 +86,11 @@ def test_every_route_of_the_server_has_a_rule() -> None:
         def __getattr__(self, name: str) -> Any:
             return self
 
-    api = Api(Everything(), FakeClock(), dict, runners=Everything())  # type: ignore[arg-type]
-    entries = list(api.entry_points())
-    assert len(entries) > 20
+    registry = Registry(ImageStore(Path()))
+    parts: Any = Everything()
+    api = Api(parts, FakeClock(), dict, vault=parts, runners=parts, images=parts, registry=registry)
+    entries = [*api.entry_points(), *Data(parts, parts, FakeClock(), {}).entry_points()]
+    assert {path.split("/")[1] for _, path in entries} >= {"v1", "v2", "ui"}
     for method, path in entries:
         assert entry_point(method, path)[0] is not Action.UNKNOWN, f"{method} {path} has no rule: authorize/rules.py"
 

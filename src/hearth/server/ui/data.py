@@ -6,7 +6,7 @@ It stands behind the door: each request has a principal, and sees of this what t
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -35,6 +35,7 @@ from hearth.stores.records.base import CallFilter
 from hearth.telemetry.series import Labels
 
 _DATA: Final = "/ui/data/"
+_LIVE: Final = "live"
 _CALL: Final = "/ui/call"
 _CALLS: Final = ("/r/", "/t/", "/invoke/")
 #: Begins the names of headers that are for the function. The framing of the request is not: it would no longer be true.
@@ -99,6 +100,11 @@ class Data:
             "async": self._async,
         }
 
+    def entry_points(self) -> Iterator[tuple[str, str]]:
+        """Yield the method and the path of each page of data."""
+        for name in (*self._pages, _LIVE):
+            yield "GET", f"{_DATA}{name}"
+
     def before(self, app: ASGIApp) -> ASGIApp:
         """Return an application that answers these, too."""
 
@@ -145,7 +151,7 @@ class Data:
         try:
             if scope["method"] != "GET":
                 raise PathNotFound.of(scope["path"])
-            if name == "live":
+            if name == _LIVE:
                 answer = self._live(principal, query)
             elif (page := self._pages.get(name)) is not None:
                 answer = Response(

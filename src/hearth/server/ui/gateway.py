@@ -51,6 +51,8 @@ _STATIC: Final = "/ui/static/"
 #: The beginning of paths whose rest is another path of the node.
 _API: Final = "/ui/api"
 _API_PATHS: Final = ("/v1/", "/v2/", "/readyz", "/version")
+#: No page uses the API for runners, and what stands before a fleet keeps it from clients by its path.
+_RUNNERS: Final = "/v1/runner/"
 _MAX_LOGIN_BYTES: Final = 16 * 1024
 #: Headers of browsers that the gateway has checked. What is behind it sees a client with a token.
 _CHECKED: Final = frozenset({b"cookie", PAGE_KEY, b"origin", b"referer"})
@@ -166,7 +168,7 @@ class Gateway:
             scope["headers"] = headers
         if scope["path"].startswith(f"{_API}/"):
             cut(scope, _API)
-            if not scope["path"].startswith(_API_PATHS):
+            if not scope["path"].startswith(_API_PATHS) or scope["path"].startswith(_RUNNERS):
                 raise PathNotFound.of(scope["path"])
 
     def _check_page_key(self, browser: _Browser) -> None:
