@@ -267,6 +267,25 @@ def test_a_detached_call_is_accepted_and_runs_later(node: RunningNode) -> None:
     assert [call["id"] for call in node.http.get(f"/v2/fns/{fn.id}/calls").json()["items"]] == [call_id]
 
 
+def test_a_detached_call_that_fails_is_kept_and_runs_again_and_one_that_runs_can_be_cancelled(
+    node: RunningNode,
+) -> None:
+    fn, detached = Fn(node, annotations={"hearth/dead_letters": True}), {"Fn-Invoke-Type": "detached"}
+    answer = fn.invoke(detached, exit=3)
+    assert until(lambda: fn.call(answer)["status"] == "error")
+    assert fn.call(answer)["dead"]
+    letters = f"/v1/apps/{fn.app_name}/dead-letters"
+    (letter,) = node.http.get(letters, params={"route": "fn"}).json()["calls"]
+    assert letter["id"] == answer.headers["fn-call-id"]
+    new = node.http.post(f"{letters}/{letter['id']}/redrive").json()["call_id"]
+    assert until(lambda: [one["id"] for one in node.http.get(letters).json()["calls"]] == [new]), "it fails again"
+    running = fn.invoke(detached, sleep_ms=60_000)
+    assert until(lambda: fn.call(running)["status"] == "running")
+    where = f"/v2/fns/{fn.id}/calls/{running.headers['fn-call-id']}/cancel"
+    assert node.http.post(where).json()["status"] == "cancelled"
+    assert message(node.http.post(where)) == (409, "The call has ended: cancelled")
+
+
 def test_only_the_exact_value_detaches_and_only_by_id(node: RunningNode) -> None:
     fn = Fn(node)
     assert fn.invoke({"Fn-Invoke-Type": "Detached"}, echo="x").text == "x"
