@@ -538,7 +538,7 @@ class Settings(BaseSettings):
     function_network_allow: _Networks = Field(
         default="",
         validation_alias="FN_FUNCTION_NETWORK_ALLOW",
-        description="private IPv4 networks that functions as processes may reach, as 10.1.0.0/16",
+        description="private IPv4 networks that functions may reach with internet, as 10.1.0.0/16",
     )
     docker_networks: str = Field(
         default="",

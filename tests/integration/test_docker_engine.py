@@ -24,12 +24,13 @@ from tests.support.node import HEARTH, running_node
 
 from hearth.aio.clock import SystemClock
 from hearth.drivers.base import ContainerSpec, DriverError, ImageHasVolumes, OutOfTime, PhaseLimits, StartFailed
-from hearth.drivers.docker import missing_limits, networks
+from hearth.drivers.docker import missing_limits
 from hearth.drivers.docker.creation import Walls
 from hearth.drivers.docker.driver import DockerDriver
 from hearth.drivers.docker.engine import Engine, parse_moment
 from hearth.drivers.docker.exits import Exits
 from hearth.drivers.docker.streams import Attachment
+from hearth.models.function_network import FunctionNetwork
 from hearth.models.ids import encode
 
 HOST = "unix:///var/run/docker.sock"
@@ -314,9 +315,7 @@ class ScriptedEngine:
             return web.json_response(
                 {name: SystemClock().now().isoformat() if value is None else value for name, value in self.info.items()}
             )
-        if request.path.endswith("/networks"):
-            return web.json_response([NETWORK])
-        if request.path.endswith("/containers/json"):
+        if request.path.endswith(("/networks", "/containers/json")):
             return web.json_response([])
         if self.is_broken:
             return web.json_response({"message": "busy"}, status=500)
@@ -347,7 +346,6 @@ class ScriptedEngine:
         return stream
 
 
-NETWORK = {"Name": networks.NAME, "Id": "n", "Options": {"com.docker.network.bridge.enable_icc": "false"}}
 _SAID = {
     "MemorySwap": "swap limit",
     "PidsLimit": "pids limit",
@@ -373,7 +371,8 @@ async def scripted(tmp_path: Path) -> AsyncIterator[ScriptedEngine]:
 
 @contextlib.asynccontextmanager
 async def opened_on(scripted: ScriptedEngine, limits: PhaseLimits) -> AsyncIterator[DockerDriver]:
-    driver = DockerDriver(scripted.host, node="n", instance="i", limits=limits)
+    walls = Walls(network=FunctionNetwork.NONE)  # the firewall of the machine is not this Engine's
+    driver = DockerDriver(scripted.host, node="n", instance="i", limits=limits, walls=walls)
     await driver.open()
     yield driver
     await driver.close()
@@ -432,7 +431,7 @@ async def test_a_limit_that_the_engine_does_not_have_is_told(
 
 async def test_a_limit_that_nobody_asks_for_is_not_missed(scripted: ScriptedEngine) -> None:
     scripted.info = {"PidsLimit": False}
-    driver = DockerDriver(scripted.host, node="n", instance="i", walls=Walls(max_pids=0))
+    driver = DockerDriver(scripted.host, node="n", instance="i", walls=Walls(max_pids=0, network=FunctionNetwork.NONE))
     await driver.open()
     assert driver.warnings == ()
     await driver.close()
@@ -444,7 +443,7 @@ async def test_a_node_and_the_doctor_tell_what_the_engine_does_not_limit(
     scripted.info = {"MemoryLimit": False, "PidsLimit": False, "SwapLimit": True}
 
     def look() -> tuple[list[str], list[tuple[str, str]]]:
-        with running_node("docker", tmp_path, "none", DOCKER_HOST=scripted.host) as node:
+        with running_node("docker", tmp_path, "none", DOCKER_HOST=scripted.host, FN_FUNCTION_NETWORK="none") as node:
             warnings = node.http.get("/readyz").json()["warnings"]
         environment = {**os.environ, "FN_DRIVER": "docker", "FN_DATA_DIR": str(tmp_path), "DOCKER_HOST": scripted.host}
         done = subprocess.run([HEARTH, "doctor", "-o", "json"], env=environment, capture_output=True, text=True)

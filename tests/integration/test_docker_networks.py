@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import itertools
 import json
 import os
@@ -15,10 +16,12 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.support import outside
 from tests.support.docker_images import python_image
 from tests.support.engine import PrivateEngine, private_engine
 from tests.support.node import running_node
 from tests.support.outside import addresses_of_this_machine
+from tests.support.servers import free_port
 
 from hearth.drivers.base import Container, ContainerSpec, DriverUnavailable
 from hearth.drivers.docker import networks
@@ -49,6 +52,8 @@ async def opened(host: str = HOST, **walls: Any) -> AsyncIterator[DockerDriver]:
         yield driver
     finally:
         await driver.close()
+        if allowed := walls.get("allowed_networks"):
+            subprocess.run(["docker", "network", "rm", networks.Own.of(allowed).name], capture_output=True)
 
 
 @contextlib.asynccontextmanager
@@ -72,12 +77,41 @@ async def told(driver: DockerDriver, **act: Any) -> dict[str, Any]:
         return found
 
 
-async def test_functions_do_not_reach_each_other(docker: None) -> None:
-    async with opened() as driver, running(driver, listen=PORT) as (_, neighbour):
+async def test_a_function_reaches_the_internet_and_the_private_networks_that_are_allowed(docker: None) -> None:
+    """The other end of a cable has a public, a private and a link-local address, and so has this machine."""
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 Of this machine\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    with outside.connected() as there:
+        service = await asyncio.start_server(serve, "0.0.0.0", 0)
+        port = service.sockets[0].getsockname()[1]
+        public, private, link = (f"{address}:{outside.PORT}" for address in (there.public, there.private, there.link))
+        ours = [f"{address}:{port}" for address in ("GATEWAY", *there.ours)]
+        everything = [public, private, link, *ours]
+        refused = dict.fromkeys(everything, "OSError")  # no route to host: the answer comes at once
+        async with service, opened() as driver:
+            assert (await told(driver, connect=everything))["connect"] == refused | {public: outside.ANSWER}
+            allowed = tuple(ipaddress.IPv4Network(text) for text in (there.private_network, f"{there.ours[0]}/32"))
+            async with opened(allowed_networks=allowed) as other:
+                answered = {public: outside.ANSWER, private: outside.ANSWER, ours[1]: "HTTP/1.1 200 Of this machine"}
+                assert (await told(other, connect=everything))["connect"] == refused | answered
+                assert driver.function_subnets != other.function_subnets
+                # The rules of a node do not change those of another.
+                assert (await told(driver, connect=everything))["connect"] == refused | {public: outside.ANSWER}
+
+
+@pytest.mark.parametrize(("allowed", "end"), [((), "OSError"), ((ipaddress.IPv4Network("0.0.0.0/0"),), "TimeoutError")])
+async def test_functions_do_not_reach_each_other(
+    docker: None, allowed: tuple[ipaddress.IPv4Network, ...], end: str
+) -> None:
+    """Not even where their own network is allowed: then the Engine drops what Hearth does not refuse."""
+    async with opened(allowed_networks=allowed) as driver, running(driver, listen=PORT) as (_, neighbour):
         place = f"{neighbour['addresses'][0]}:{PORT}"
         itself = f"127.0.0.1:{PORT}"
         assert (await told(driver, connect=[place, itself]))["connect"] == {
-            place: "TimeoutError",
+            place: end,
             itself: "ConnectionRefusedError",
         }
         assert driver.warnings == ()
@@ -164,18 +198,118 @@ async def test_functions_have_no_network_where_hearths_cannot_be_created(engine:
     ("rules", "found"),
     [
         ("-F", "the Docker Engine does not keep containers apart (it may run with --iptables=false)"),
-        (f"-A FORWARD -i {networks.BRIDGE} -o {networks.BRIDGE} -j DROP", "None"),
+        (f"-A FORWARD -i {networks.BRIDGE} -o {networks.BRIDGE} -j DROP", "iptables"),
     ],
 )
 def test_an_engine_that_filters_nothing_is_recognized(docker: None, rules: str, found: str) -> None:
     """The same bridge, as it is where the Engine runs with ``--iptables=false``, and with the Engine's rule."""
     if os.geteuid() != 0:
         pytest.skip("a network namespace of a test needs root")
-    look = "from hearth.drivers.docker import networks; print(networks.why_not_separated('', ['10.99.0.1']))"
+    look = f"""
+from hearth.drivers.docker import firewall
+try:
+    print(firewall.separating_rules("{networks.BRIDGE}", "", ["10.99.0.1"])[0])
+except firewall.NotClosed as exc:
+    print(exc)
+"""
+    assert on_a_bridge(look, f"iptables -w 5 {rules}") == found
+
+
+def test_the_rules_of_nodes_are_removed_with_the_last_one_that_uses_the_bridge(docker: None) -> None:
+    look = f"""
+import subprocess
+from hearth.drivers.docker.firewall import Firewall
+
+def hearths():
+    shown = subprocess.check_output(["iptables", "-S"], text=True).splitlines()
+    return [rule for rule in shown if "{networks.BRIDGE}" in rule and "DROP" not in rule]
+
+def is_open(port):
+    return any(f"--dport {{port}} " in rule for rule in hearths())
+
+one, other = Firewall("{networks.BRIDGE}", (), 8080), Firewall("{networks.BRIDGE}", (), 8081)
+for node in (one, other):
+    node.apply("", ["10.99.0.1"])
+assert is_open(8080) and is_open(8081), hearths()
+assert sum("-d 10.7.7.7/32" in rule and "--dport 53" in rule for rule in hearths()) == 4, hearths()
+before = hearths()
+one.apply("", ["10.99.0.1"])
+assert hearths() == before, "a second time changes nothing"
+
+subprocess.check_call(["iptables", "-F", "DOCKER-USER"])
+assert not one.is_applied()
+one.apply("", ["10.99.0.1"])
+assert one.is_applied() and other.is_applied()
+
+one.remove()
+assert other.is_applied() and is_open(8081) and not is_open(8080)
+
+subprocess.check_call("ip link add left type veth peer name right".split())
+subprocess.check_call("ip link set left master {networks.BRIDGE}".split())
+other.remove()
+assert hearths() and not is_open(8081), "a container of a node that was killed may still run"
+other.apply("", ["10.99.0.1"])
+subprocess.check_call(["ip", "link", "delete", "left"])
+other.remove()
+print(hearths())
+"""
+    resolver = "printf 'nameserver 127.0.0.53\\nnameserver 10.7.7.7\\n' > /tmp/resolv"
+    resolver += " && mount --bind /tmp/resolv /etc/resolv.conf"
+    engine = "iptables -N DOCKER-USER && iptables -A FORWARD -j DOCKER-USER"
+    engine += f" && iptables -A FORWARD -i {networks.BRIDGE} -o {networks.BRIDGE} -j DROP"
+    assert on_a_bridge(look, f"mount -t tmpfs none /tmp && {resolver} && {engine}") == "[]"
+
+
+def test_a_node_that_cannot_keep_functions_from_private_networks_says_so(docker: None) -> None:
+    """From another network namespace a node reaches the Engine, and not its firewall."""
+    look = f"""
+import asyncio
+import sys
+from hearth.aio.clock import SystemClock
+from hearth.drivers.base import DriverUnavailable
+from hearth.drivers.docker import networks
+from hearth.drivers.docker.creation import Walls
+from hearth.drivers.docker.driver import DockerDriver
+from hearth.drivers.docker.engine import Engine
+from hearth.models.function_network import FunctionNetwork
+
+async def main():
+    driver = DockerDriver("{HOST}", node="networks-{next(_numbers)}", instance="now")
+    await driver.open()
+    print(*driver.warnings, sep="", file=sys.stderr)
+    await driver.close()
+    engine = Engine("{HOST}", SystemClock())
+    print("; ".join(await networks.diagnose(engine, ())), file=sys.stderr)
+    await engine.close()
+    walls = Walls(network=FunctionNetwork.INTERNET)
+    driver = DockerDriver("{HOST}", node="networks-{next(_numbers)}", instance="now", walls=walls)
+    try:
+        await driver.open()
+    except DriverUnavailable as exc:
+        print(exc, file=sys.stderr)
+    await driver.close()
+
+asyncio.run(main())
+"""
+    if os.geteuid() != 0:
+        pytest.skip("a network namespace of a test needs root")
+    done = subprocess.run(["unshare", "--net", sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    reason = f"{networks.OPEN}: the Docker Engine is on another machine, or in another network namespace"
+    assert done.stderr.splitlines() == [
+        f"{reason}; {networks.CLOSE_THEM}",
+        f"{reason}; {networks.CLOSE_THEM}",
+        f"FN_FUNCTION_NETWORK=internet: {reason}; unset it and {networks.CLOSE_THEM}",
+    ]
+
+
+def on_a_bridge(look: str, prepare: str) -> str:
+    """Run Python in a network namespace with the bridge of functions; what it printed."""
+    if os.geteuid() != 0:
+        pytest.skip("a network namespace of a test needs root")
     bridge = f"ip link add {networks.BRIDGE} type bridge && ip address add 10.99.0.1/24 dev {networks.BRIDGE}"
-    script = f'{bridge} && iptables -w 5 {rules} && exec "$0" -c "$1"'
-    command = ["unshare", "--net", "sh", "-c", script, sys.executable, look]
-    assert subprocess.check_output(command, text=True).strip() == found
+    script = f'mount -t sysfs none /sys && {bridge} && {prepare} && exec "$0" -c "$1"'
+    command = ["unshare", "--net", "--mount", "sh", "-c", script, sys.executable, look]
+    return subprocess.check_output(command, text=True).strip()
 
 
 # -- the control API --------------------------------------------------------------------------------------------------
@@ -184,7 +318,13 @@ def test_an_engine_that_filters_nothing_is_recognized(docker: None, rules: str, 
 def test_a_function_reaches_calls_of_the_node_but_not_its_control_api(docker: None, tmp_path: Path) -> None:
     """Through the gateway of its network; everybody else has both."""
     with running_node(
-        "docker", tmp_path, python_image(REACH), address="127.0.0.1", FN_BIND="0.0.0.0", FN_AUTH="off"
+        "docker",
+        tmp_path,
+        python_image(REACH),
+        address="127.0.0.1",
+        FN_BIND="0.0.0.0",
+        FN_PORT=str(free_port()),
+        FN_AUTH="off",
     ) as node:
         port = httpx.URL(node.url).port
         paths = [

@@ -1,4 +1,4 @@
-"""Which addresses functions as processes may not reach."""
+"""Which addresses functions may not reach."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearth.drivers.local.network.addresses import PRIVATE, refused
+from hearth.models.addresses import PRIVATE, refused
 
 Network = ipaddress.IPv4Network
 networks = st.builds(

@@ -335,7 +335,8 @@ async def _docker(settings: Settings, choice: Choice) -> list[Finding]:
     engine = docker_engine(settings)
     try:
         version = await engine.ping()
-        separation = None if settings.docker_networks else await networks.diagnose(engine)
+        is_own = not settings.docker_networks and settings.function_network in (None, FunctionNetwork.INTERNET)
+        network = await networks.diagnose(engine, settings.function_networks_allowed) if is_own else None
         unlimited = await missing_limits.look(engine, max_pids=settings.max_pids)
     except DriverUnavailable as exc:
         if choice.name == "docker":
@@ -348,9 +349,8 @@ async def _docker(settings: Settings, choice: Choice) -> list[Finding]:
     found = [ok("docker", shown)]
     if init.is_missing(version):
         found.append(Finding("docker init", "warn", init.MISSING, "install tini (docker-init) on the Engine's machine"))
-    if separation is not None:
-        advice = "start the Engine with iptables; until then functions have no network"
-        found.append(Finding("docker network", "warn", separation, advice))
+    if network is not None:
+        found.append(Finding("docker network", "warn", *network))
     advice = "switch the control group on (boot options of the Engine's machine), or use another Engine"
     found += [Finding("docker limit", "warn", sentence, advice) for sentence in unlimited]
     return found

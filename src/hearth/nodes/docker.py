@@ -12,7 +12,7 @@ from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.tls import client_context
 from hearth.nodes.phases import phase_limits
 from hearth.nodes.registries import credentials
-from hearth.settings import Settings
+from hearth.settings import Settings, is_loopback
 from hearth.telemetry.node import Telemetry
 
 
@@ -32,6 +32,8 @@ def docker_driver(settings: Settings, node: str, instance: str, telemetry: Telem
             tmp_files=settings.max_tmpfs_inodes,
             networks=settings.docker_network_names,
             network=settings.function_network,
+            allowed_networks=settings.function_networks_allowed,
+            calls_port=0 if is_loopback(settings.address) else settings.port,
             read_only=settings.readonly_rootfs,
             unprivileged=settings.unprivileged_containers,
             listeners_read_only=not settings.disable_readonly_rootfs,

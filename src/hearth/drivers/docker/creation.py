@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -49,6 +50,8 @@ class Walls:
         tmp_files: Files in that ``/tmp``; 0: as many as fit.
         networks: Containers are spread over these; none: a network of Hearth's own.
         network: What functions may reach, where ``networks`` names none.
+        allowed_networks: The private networks that they may reach then, with ``internet``.
+        calls_port: Where the node answers their calls on addresses of the machine; 0: nowhere.
         read_only: Nothing but ``/tmp`` (memory of the container) can be written.
         unprivileged: User 1000 and group 1000, whatever the image says.
         listeners_read_only: The same as ``read_only`` for containers that listen on a socket, as Fn's server has it.
@@ -66,6 +69,8 @@ class Walls:
     tmp_files: int = 0
     networks: tuple[str, ...] = ()
     network: FunctionNetwork | None = None
+    allowed_networks: tuple[ipaddress.IPv4Network, ...] = ()
+    calls_port: int = 0
     read_only: bool = False
     unprivileged: bool = False
     listeners_read_only: bool = True

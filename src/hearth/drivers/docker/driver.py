@@ -144,7 +144,7 @@ class DockerDriver(Driver):
             node, self._clock, parent=place.parent, ready_s=self._limits.ready_s, mode=_PRIVATE
         )
         self._seen_parent = place.seen_parent
-        self._networks = Networks(walls.networks, walls.network)
+        self._networks = Networks(walls.networks, walls.network, walls.allowed_networks, walls.calls_port)
         self._requests = Background()  # each is awaited by who made it, or by the remover
         self._open: _Open | None = None
 
@@ -179,8 +179,10 @@ class DockerDriver(Driver):
         remover.clean(lambda: self._leftovers(engine))
 
     async def check(self) -> None:
-        """Check that the Engine answers."""
-        await self._opened().engine.ping()
+        """Check that the Engine answers, and that functions are still kept from private networks."""
+        engine = self._opened().engine
+        await engine.ping()
+        await self._networks.check(engine)
 
     async def close(self) -> None:
         """Finish the running removals and close the connections."""
@@ -190,6 +192,7 @@ class DockerDriver(Driver):
         await opened.images.close()
         await opened.remover.close()
         await opened.exits.close()
+        await self._networks.close()
         await asyncio.to_thread(self._sockets.remove)
         self._sockets.close()
         await opened.engine.close()

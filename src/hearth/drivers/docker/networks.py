@@ -1,25 +1,17 @@
 """The networks that functions join: the operator's, or one that Hearth creates on each Engine.
 
-Hearth's own network is a bridge without traffic between containers. All nodes that use an Engine share it, and none
-removes it: another node may be about to start a container there. ``docker network prune`` may remove it, so it is
-created again when a container cannot find it.
+Hearth's own network is a bridge without traffic between containers. All nodes that use an Engine and allow the same
+private networks share it, and none removes it: another node may be about to start a container there. ``docker network
+prune`` may remove it, so it is created again when a container cannot find it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import fcntl
+import hashlib
 import ipaddress
-import itertools
-import os
-import shutil
-import socket
-import struct
-import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from aiodocker.exceptions import DockerError
@@ -27,6 +19,7 @@ from aiodocker.exceptions import DockerError
 from hearth.drivers.base import DriverUnavailable
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import NOT_FOUND
+from hearth.drivers.docker.firewall import Firewall, NotClosed, OutOfReach, separating_rules
 from hearth.drivers.docker.retries import ENGINE_ERRORS
 from hearth.models.addresses import IPNetwork
 from hearth.models.function_network import FunctionNetwork
@@ -36,14 +29,16 @@ NAME: Final = "hearth-functions"
 #: The interface on the Engine's machine. The Engine refuses a second network with this name, which decides between
 #: nodes that create it at the same time; and firewall rules of the operator can name it.
 BRIDGE: Final = "hearth-fn"
+OPEN: Final = "functions reach private networks and services of the Docker Engine's machine"
+CLOSE_THEM: Final = "close them in the firewall of that machine, or run the node as root there"
+_OTHER_NETWORKS: Final = "set FN_FUNCTION_NETWORK=none, or name networks of your own in FN_DOCKER_NETWORKS"
 LABEL: Final = "hearth.network"
+_ALLOWED: Final = "hearth.allowed"
 _NO_TRAFFIC_BETWEEN: Final = "com.docker.network.bridge.enable_icc"
 _BRIDGE_NAME: Final = "com.docker.network.bridge.name"
 _OPEN_LIMIT_S: Final = 30.0
-#: SIOCGIFADDR, netdevice(7).
-_GET_ADDRESS: Final = 0x8915
-_FIREWALLS: Final = ("iptables", "iptables-nft", "iptables-legacy")
-_FIREWALL_LIMIT_S: Final = 10.0
+#: Characters of a digest in the names of a network that allows private ones: an interface's name has room for no more.
+_DIGEST: Final = 5
 
 _log = get_logger(__name__)
 
@@ -57,6 +52,24 @@ class _Network:
     gateways: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Own:
+    """The names of Hearth's own network on an Engine and of its interface: nodes that allow the same share them."""
+
+    name: str
+    bridge: str
+    allowed: str = ""
+
+    @classmethod
+    def of(cls, allowed: Sequence[ipaddress.IPv4Network]) -> Own:
+        """Return the network whose functions may reach these private networks."""
+        if not allowed:
+            return cls(NAME, BRIDGE)
+        text = " ".join(sorted(map(str, allowed)))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
+        return cls(f"{NAME}-{digest}", f"{BRIDGE}-{digest}", text)
+
+
 class Networks:
     """Spreads containers over networks, because one has a limited number of addresses.
 
@@ -64,14 +77,25 @@ class Networks:
         names: The operator's networks; empty: Hearth's own.
         mode: What functions may reach where the operator names no network; ``None``: the internet if the Engine keeps
             containers apart, else nothing.
+        allowed: The private networks that functions may reach.
+        port: Where this node answers function calls to addresses of the machine; 0: nowhere.
     """
 
-    def __init__(self, names: Sequence[str], mode: FunctionNetwork | None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        mode: FunctionNetwork | None,
+        allowed: Sequence[ipaddress.IPv4Network] = (),
+        port: int = 0,
+    ) -> None:
         self._names = tuple(names)
         self._mode = mode
+        self._own = Own.of(allowed)
+        self._firewall = Firewall(self._own.bridge, allowed, port)
         self._used: dict[str, int] = {}
         self._subnets: tuple[IPNetwork, ...] = ()
         self._is_own = False
+        self._is_closed = False
         self.warnings: tuple[str, ...] = ()
 
     @property
@@ -107,11 +131,26 @@ class Networks:
         # A network with containers cannot be removed, and lists of networks are slow in an Engine under load.
         is_unused = not any(self._used.values())
         if self._is_own and is_unused and not await engine.docker.networks.list(filters={"id": list(self._used)}):
-            _log.warning("the network of functions was removed, creating it again", network=NAME)
+            _log.warning("the network of functions was removed, creating it again", network=self._own.name)
             await self.open(engine)
+        await self.check(engine)
         network = min(self._used, key=self._used.__getitem__)
         self._used[network] += 1
         return network
+
+    async def check(self, engine: Engine) -> None:
+        """Set the rules of the firewall again where another program has reset them.
+
+        Raises:
+            DriverUnavailable: They cannot be set.
+        """
+        if self._is_closed and not await asyncio.to_thread(self._firewall.is_applied):
+            _log.warning("the firewall rules of functions were removed, setting them again", network=self._own.name)
+            await self.open(engine)
+
+    async def close(self) -> None:
+        """Remove the rules of the firewall that no other node needs."""
+        await asyncio.to_thread(self._firewall.remove)
 
     def give_back(self, network: str) -> None:
         """Count one container less in it."""
@@ -123,64 +162,84 @@ class Networks:
         self._subnets = tuple(subnet for network in networks for subnet in network.subnets)
 
     async def _open_own(self, engine: Engine) -> None:
+        reason = unclosed = None
         try:
-            network = await engine.call("network", lambda: _own(engine))
-            reason = await asyncio.to_thread(why_not_separated, await _firewall(engine), network.gateways)
+            network = await engine.call("network", lambda: _create(engine, self._own))
+            await asyncio.to_thread(self._firewall.apply, await _backend(engine), network.gateways)
         except DockerError as exc:
-            reason = f"the network {NAME} cannot be created: {exc.message}"
+            reason = f"the network {self._own.name} cannot be created: {exc.message}"
+        except NotClosed as exc:
+            reason = str(exc)
+        except OutOfReach as exc:
+            unclosed = f"{OPEN}: {exc}"
+            if self._own.allowed:  # all are: other nodes know the addresses of these functions by the usual network
+                self._own = Own.of(())
+                await self._open_own(engine)
+                return
         self._is_own = reason is None
+        self._is_closed = reason is None and unclosed is None
+        if self._mode is FunctionNetwork.INTERNET and reason is not None:
+            raise DriverUnavailable(f"FN_FUNCTION_NETWORK=internet: {reason}; {_OTHER_NETWORKS}")
+        if self._mode is FunctionNetwork.INTERNET and unclosed is not None:
+            raise DriverUnavailable(f"FN_FUNCTION_NETWORK=internet: {unclosed}; unset it and {CLOSE_THEM}")
         if reason is None:
+            self.warnings = () if unclosed is None else (f"{unclosed}; {CLOSE_THEM}",)
             self._use([network])
             return
-        advice = "set FN_FUNCTION_NETWORK=none, or name networks of your own in FN_DOCKER_NETWORKS"
-        if self._mode is FunctionNetwork.INTERNET:
-            raise DriverUnavailable(f"FN_FUNCTION_NETWORK=internet: {reason}; {advice}")
-        self.warnings = (f"functions have no network: {reason}; {advice}",)
+        self.warnings = (f"functions have no network: {reason}; {_OTHER_NETWORKS}",)
         self._use([_Network(FunctionNetwork.NONE.value, ())])
 
 
-async def diagnose(engine: Engine) -> str | None:
-    """Return why the Engine does not keep functions apart, as far as that shows without creating a network."""
+async def diagnose(engine: Engine, allowed: Sequence[ipaddress.IPv4Network]) -> tuple[str, str] | None:
+    """Return what is missing in the network of functions, and advice, as far as that shows without creating it."""
+    own = Own.of(allowed)
     try:
-        found = await _look(engine)
-        if found is None:
-            return None
-        return await asyncio.to_thread(why_not_separated, await _firewall(engine), found.gateways)
+        if (found := await _look(engine, own)) is not None:
+            await asyncio.to_thread(separating_rules, own.bridge, await _backend(engine), found.gateways)
+    except OutOfReach as exc:
+        return f"{OPEN}: {exc}", CLOSE_THEM
+    except NotClosed as exc:
+        return str(exc), "start the Engine with iptables; until then functions have no network"
     except ENGINE_ERRORS as exc:
-        return f"the Docker Engine does not list its networks: {exc}"
+        return f"the Docker Engine does not list its networks: {exc}", "see the log of the Engine"
+    return None
 
 
-async def _own(engine: Engine) -> _Network:
+async def _create(engine: Engine, own: Own) -> _Network:
     """Return Hearth's network; create it where there is none.
 
     Raises:
         DockerError: It cannot be created, or another network has its name.
     """
-    if (found := await _look(engine)) is not None:
+    if (found := await _look(engine, own)) is not None:
         return found
     try:
-        await engine.docker.networks.create(_form())
+        await engine.docker.networks.create(_form(own))
     except DockerError:
-        if (found := await _look(engine)) is None:  # else another node was faster
+        if (found := await _look(engine, own)) is None:  # else another node was faster
             raise
         return found
-    _log.info("network of functions created", network=NAME, bridge=BRIDGE)
-    return await _look(engine) or await _own(engine)
+    _log.info("network of functions created", network=own.name, bridge=own.bridge)
+    return await _look(engine, own) or await _create(engine, own)
 
 
-def _form() -> dict[str, Any]:
+def _form(own: Own) -> dict[str, Any]:
     return {
-        "Name": NAME,
+        "Name": own.name,
         "Driver": "bridge",
         "CheckDuplicate": True,
-        "Labels": {LABEL: "functions"},
-        "Options": {_NO_TRAFFIC_BETWEEN: "false", _BRIDGE_NAME: BRIDGE},
+        "Labels": {LABEL: "functions", _ALLOWED: own.allowed},
+        "Options": {_NO_TRAFFIC_BETWEEN: "false", _BRIDGE_NAME: own.bridge},
     }
 
 
-async def _look(engine: Engine) -> _Network | None:
+async def _look(engine: Engine, own: Own) -> _Network | None:
     for found in await engine.docker.networks.list(filters={"label": [f"{LABEL}=functions"]}):
-        if found["Name"] == NAME and (found.get("Options") or {}).get(_NO_TRAFFIC_BETWEEN) == "false":
+        if (
+            (found.get("Labels") or {}).get(_ALLOWED, "") == own.allowed
+            and found["Name"] == own.name
+            and (found.get("Options") or {}).get(_NO_TRAFFIC_BETWEEN) == "false"
+        ):
             return _network(found)
     return None
 
@@ -209,55 +268,7 @@ def _network(shown: Mapping[str, Any]) -> _Network:
     )
 
 
-async def _firewall(engine: Engine) -> str:
+async def _backend(engine: Engine) -> str:
     """Return what filters the Engine's bridges, by newer Engines; empty where it does not say."""
     info = await engine.docker.system.info()
     return str((info.get("FirewallBackend") or {}).get("Driver") or "")
-
-
-def why_not_separated(firewall: str, gateways: Sequence[str]) -> str | None:
-    """Return why containers on Hearth's bridge reach each other; ``None`` where they do not, or nobody can tell.
-
-    Only root on the Engine's own machine can look. An Engine that was started with ``--iptables=false`` creates the
-    same network, and filters nothing. Blocks: for a thread.
-
-    Args:
-        firewall: What filters, by the Engine; empty: iptables.
-        gateways: The addresses of the Engine's bridge: where ours has another one, the Engine is elsewhere.
-    """
-    if "nftables" in firewall or os.geteuid() != 0 or _address_of(BRIDGE) not in gateways:
-        return None
-    try:
-        filtered = Path("/proc/sys/net/bridge/bridge-nf-call-iptables").read_text().strip() == "1"
-    except OSError:
-        filtered = False
-    if not filtered:
-        return "the kernel does not filter bridges (br_netfilter), so containers would reach each other"
-    looked = False
-    for program in _FIREWALLS:
-        if (path := shutil.which(program)) is None:
-            continue
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            done = subprocess.run([path, "-w", "5", "-S"], capture_output=True, text=True, timeout=_FIREWALL_LIMIT_S)
-            looked |= done.returncode == 0
-            rules = [line.split() for line in done.stdout.splitlines()]
-            if any(_drops_between(rule) for rule in rules):
-                return None
-    if not looked:
-        return None
-    return "the Docker Engine does not keep containers apart (it may run with --iptables=false)"
-
-
-def _address_of(interface: str) -> str:
-    """Return the address of an interface of this machine; empty where there is none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            answer = fcntl.ioctl(any_socket, _GET_ADDRESS, struct.pack("256s", interface.encode()))
-        except OSError:
-            return ""
-    return socket.inet_ntoa(answer[20:24])
-
-
-def _drops_between(rule: Sequence[str]) -> bool:
-    pairs = set(itertools.pairwise(rule))
-    return {("-i", BRIDGE), ("-o", BRIDGE), ("-j", "DROP")} <= pairs

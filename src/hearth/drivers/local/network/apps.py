@@ -30,6 +30,7 @@ from hearth.drivers.local.network.namespace import (
     make,
     start_helper,
 )
+from hearth.models.addresses import refused
 from hearth.telemetry.logs import get_logger
 
 #: Seconds for which an app keeps its network after its last container; a helper takes a few MiB.
@@ -226,8 +227,8 @@ class _AppNetwork:
 
     async def _make(self, stack: contextlib.ExitStack) -> None:
         self._refused = self._owner.own
-        refused = [*addresses.refused(self._owner.allowed), *sorted(self._refused)]
-        namespace = await _in_thread(lambda: make(self._owner.tools, refused), Namespace.close)
+        refused_now = [*refused(self._owner.allowed), *sorted(self._refused)]
+        namespace = await _in_thread(lambda: make(self._owner.tools, refused_now), Namespace.close)
         stack.callback(namespace.close)
         self._namespace = namespace
         await self.refuse_new()
