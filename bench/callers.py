@@ -9,13 +9,19 @@ import asyncio
 import datetime as dt
 import hashlib
 import hmac
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
+from joserfc import jwt
+from joserfc.jwk import ECKey, KeySet
+
 from hearth.aio.clock import Clock, SystemClock
 from hearth.authorize.attempts import WrongTokens
 from hearth.authorize.authenticator import Authenticator
+from hearth.authorize.issuer import IssuerKeys
+from hearth.authorize.oidc import Oidc, OidcRules
 from hearth.authorize.stored_tokens import StoredTokens
 from hearth.authorize.tokens import Tokens, digest, new_token
 from hearth.models.call import HeaderMap
@@ -41,7 +47,8 @@ async def _measure() -> None:
         return token if key == token.digest else None
 
     stored = StoredTokens(find, clock)
-    gate = TokenGate(Authenticator(Tokens([(ADMIN, admin)]), WrongTokens(clock), stored), "app")
+    oidc, signed = _issuer(clock)
+    gate = TokenGate(Authenticator(Tokens([(ADMIN, admin)]), WrongTokens(clock), stored, oidc), "app")
 
     async def no_body() -> bytes:
         return b""
@@ -52,10 +59,29 @@ async def _measure() -> None:
     baseline = await _print("open route", _nothing)
     await _print("stored token", shows(value), baseline)
     await _print("the node's own token", shows(admin), baseline)
+    await _print("an issuer's token, known", shows(signed), baseline)
     for size in (1 << 10, 64 << 10, 1 << 20):
         times = max(100, _TIMES * 64 // (64 + (size >> 5)))
         await _print(f"signature of {size >> 10} KiB", _signed(size, clock), baseline, times=times)
     await stored.close()
+
+
+def _issuer(clock: Clock) -> tuple[Oidc, str]:
+    """Return what knows the tokens of an issuer without a network, and one of them."""
+    issuer, key = "https://issuer.example", ECKey.generate_key("P-256", {"kid": "1", "alg": "ES256", "use": "sig"})
+    documents = {
+        f"{issuer}/.well-known/openid-configuration": {"issuer": issuer, "jwks_uri": f"{issuer}/keys"},
+        f"{issuer}/keys": KeySet([key]).as_dict(private=False),
+    }
+
+    async def fetch(url: str) -> bytes:
+        return json.dumps(documents[url]).encode()
+
+    rules = OidcRules(issuer=issuer, audience="hearth", role_claim="roles", roles={"callers": Role.INVOKER})
+    now = clock.now_ms() // 1000
+    claims = {"iss": issuer, "aud": "hearth", "sub": "bench", "iat": now, "exp": now + 3600, "roles": ["callers"]}
+    token = jwt.encode({"alg": "ES256", "kid": "1"}, claims, key, algorithms=["ES256"])
+    return Oidc(rules, IssuerKeys(issuer, clock, fetch), clock), token
 
 
 def _signed(size: int, clock: Clock) -> Callable[[], Awaitable[object]]:

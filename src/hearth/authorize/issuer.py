@@ -62,6 +62,7 @@ class IssuerKeys:
         self._clock = clock
         self._fetch = fetch
         self._keys: KeySet | None = None
+        self._found: dict[tuple[str | None, str], Key] = {}
         self._fetched_s = 0.0
         self._tried_s: float | None = None
         self._refresh: asyncio.Task[None] | None = None
@@ -102,13 +103,17 @@ class IssuerKeys:
         return self._known(kid, algorithm)
 
     def _known(self, kid: str | None, algorithm: str) -> Key | None:
+        if (found := self._found.get((kid, algorithm))) is not None:  # the library compares all keys at each call
+            return found
         from joserfc.errors import JoseError
 
         assert self._keys is not None
         try:
-            return self._keys.get_by_kid(kid, {"use": "sig", "alg": algorithm})
+            found = self._keys.get_by_kid(kid, {"use": "sig", "alg": algorithm})
         except JoseError:
             return None
+        self._found[kid, algorithm] = found
+        return found
 
     async def _ensure_keys(self) -> None:
         age_s = self._clock.monotonic() - self._fetched_s
@@ -144,6 +149,7 @@ class IssuerKeys:
         try:
             async with asyncio.timeout(_LIMIT_S):
                 self._keys = await self._fetch_keys()
+                self._found = {}
             self._fetched_s = self._clock.monotonic()
         except (OSError, ValueError) as exc:  # TimeoutError is an OSError
             _log.error("keys of the OIDC issuer cannot be fetched", issuer=self._issuer, error=str(exc) or repr(exc))
