@@ -17,6 +17,8 @@ from tests.support.cli import Cli
 from tests.support.docker_images import python_image
 from tests.support.fleet import Fleet, running_fleet
 from tests.support.node import MULTI, RunningNode
+from tests.support.oidc_provider import AUDIENCE, Provider, new_key, running_provider
+from tests.support.tls import Authority
 from tests.support.waiting import until
 
 #: Seconds after which every node must refuse what was revoked, and some for a slow machine.
@@ -24,14 +26,38 @@ REVOKED_S = 5 + 10
 ADMIN = "token-of-the-admin-1234"
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def provider(authority: Authority) -> Iterator[Provider]:
+    """The OpenID Connect issuer of both nodes."""
+    with running_provider(authority) as running:
+        yield running
+
+
 @pytest.fixture(scope="module", params=["process", "docker"])
-def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet(
+    request: pytest.FixtureRequest,
+    provider: Provider,
+    authority: Authority,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Fleet]:
     """A full node and a runner of it, on each driver."""
+    oidc: dict[str, Any] = {
+        "FN_OIDC_ISSUER": provider.issuer,
+        "FN_OIDC_CA": str(authority.ca),
+        "FN_OIDC_AUDIENCE": AUDIENCE,
+        "FN_OIDC_ROLES": "deploy=deployer,call=invoker,watch=viewer",
+        "FN_OIDC_APPS_CLAIM": "apps",
+    }
     folder, image = tmp_path_factory.mktemp("callers"), ""
     if request.param == "docker":
         request.getfixturevalue("docker")
         image = python_image(MULTI)
-    with running_fleet(folder, kind="full", driver=request.param, image=image, FN_ADMIN_TOKEN=ADMIN) as running:
+    with running_fleet(folder, kind="full", driver=request.param, image=image, FN_ADMIN_TOKEN=ADMIN, **oidc) as running:
         yield running
 
 
@@ -71,6 +97,24 @@ def test_a_token_opens_a_route_everywhere_until_it_is_revoked_or_reaches_no_furt
     end = time.monotonic() + REVOKED_S
     while call(fleet.runners[0], path, mine["value"]).status_code != 401:
         assert time.monotonic() < end
+
+
+def test_a_token_of_the_issuer_opens_the_routes_of_its_apps_and_no_function_sees_it(
+    node: RunningNode, fleet: Fleet, provider: Provider
+) -> None:
+    path = fleet.api.route(f"issuer-{node.data.name}", "http", auth="token")
+    assert until(lambda: call(node, path).status_code == 401)
+    mine = provider.sign(roles=["call"], apps=["e2e"])
+    for _ in range(2):  # verified, then known
+        answer = call(node, path, mine, tell=True)
+        assert answer.status_code == 200, answer.text
+        assert "FN_APP_NAME" in answer.text
+        assert mine not in answer.text
+        assert "authorization" not in answer.text.lower()
+    assert call(node, path, provider.sign(roles=["call"], apps=["other"])).status_code == 403
+    assert call(node, path, provider.sign(roles=["watch"], apps=["e2e"])).status_code == 403
+    for stranger in (provider.sign(new_key("first"), apps=["e2e"]), provider.sign(aud="other", apps=["e2e"])):
+        assert call(node, path, stranger).status_code == 401
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

@@ -94,6 +94,24 @@ def test_bad_or_absent_headers_begin_a_trace(traced: Traced, headers: dict[str, 
     assert (len(span.trace), span.trace == TRACE, span.parent) == (32, False, "")
 
 
+def test_no_span_contains_what_opens_something(traced: Traced) -> None:
+    """Neither the token of a caller or of a result, nor a cookie."""
+    node, collector = traced
+    path = node.route("secretive", "json")
+    secret = "no-span-shows-this"
+    headers = {**B3, "Authorization": f"Bearer {secret}", "Cookie": f"session={secret}", "X-Token": secret}
+    later = {**headers, "Prefer": "respond-async"}
+    accepted = node.http.post(f"{path}?token={secret}", json={}, headers=later)
+    where, _, token = accepted.headers["location"].partition("?")
+    assert node.http.get(f"{where}?{token}&wait=30", headers=headers).status_code == 200
+    assert node.http.get("/v1/apps", headers=headers).status_code == 200
+    assert collector.one("serve_http", path=where)
+    assert collector.one("serve_http", path="/v1/apps")
+    assert collector.one("agent_submit", fn_path="/secretive")
+    shown = [str(span.raw) for span in collector.spans]
+    assert not [text for text in shown if secret in text or token.removeprefix("token=") in text]
+
+
 def test_batches_are_bounded_and_nothing_but_spans_of_the_list_arrives(traced: Traced) -> None:
     node, collector = traced
     for _ in range(60):

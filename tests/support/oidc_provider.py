@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -15,8 +16,10 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, Key, KeySet, RSAKey
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from tests.support.tls import Authority
 
 AUDIENCE = "hearth"
 CLIENT, SECRET = "ci", "s3cret"
@@ -37,6 +40,8 @@ class Provider:
         keys: The last one signs; all are published.
         fetched: The paths that were asked for.
         changes: Claims of its tokens that differ from the usual ones.
+        documents: What it answers instead of its documents, by the end of their path; a number is a status.
+        answers: Clear: no document is answered until it is set.
     """
 
     def __init__(self, issuer: str) -> None:
@@ -44,6 +49,9 @@ class Provider:
         self.keys: list[Key] = [new_key("first")]
         self.fetched: list[str] = []
         self.changes: dict[str, Any] = {}
+        self.documents: dict[str, Any] = {}
+        self.answers = threading.Event()
+        self.answers.set()
         self.app = Starlette(
             routes=[
                 Route("/.well-known/openid-configuration", self._discovery),
@@ -69,9 +77,9 @@ class Provider:
         described = {name: value for name, value in described.items() if value is not None}
         return jwt.encode(described, self.claims(**changes), key, algorithms=[described["alg"]])
 
-    async def _discovery(self, request: Request) -> JSONResponse:
-        self.fetched.append(request.url.path)
-        return JSONResponse(
+    async def _discovery(self, request: Request) -> Response:
+        return await self._document(
+            request,
             {
                 "issuer": self.issuer,
                 "jwks_uri": f"{self.issuer}/keys",
@@ -79,12 +87,19 @@ class Provider:
                 "response_types_supported": ["code"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["ES256"],
-            }
+            },
         )
 
-    async def _keys(self, request: Request) -> JSONResponse:
+    async def _keys(self, request: Request) -> Response:
+        return await self._document(request, KeySet(self.keys).as_dict(private=False))
+
+    async def _document(self, request: Request, usual: Any) -> Response:
         self.fetched.append(request.url.path)
-        return JSONResponse(KeySet(self.keys).as_dict(private=False))
+        await asyncio.to_thread(self.answers.wait)
+        found = self.documents.get(request.url.path.rpartition("/")[2], usual)
+        if isinstance(found, int):
+            return Response(status_code=found, headers={"location": f"{self.issuer}/keys"})
+        return Response(found) if isinstance(found, str) else JSONResponse(found)
 
     async def _token(self, request: Request) -> JSONResponse:
         form = dict(parse_qsl((await request.body()).decode()))
@@ -94,16 +109,20 @@ class Provider:
 
 
 @contextlib.contextmanager
-def running_provider() -> Iterator[Provider]:
-    """Serve a provider on loopback, in a thread."""
+def running_provider(authority: Authority | None = None) -> Iterator[Provider]:
+    """Serve a provider on loopback, in a thread; with TLS if there is an authority."""
     listener = socket.create_server(("127.0.0.1", 0))
-    provider = Provider(f"http://127.0.0.1:{listener.getsockname()[1]}")
-    server = uvicorn.Server(uvicorn.Config(provider.app, log_level="error", lifespan="off"))
+    place = f"127.0.0.1:{listener.getsockname()[1]}"
+    provider = Provider(f"http://{place}" if authority is None else f"https://{place}")
+    cert, key = (None, None) if authority is None else authority.issue("provider")
+    config = uvicorn.Config(provider.app, log_level="error", lifespan="off", ssl_certfile=cert, ssl_keyfile=key)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         yield provider
     finally:
+        provider.answers.set()
         server.should_exit = True
         thread.join()
         listener.close()

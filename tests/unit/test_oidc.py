@@ -34,14 +34,12 @@ class Issuer(Provider):
 
     Attributes:
         is_away: It answers nothing.
-        documents: What it answers instead of its documents, by the end of their URL.
     """
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(ISSUER)
         self.clock = clock
         self.is_away = False
-        self.documents: dict[str, Any] = {}
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         now = self.clock.now_ms() // 1000
