@@ -16,7 +16,8 @@ _CONFIG_OFF: Final = {"app": {"config": {"K": ""}}}
 class Sent:
     """A command of the CLI, the request it sends, and what it reads of the answer: keys with dots, and their values.
 
-    ``{image}`` and ``{call}`` in a path or body stand for the test's own image and the last call.
+    ``{image}`` and ``{call}`` in a path or body stand for the test's own image and the last call. ``keeps`` names the
+    id in the answer for those that follow.
     """
 
     command: str
@@ -26,6 +27,7 @@ class Sent:
     reads: tuple[tuple[str, Any], ...] = ()
     status: int = 200
     headers: tuple[tuple[str, str], ...] = tuple(JSON.items())
+    keeps: str = ""
 
 
 def _put(**fields: Any) -> dict[str, Any]:
