@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from tests.support.compose import DEPLOY, SECRETS, Project
 from tests.support.machine_image import servers_image
+from tests.support.tls import Authority
 
 TOKENS = ("FN_ADMIN_TOKEN", "FN_RUNNER_TOKEN")
 
@@ -43,5 +45,21 @@ def test_the_balancer_outlasts_calls_and_never_repeats_one(docker: None) -> None
     hosts = ["--add-host=api:127.0.0.1", "--add-host=runner-1:127.0.0.1", "--add-host=runner-2:127.0.0.1"]
     command = ["docker", "run", "--rm", *hosts, "-v", f"{DEPLOY}/haproxy:/etc/hap:ro", servers_image()]
     checked = subprocess.run([*command, "haproxy", "-c", "-f", "/etc/hap/haproxy.cfg"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "WARNING" not in checked.stdout + checked.stderr
+
+
+def test_the_line_of_the_page_gives_the_balancer_a_certificate(docker: None, tmp_path: Path) -> None:
+    page = (DEPLOY.parent / "docs" / "howto" / "tls.md").read_text()
+    line = page.partition("```haproxy\n")[2].partition("```")[0].strip()
+    config = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
+    assert config.count("bind :8080\n") == 1
+    cert, key = Authority(tmp_path).issue("balancer", "functions.example")
+    (tmp_path / "tls.pem").write_bytes(cert.read_bytes() + key.read_bytes())
+    (tmp_path / "haproxy.cfg").write_text(config.replace("bind :8080\n", f"{line}\n"))
+    hosts = ["--add-host=api:127.0.0.1", "--add-host=runner-1:127.0.0.1", "--add-host=runner-2:127.0.0.1"]
+    command = ["docker", "run", "--rm", *hosts, "-v", f"{tmp_path}:/usr/local/etc/haproxy:ro", servers_image()]
+    command += ["haproxy", "-c", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
+    checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "WARNING" not in checked.stdout + checked.stderr

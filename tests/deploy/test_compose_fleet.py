@@ -49,6 +49,7 @@ def test_a_fleet_serves_goes_on_without_a_runner_and_leaves_nothing(fleet: Proje
         assert accepted.status_code == 202
         assert "spoken" in log_of(fleet, client, answer.headers["fn_call_id"])
         assert "spoken later" in log_of(fleet, client, accepted.json()["call_id"])
+        callers_and_secrets(client)
         for path in ("/invoke/none", "/t/fleet/none"):  # runners answer; an API node refuses all calls with 400
             assert client.post(path).status_code == 404
         for hidden in ("/v1/runner/async", "/metrics"):
@@ -62,6 +63,22 @@ def test_a_fleet_serves_goes_on_without_a_runner_and_leaves_nothing(fleet: Proje
     of_project = ["--quiet", "--filter", f"label=com.docker.compose.project={fleet.name}"]
     left = [docker(*listed, *of_project) for listed in (("ps", "--all"), ("volume", "ls"), ("network", "ls"))]
     assert left == ["", "", ""]
+
+
+def callers_and_secrets(client: httpx.Client) -> None:
+    """A token that an administrator creates opens the routes of its app on the runners, and no more."""
+    asked = {"token": {"name": "front", "role": "invoker", "apps": ["fleet"]}}
+    value = client.post("/v1/tokens", json=asked).json()["token"]["value"]
+    client.put("/v1/apps/fleet/secrets/KEY", json={"value": "of the app"}).raise_for_status()
+    route = {"image": python_image(MULTI), "format": "json", "auth": "token", "secrets": ["KEY"]}
+    client.put("/v1/apps/fleet/routes/g", json={"route": route}).raise_for_status()
+    tell = {"run": 'orders["echo"] = os.environ["KEY"]'}
+    with httpx.Client(base_url=client.base_url, timeout=60) as caller:
+        assert wait_until(lambda: found(caller.post("/r/fleet/g", json=tell))).status_code == 401
+        caller.headers["Authorization"] = f"Bearer {value}"
+        answer = caller.post("/r/fleet/g", json=tell)
+        assert (answer.status_code, answer.text) == (200, "of the app")
+        assert caller.get("/v1/apps/fleet/secrets").status_code == 403
 
 
 def found(answer: httpx.Response) -> httpx.Response | None:

@@ -114,6 +114,14 @@ def test_a_path_leads_to_the_nodes_that_serve_it(path: str, service: str | None)
     assert [rule["backend"]["service"]["name"] for rule in fits] == ([] if service is None else [service])
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_certificate_that_the_page_adds_to_the_ingress_is_valid_there(version: str) -> None:
+    page = (FOLDER.parents[1] / "docs" / "howto" / "tls.md").read_text()
+    added = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    ingress = named("Ingress")["hearth"]
+    kubernetes_validate.validate({**ingress, "spec": {**ingress["spec"], **added}}, version, strict=True)
+
+
 def test_all_api_nodes_have_one_key_of_secrets_and_runners_have_none() -> None:
     assert "FN_SECRET_KEY" in named("Secret")["hearth-stores"]["stringData"]
     assert "FN_SECRET_KEY" not in named("Secret")["hearth-nodes"]["stringData"]

@@ -50,8 +50,9 @@ def follow(name: str, home: Path, promised: list[str], **more: str) -> str:
     return done.stdout
 
 
-def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
-    printed = follow("tutorial.md", tmp_path, PROMISED)
+def test_the_tutorial_works_as_it_is_written_where_clients_need_a_token(tmp_path: Path) -> None:
+    """The command finds the token by itself; the other tutorial shows the mode of a node that is told nothing."""
+    printed = follow("tutorial.md", tmp_path, PROMISED, FN_AUTH="required")
     assert printed.count('{"message": "Hello Ada"}') == 2
     assert printed.count("greeting Ada\n") == 1
     assert re.search(r"/greet .* success", printed)

@@ -60,8 +60,11 @@ def test_a_local_fleet_serves_outlives_a_runner_and_leaves_nothing(tmp_path: Pat
 
 
 def test_functions_are_deployed_to_a_local_fleet_and_run_by_each_of_its_runners(tmp_path: Path) -> None:
-    with _fleet(tmp_path / "data", FN_DRIVER="auto", DOCKER_HOST=f"unix://{tmp_path}/none.sock") as process:
+    """Clients need a token, which the command finds by itself."""
+    none = f"unix://{tmp_path}/none.sock"
+    with _fleet(tmp_path / "data", FN_DRIVER="auto", DOCKER_HOST=none, FN_AUTH="required") as process:
         url = url_of(process)
+        assert httpx.get(f"{url}/v1/apps", timeout=60).status_code == 401
         cli = Cli(url, tmp_path, FN_DATA_DIR=str(tmp_path / "elsewhere"))
         cli("init", "greet", cwd=tmp_path)
         assert "at " in cli("deploy", "--app", "fleet", "-w", tmp_path / "greet")

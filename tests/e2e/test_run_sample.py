@@ -16,7 +16,8 @@ SAMPLE = Path(__file__).parents[2] / "tools" / "run_sample.py"
 
 
 @pytest.mark.parametrize(
-    ("last_line", "auth"), [("driver", "loopback"), ("Serving;", "loopback"), ("Serving;", "required")]
+    ("last_line", "auth"),
+    [("driver", "loopback"), ("Serving;", "loopback"), ("Serving;", "required"), ("Serving;", "off")],
 )
 def test_a_node_ends_with_the_sample_that_started_it(tmp_path: Path, last_line: str, auth: str) -> None:
     environment = {**os.environ, "FN_PORT": "0", "FN_DATA_DIR": str(tmp_path), "FN_AUTH": auth}

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -64,11 +64,14 @@ def options(authority: Authority, name: str = "client") -> dict[str, str]:
     return {"FN_TLS_CA": str(authority.ca), "FN_TLS_CLIENT_CERT": str(cert), "FN_TLS_CLIENT_KEY": str(key)}
 
 
-def serial(url: str, authority: Authority) -> str:
+def serial(url: str, authority: Authority, shown: Mapping[str, str] | None = None) -> str:
+    context = authority.client()
+    if shown is not None:
+        context = authority.client(Path(shown["FN_TLS_CLIENT_CERT"]), Path(shown["FN_TLS_CLIENT_KEY"]))
     host, _, port = url.removeprefix("https://").partition(":")
     with (
         socket.create_connection((host, int(port)), 60) as raw,
-        authority.client().wrap_socket(raw, server_hostname=host) as session,
+        context.wrap_socket(raw, server_hostname=host) as session,
     ):
         found = session.getpeercert()
         assert found is not None
@@ -137,29 +140,46 @@ def test_a_new_certificate_is_read_when_the_node_is_told_so(
 
 
 def test_a_runner_speaks_tls_to_its_api_node(authority: Authority, tmp_path: Path) -> None:
+    """It pulls what it runs, fetches accepted calls, and follows a new certificate of the API node."""
     (tmp_path / "api").mkdir()
-    image = build_multi(tmp_path / "api", tmp_path / "source" / "multi")
     cert, key = authority.issue("api")
     tls = {"FN_TLS_CERT": str(cert), "FN_TLS_KEY": str(key), "FN_TLS_CLIENT_CA": str(authority.ca)}
-    with running_node("process", tmp_path / "api", image, FN_NODE_TYPE="api", **QUICK, **tls) as api:
+    with running_node("process", tmp_path / "api", "", FN_NODE_TYPE="api", **QUICK, **tls) as api:
         for name, shown, is_ready in (
             ("good", options(authority), True),
             ("untrusting", options(Authority(tmp_path / "stranger")), False),
             ("anonymous", {"FN_TLS_CA": str(authority.ca)}, False),
         ):
             (tmp_path / name).mkdir()
-            (tmp_path / name / "bundles").symlink_to(tmp_path / "api" / "bundles")
             variables = {"FN_NODE_TYPE": "runner", "FN_RUNNER_API_URL": api.url, **QUICK, **shown}
-            with running_node("process", tmp_path / name, image, **variables) as runner:
+            with running_node("process", tmp_path / name, "", **variables) as runner:
                 if is_ready:
                     assert until(lambda runner=runner: runner.http.get("/readyz").status_code == 200)  # type: ignore[misc]
                     cli = Cli(api.url, tmp_path, **shown)
-                    cli("apps", "create", "e2e")
-                    cli("routes", "create", "e2e", "/multi", image, "--format", "json")
-                    assert runner.http.post("/r/e2e/multi", json={}).status_code == 200
+                    cli("init", "greet", cwd=tmp_path)
+                    cli("deploy", "--app", "e2e", "-w", tmp_path / "greet")
+                    calls_over_tls(runner, cli, "before")
+                    assert "pulling image" in (tmp_path / name / "server.log").read_text()
+                    before = serial(api.url, authority, shown)
+                    authority.issue("api")
+                    api.process.send_signal(signal.SIGHUP)
+                    assert until(lambda: serial(api.url, authority, shown) != before)  # noqa: B023  # called at once
+                    calls_over_tls(runner, cli, "after")
                 else:
                     assert runner.http.get("/readyz").status_code == 503
-                    assert runner.http.post("/r/e2e/multi", json={}).status_code >= 500
+                    assert runner.http.post("/r/e2e/before", json={}).status_code >= 500
+
+
+def calls_over_tls(runner: RunningNode, cli: Cli, name: str) -> None:
+    """A sync and an async call of new routes, which a runner learns from its API node."""
+    greet = cli.json("routes", "inspect", "e2e", "/greet")
+    for path, kind in ((f"/{name}", "sync"), (f"/{name}-later", "async")):
+        cli("routes", "create", "e2e", path, greet["image"], "--format", greet["format"], "--type", kind)
+    assert runner.http.post(f"/r/e2e/{name}", json={}).json() == {"message": "Hello World"}
+    accepted = runner.http.post(f"/r/e2e/{name}-later", json={})
+    assert accepted.status_code == 202, accepted.text
+    call_id = accepted.json()["call_id"]
+    assert until(lambda: "success" in cli("calls", "get", "e2e", call_id))
 
 
 @pytest.mark.parametrize("kind", ["plain", "tls", "mutual"])
