@@ -28,7 +28,7 @@ def hot(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["default", "http", "json"])
+@pytest.fixture(params=["default", "http", "json", "http-stream"])
 def any_format(request: pytest.FixtureRequest) -> str:
     """Each format."""
     return str(request.param)

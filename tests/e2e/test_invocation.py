@@ -48,20 +48,33 @@ def test_a_call_answers_with_the_routes_headers(node: RunningNode, any_format: s
     assert node.record(answer)["status"] == "success"
 
 
+def ended(format_name: str, code: int) -> tuple[str, str]:
+    """What a client is told, and what is recorded, of a function that ends during its call."""
+    ended = f"container exit code {code}"
+    if format_name == "http-stream":
+        return "error receiving function response", f"error receiving function response: {ended}"
+    return ended, ended
+
+
 def test_a_failing_function_is_a_502_with_the_routes_headers(node: RunningNode, any_format: str) -> None:
     path = node.route(f"fails-{any_format}", any_format, headers={"X-Function": ["Test"]})
     answer = node.call(path, exit=2)
-    assert (answer.status_code, answer.json()) == (502, {"error": {"message": "container exit code 2"}})
+    told, recorded = ended(any_format, 2)
+    assert (answer.status_code, answer.json()) == (502, {"error": {"message": told}})
     assert answer.headers["x-function"] == "Test"
     record = node.record(answer)
-    assert (record["status"], record["error"]) == ("error", "container exit code 2")
+    assert (record["status"], record["error"]) == ("error", recorded)
 
 
 def test_an_image_whose_program_fails_is_a_502_with_the_routes_headers(node: RunningNode, any_format: str) -> None:
     config = {"CRASH_AT_START": "3"}
     path = node.route(f"crash-{any_format}", any_format, headers={"X-Function": ["Test"]}, config=config)
     answer = node.call(path, echo="never")
-    assert (answer.status_code, answer.json()) == (502, {"error": {"message": "container exit code 3"}})
+    assert answer.status_code == 502
+    listens = any_format == "http-stream"
+    told = "Container failed to initialize, please ensure" if listens else "container exit code 3"
+    assert answer.json()["error"]["message"].startswith(told)
+    assert "container exit code 3" in node.record(answer)["error"]
     assert answer.headers["x-function"] == "Test"
 
 
@@ -73,9 +86,9 @@ def test_memory_beyond_the_machine_is_refused(node: RunningNode, any_format: str
 
 def test_a_hot_function_that_exits_0_during_a_call_is_a_502(node: RunningNode, hot: str) -> None:
     answer = node.call(node.route(f"zero-{hot}", hot), exit=0)
-    message = "error receiving function response" if hot == "http-stream" else "container exit code 0"
-    assert (answer.status_code, answer.json()) == (502, {"error": {"message": message}})
-    assert "container exit code 0" in node.record(answer)["error"]
+    told, recorded = ended(hot, 0)
+    assert (answer.status_code, answer.json()) == (502, {"error": {"message": told}})
+    assert node.record(answer)["error"] == recorded
 
 
 def test_a_missing_image_is_told(node: RunningNode, any_format: str) -> None:
@@ -156,6 +169,8 @@ def test_config_is_the_environment_and_headers_cannot_change_it(node: RunningNod
     expected = {"FN_FORMAT", "FN_APP_NAME", "FN_PATH", "FN_MEMORY", "FN_TYPE"}
     if any_format == "default":
         expected |= {"FN_DEADLINE", "FN_METHOD", "FN_REQUEST_URL", "FN_CALL_ID"}
+    if any_format == "http-stream":
+        expected |= {"FN_LISTENER", "FN_APP_ID", "FN_FN_ID", "FN_CONCURRENCY"}
     assert {name for name in environment if name.startswith("FN_") and "HEADER" not in name} == expected
     assert {name for name in environment if name.endswith("_VAR")} == {"APP_VAR", "ROUTE_VAR"}
     assert (environment["APP_VAR"], environment["ROUTE_VAR"]) == ("a=b", "r\nr")
@@ -338,7 +353,9 @@ def test_a_hanging_answer_times_out_and_the_next_call_works(node: RunningNode, h
 def test_memory_beyond_the_limit_is_told(node: RunningNode, any_format: str) -> None:
     answer = node.call(node.route(f"oom-{any_format}", any_format), allocate=400)
     assert answer.status_code == 502
-    assert "container out of memory" in answer.json()["error"]["message"]
+    told = "error receiving function response" if any_format == "http-stream" else "container out of memory"
+    assert told in answer.json()["error"]["message"]
+    assert "container out of memory" in node.record(answer)["error"]
 
 
 def test_a_body_that_comes_too_late_reaches_no_function(node: RunningNode, hot: str) -> None:

@@ -7,7 +7,7 @@ import time
 import httpx
 from tests.support.node import RunningNode
 
-CALLS = {"http": 200, "json": 200, "default": 5}
+CALLS = {"http": 200, "json": 200, "http-stream": 50, "default": 5}
 
 
 def test_each_call_has_the_line_that_was_written_just_before_its_answer(node: RunningNode, any_format: str) -> None:

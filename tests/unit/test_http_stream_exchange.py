@@ -410,7 +410,10 @@ async def test_the_record_says_how_a_function_ended_that_closed_the_connection(t
         assert failed.value.detail == "container exit code 137"
 
 
-async def test_a_container_that_takes_no_connection_is_gone_unless_it_is_new(tmp_path: Path) -> None:
+async def test_a_container_that_takes_no_connection_is_gone_unless_it_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "EXIT_GRACE_S", 0.01)  # it lives on
     async with serving(tmp_path, answering(HELLO)) as world:
         await world.call(watched=True)
         assert world.exchange.is_clean()

@@ -114,6 +114,7 @@ class SocketExchange(StdioExchange):
             return await self._channel.connect_soon()
         except StreamClosed as exc:
             if self._fresh:
+                await self._exit_soon(EXIT_GRACE_S)  # the record is to tell how it ended
                 raise self._lost() from exc
             raise self._gone() from None
 
@@ -184,7 +185,9 @@ class SocketExchange(StdioExchange):
     def _lost(self) -> FunctionFailed:
         self._dead = True
         ended = self._container.exited
-        return FunctionGone(detail="" if ended is None else f"container exit code {ended.code}")
+        if ended is None:
+            return FunctionGone()
+        return FunctionGone(detail="container out of memory" if ended.oom else f"container exit code {ended.code}")
 
     def _invalid(self, exc: InvalidOutput) -> FunctionFailed:
         self._is_broken = True
