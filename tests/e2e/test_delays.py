@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import signal
 from pathlib import Path
 
 import pytest
 from tests.support.node import RunningNode, build_multi, running_node
+from tests.support.waiting import until
 
 from hearth.models.times import format_time, parse_time
 
@@ -75,3 +77,23 @@ def test_a_call_that_does_not_start_in_time_expires(node: RunningNode) -> None:
     assert (told.status_code, told.headers["fn-call-status"]) == (504, "expired")
     listed = node.http.get("/v1/apps/e2e/calls?status=expired").json()["calls"]
     assert answer.headers["fn_call_id"] in [one["id"] for one in listed]
+
+
+def test_no_more_calls_of_a_route_are_queued_than_it_says(node: RunningNode) -> None:
+    path, later = node.route("few", "http", type="async", max_queued=1), {"Fn-Delay": "3600"}
+    first = node.http.post(path, json={}, headers=later)
+    assert first.status_code == 202
+    refused = node.http.post(path, json={}, headers=later)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    told = "App e2e: /few has 1 queued calls, the most that it may have (max_queued)"
+    assert refused.json() == {"error": {"message": told}}
+    assert node.http.post(f"/v1/apps/e2e/calls/{first.headers['fn_call_id']}/cancel").status_code == 200
+    assert until(lambda: node.http.post(path, json={"echo": "x"}).status_code == 202)
+
+
+def test_no_more_calls_of_a_route_run_at_once_than_it_says(node: RunningNode) -> None:
+    path = node.route("one-by-one", "http", type="async", max_concurrent_async=1)
+    ended = [node.ended(answer) for answer in [node.call(path, sleep_ms=50) for _ in range(3)]]
+    spans = sorted((call["started_at"], call["completed_at"]) for call in ended)
+    assert [call["status"] for call in ended] == ["success"] * 3
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans)), spans
