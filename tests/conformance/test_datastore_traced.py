@@ -15,6 +15,7 @@ from hearth.models.image import Pin
 from hearth.models.patch import AppPatch, RoutePatch
 from hearth.models.principal import Role
 from hearth.models.route import Route
+from hearth.models.schedule import Definition, Firing, FiringState, Schedule
 from hearth.models.secret import Secret
 from hearth.models.token import Token
 from hearth.models.trigger import Trigger, TriggerPatch
@@ -24,6 +25,7 @@ from hearth.stores.datastore import Datastore
 from hearth.stores.definitions.base import AppFilter, RouteFilter
 from hearth.stores.fns.base import FnFilter, TriggerFilter
 from hearth.stores.records.base import CallFilter, DeadLetterFilter
+from hearth.stores.schedules.base import Claim
 from hearth.stores.sql import open_datastore
 from hearth.stores.tokens.base import TokenFilter
 from hearth.telemetry.node import Telemetry
@@ -37,6 +39,10 @@ TOKEN = Token(id="1", name="t", role=Role.VIEWER, digest="0" * 64, created_at=NO
 FN = Fn(id="F", name="f", app_id="A", image="i")
 TRIGGER = Trigger(id="T", name="t", app_id="A", fn_id="F")
 VERSION = Version(id="1", app_name="app", function="/r", image="f:1", created_at=NOW)
+SCHEDULE = Schedule(app_name="app", app_id="A", name="s", id="S", definition=Definition(function="/"), anchor=NOW)
+FIRING = Firing(
+    schedule_id="S", due=NOW, app_name="app", call_id="C", state=FiringState.CLAIMED, claimed_at=NOW, error=""
+)
 EVENT = AuditEvent(
     id="1", created_at=NOW, principal="admin", action="apps:write", resource="POST /v1/apps", status=200, address=""
 )
@@ -82,6 +88,18 @@ async def test_each_operation_is_a_span_of_its_name(tmp_path: Path) -> None:
         ("ds_update_dead_letter", "claim_dead_letter", ("app", "2", "3")),
         ("ds_remove_dead_letters", "remove_dead_letter", ("app", "2")),
         ("ds_remove_dead_letters", "remove_dead_letters", (NOW, 1)),
+        ("ds_put_schedule", "put_schedule", ("app", "s", lambda app_id, stored: SCHEDULE)),
+        ("ds_get_schedule", "get_schedule", ("app", "s")),
+        ("ds_get_schedules", "list_schedules", ("app",)),
+        ("ds_get_schedules_due", "next_due", ()),
+        ("ds_get_schedules_due", "due_schedules", (NOW, 1)),
+        ("ds_get_schedules_due", "schedules_ahead", (NOW, 1)),
+        ("ds_claim_firings", "claim_firings", ([Claim(SCHEDULE, (FIRING,), NOW, NOW)],)),
+        ("ds_get_firings", "stale_firings", (NOW, 1)),
+        ("ds_claim_firings", "take_over", (FIRING, NOW)),
+        ("ds_settle_firings", "settle_firings", ([FIRING],)),
+        ("ds_remove_firings", "remove_firings", (NOW, 1)),
+        ("ds_remove_schedule", "remove_schedule", ("app", "s")),
         ("ds_insert_secret", "put_secret", ("app", "S", NOW, lambda secret: secret)),
         ("ds_get_secrets", "list_secrets", ("app",)),
         ("ds_get_secret_values", "find_secrets", ("app", "", ["S"])),

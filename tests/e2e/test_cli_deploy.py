@@ -119,6 +119,32 @@ def test_a_deploy_makes_the_route_equal_to_the_file_but_for_config_that_is_set_b
     assert cli.json("routes", "inspect", "equal", "/equal", "config") == {"K": "w"}
 
 
+def test_a_deploy_stores_the_schedules_of_the_file_and_tells_which_others_stay(cli: Cli, tmp_path: Path) -> None:
+    cli("init", "--runtime", "exec", "timed", cwd=tmp_path)
+    folder = tmp_path / "timed"
+    file = folder / "func.yaml"
+    plain = file.read_text()
+    file.write_text(f"{plain}schedules:\n- {{name: nightly, cron: 30 2 * * *, timezone: Europe/Berlin}}\n")
+    done = cli.run("deploy", "--app", "timed", "--no-bump", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "schedule nightly calls /timed next at 20" in done.stderr
+    (stored,) = cli.json("schedules", "list", "timed", "-o", "json")
+    assert (stored["name"], stored["route"], len(stored["next"])) == ("nightly", "/timed", 5)
+    assert cli("schedules", "next", "timed", "nightly").split() == stored["next"]
+    cli("schedules", "update", "timed", "nightly", "--disabled", "-d", "text", "-H", "X: y")
+    cli("schedules", "update", "timed", "nightly", "--every", "90s")
+    (stored,) = cli.json("schedules", "list", "timed", "-o", "json")
+    assert (stored["every"], "timezone" in stored, stored["enabled"]) == ("90s", False, False)
+    assert (stored["payload"], stored["headers"]) == ("text", {"X": ["y"]})
+    call_id = cli("schedules", "run", "timed", "nightly").strip()
+    assert cli.json("calls", "get", "timed", call_id)["origin"] == "schedule nightly"
+    file.write_text(f"{plain}schedules: []\n")
+    told = cli.run("deploy", "--app", "timed", "--no-bump", cwd=folder).stderr
+    hint = told.strip().removeprefix("hearth: /timed: kept schedule nightly, which func.yaml does not set; hearth ")
+    cli(*hint.removesuffix(" deletes it").split(), "-f")
+    assert cli.json("schedules", "list", "timed", "-o", "json") == []
+
+
 def test_a_limit_that_a_deploy_cannot_remove_is_told(cli: Cli, tmp_path: Path) -> None:
     cli("init", "--runtime", "exec", "limited", cwd=tmp_path)
     folder = tmp_path / "limited"

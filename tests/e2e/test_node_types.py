@@ -139,6 +139,28 @@ def test_a_dead_letter_of_a_runner_has_its_payload_and_runs_again(fleet: Fleet) 
     assert api.http.get(where).status_code == 404
 
 
+def test_an_api_node_makes_the_calls_of_schedules_and_runners_run_them(fleet: Fleet) -> None:
+    api = fleet.api.http
+    fleet.api.route("tick", "json", config={"A": "b"})
+    fields = {"route": "/tick", "every": "1s", "payload": json.dumps({"tell": True}), "headers": {"X-Of": "schedule"}}
+    made = api.put("/v1/apps/e2e/schedules/ticks", json={"schedule": fields})
+    assert (made.status_code, len(made.json()["schedule"]["next"])) == (200, 5)
+
+    def ended() -> list[dict[str, Any]]:
+        listed = api.get("/v1/apps/e2e/calls", params={"path": "/tick", "status": "success"}).json()["calls"]
+        return [call for call in listed if call["origin"] == "schedule ticks"]
+
+    assert until(lambda: len(ended()) >= 2)
+    assert api.delete("/v1/apps/e2e/schedules/ticks").status_code == 200
+    due = set()
+    for call in (calls := ended()):
+        log = api.get(f"/v1/apps/e2e/calls/{call['id']}/log", headers={"accept": "text/plain"}).text
+        headers = {name.lower(): values for name, values in json.loads(json.loads(log)["body"])["headers"].items()}
+        assert (headers["x-of"], headers["fn-schedule"]) == (["schedule"], ["ticks"])
+        due.add(headers["fn-schedule-time"][0])
+    assert len(due) == len(calls)
+
+
 def test_fns_reach_runners_as_routes_do(fleet: Fleet) -> None:
     api, runner = fleet.api.http, fleet.runners[0].http
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from tests.support import contract
 from tests.support.door import guarded
+from tests.support.scheduled import schedules_of
 
 from hearth.aio.clock import SystemClock
 from hearth.server.api import Api
@@ -30,7 +31,9 @@ async def api(datastore: SqlDatastore, tmp_path: Path) -> AsyncIterator[httpx.As
     """A client of the API; every answer that it gets is checked against the published description."""
     vault = Vault(datastore, Keyring("", None, tmp_path / FILE))
     counts = {"Queue": 0, "FunctionStatsMap": {}}
-    app = guarded(Api(datastore, SystemClock(), lambda: counts, vault=vault), hosts="api")
+    app = guarded(
+        Api(datastore, SystemClock(), lambda: counts, vault=vault, schedules=schedules_of(datastore)), hosts="api"
+    )
     transport = httpx.ASGITransport(app)
     hooks = {"response": [contract.check]}
     async with httpx.AsyncClient(transport=transport, base_url="http://api", event_hooks=hooks) as client:

@@ -12,6 +12,7 @@ import pytest
 from tests.support import contract
 from tests.support.clock import FakeClock
 from tests.support.door import guarded
+from tests.support.scheduled import schedules_of
 from tests.support.served_api import redrives_of
 
 from hearth.access.local import LocalAcceptedCalls
@@ -26,6 +27,8 @@ from hearth.models.function import ASYNC
 from hearth.models.principal import TOKEN_ROLES, AuthMode, Role
 from hearth.models.registry_login import name_of_login
 from hearth.models.route import Route
+from hearth.models.schedule import Definition, schedule_of
+from hearth.models.timing import Timing
 from hearth.models.token import Token
 from hearth.models.trigger import Trigger
 from hearth.queues.base import Queue
@@ -57,7 +60,13 @@ class World:
         self.stored = StoredTokens(lambda key: self.find(key), SystemClock(), datastore.note_token_use)
         redrives = redrives_of(datastore, LocalAcceptedCalls(queue, datastore, SystemClock()))
         self.api = Api(
-            datastore, SystemClock(), dict, vault=self.vault, forget_token=self.stored.forget, redrives=redrives
+            datastore,
+            SystemClock(),
+            dict,
+            vault=self.vault,
+            forget_token=self.stored.forget,
+            schedules=schedules_of(datastore),
+            redrives=redrives,
         )
         app = guarded(self.api, AuthMode.REQUIRED, admin=ADMIN, stored=self.stored, clock=FakeClock())
         self.http = httpx.AsyncClient(
@@ -75,11 +84,18 @@ class World:
             route = Route(app_name=name, path="/r", image="x", config={"K": SECRET}, **_TIMES)
             await self.datastore.insert_route(route)
             await self.vault.put(name, f"OF_{name}".upper(), SECRET, NOW)
+            await self._schedule(name)
             await self.vault.put(name, name_of_login("r.example"), '{"username":"me","password":"x"}', NOW)
         call = Call(id=CALL, app_name="a", path="/r", status=SUCCESS, created_at=NOW)
         of_fn = Call(id=CALL_V2, app_name="a", app_id="id-a", path="fn", status=SUCCESS, created_at=NOW)
         dead = Call(id=DEAD, app_name="a", path="/r", type=ASYNC, status=ERROR, created_at=NOW, dead=True)
         await self.datastore.put_calls([(call, b"log"), (of_fn, b"log"), (dead, None)])
+
+    async def _schedule(self, app: str) -> None:
+        rule = Definition(function="/r", timing=Timing(every="1h"), payload=SECRET, headers={"X": [SECRET]})
+        await self.datastore.put_schedule(
+            app, "s", lambda app_id, stored: schedule_of(rule, app, app_id, "s", stored, f"s-{app_id}", NOW)
+        )
 
     async def restore(self) -> str:
         """Undo what requests have changed; return the id of a token of app a."""
@@ -246,6 +262,12 @@ ENTRIES: Final[dict[tuple[str, str], Any]] = {
     ("GET", "/v1/apps/:app/registries"): None,
     ("PUT", "/v1/apps/:app/registries/:registry"): {"username": "me", "password": "new"},
     ("DELETE", "/v1/apps/:app/registries/:registry"): None,
+    ("GET", "/v1/apps/:app/schedules"): None,
+    ("POST", "/v1/apps/:app/schedules"): {"schedule": {"name": "new", "route": "/r", "every": "1h"}},
+    ("GET", "/v1/apps/:app/schedules/:schedule"): None,
+    ("PUT", "/v1/apps/:app/schedules/:schedule"): {"schedule": {"route": "/r", "every": "2h"}},
+    ("DELETE", "/v1/apps/:app/schedules/:schedule"): None,
+    ("POST", "/v1/apps/:app/schedules/:schedule/run"): None,
     ("GET", "/v1/apps/:app/calls"): None,
     ("GET", "/v1/apps/:app/calls/:call"): None,
     ("GET", "/v1/apps/:app/calls/:call/log"): None,
@@ -264,7 +286,7 @@ ENTRIES: Final[dict[tuple[str, str], Any]] = {
     ("DELETE", "/v1/tokens/:token"): None,
 }
 #: The calls of these tests have ended, and left no result.
-OF_ENDED: Final = {"result": 410, "cancel": 409, "redrive": 202}
+OF_ENDED: Final = {"result": 410, "cancel": 409, "redrive": 202, "run": 202}
 OPEN: Final = {"/", "/version", "/healthz", "/readyz"}
 _DOCS: Final = "/docs /v1/openapi.json /v2/openapi.json"
 
@@ -273,7 +295,7 @@ def admitted(role: Role, method: str, path: str) -> bool:
     """What each role may do, written in another way than the table of rules."""
     is_read, of_calls, of_tokens = method == "GET", "/calls" in path, path.startswith(("/v1/tokens", "/v1/audit"))
     is_definition = path.startswith(("/v1/apps", "/v2/")) and not of_calls
-    is_secret = "/secrets" in path or "/dead-letters" in path or "/registries" in path
+    is_secret = any(kind in path for kind in ("/secrets", "/dead-letters", "/registries", "/schedules"))
     if role is Role.ADMIN:
         return True
     if of_tokens:
@@ -333,7 +355,7 @@ async def test_each_role_reaches_its_entry_points_and_its_apps_only(
         spare = await world.restore()  # what the role before has changed
         url = path.replace(":app", "a").replace(":route", "r").replace(":token", spare)
         url = url.replace(":call", DEAD if "/dead-letters/" in url else CALL)
-        url = url.replace(":secret", "OF_A").replace(":registry", "r.example")
+        url = url.replace(":secret", "OF_A").replace(":registry", "r.example").replace(":schedule", "s")
         value = await world.create(role, *scope.split())
         answer = await world.ask(method, url, value, ENTRIES[method, path])
         wanted = _status(role, scope, method, path)
@@ -384,6 +406,12 @@ async def test_each_role_reaches_its_entry_points_of_api_v2_and_its_apps_only(
         assert answer.status_code == wanted, f"{role} of {scope or 'all'}: {method} {url}: {answer.text}"
         if scope == "b" and path != "/v2/apps":
             assert "-a" not in answer.text
+
+
+async def test_payloads_and_headers_of_schedules_are_hidden_from_viewers(world: World) -> None:
+    for role, shown in (("deployer", SECRET), ("viewer", "***")):
+        answer = await world.ask("GET", "/v1/apps/a/schedules/s", await world.create(role))
+        assert (answer.json()["schedule"]["payload"], answer.json()["schedule"]["headers"]) == (shown, {"X": [shown]})
 
 
 async def test_a_runner_token_that_is_stored_opens_the_runner_api_and_no_other_does(world: World) -> None:

@@ -18,7 +18,7 @@ import pytest
 import typer
 from tests.support.cli import Cli, Done
 from tests.support.node import HEARTH
-from tests.support.served_api import APP, CALL, DEAD, ROUTE, TOKEN, TOKENS, WAITING, ServedApi, served_node
+from tests.support.served_api import APP, CALL, DEAD, ROUTE, SCHEDULE, TOKEN, TOKENS, WAITING, ServedApi, served_node
 
 from hearth.cli.main import app
 
@@ -77,6 +77,12 @@ ARGUMENTS: Final[dict[str, list[str]]] = {
     "secrets list": [APP],
     "secrets remove": [APP, "KEY", "-f"],
     "secrets rotate-key": [],
+    "schedules create": [APP, NEW, "--route", _ROUTE, "--every", "90s"],
+    "schedules list": [APP],
+    "schedules update": [APP, SCHEDULE, "--disabled"],
+    "schedules delete": [APP, SCHEDULE, "-f"],
+    "schedules run": [APP, SCHEDULE],
+    "schedules next": [APP, SCHEDULE],
     "registries set": [APP, "ghcr.io", "--username", "me"],
     "registries list": [APP],
     "registries remove": [APP, "ghcr.io", "-f"],

@@ -22,6 +22,7 @@ from tests.support.served_api import (
     NEW_APP,
     REGISTRY,
     ROUTE,
+    SCHEDULE,
     SECRET,
     TOKEN,
     TOKENS,
@@ -44,7 +45,15 @@ _CHECKS = [
 ]
 #: Of answers that follow on others.
 _IN_ORDER = [checks.use_after_free, checks.ensure_resource_availability]
-_NAMES = {"app": APP, "route": ROUTE, "call": CALL, "secret": SECRET, "registry": REGISTRY, "token": TOKEN}
+_NAMES = {
+    "schedule": SCHEDULE,
+    "app": APP,
+    "route": ROUTE,
+    "call": CALL,
+    "secret": SECRET,
+    "registry": REGISTRY,
+    "token": TOKEN,
+}
 _APP = {"app": {"name": NEW_APP, "config": {"A": "b"}, "auth": "token"}}
 _ROUTE = {"route": {"path": "/new", "image": "x", "cpus": "0.5", "headers": {"A": ["b"]}, "timeout": 3}}
 _SIGNATURE = {"style": "stripe", "secret": SECRET, "tolerance": 60}
@@ -83,6 +92,16 @@ _REQUESTS = [
     ("PUT", "/apps/{app}/registries/{registry}", {"username": "me", "password": "new"}),
     ("DELETE", "/apps/{app}/registries/{registry}", None),
     ("GET", "/apps/{app}/versions", None),
+    ("GET", "/apps/{app}/schedules", None),
+    ("POST", "/apps/{app}/schedules", {"schedule": {"name": "new", "route": "/hello", "every": "90s"}}),
+    ("GET", "/apps/{app}/schedules/{schedule}", None),
+    ("POST", "/apps/{app}/schedules/{schedule}/run", None),
+    (
+        "PUT",
+        "/apps/{app}/schedules/{schedule}",
+        {"schedule": {"route": "/hello", "cron": "0 2 * * *"}},
+    ),
+    ("DELETE", "/apps/{app}/schedules/{schedule}", None),
     ("GET", "/apps/{app}/calls", None),
     ("GET", "/apps/{app}/calls/{call}", None),
     ("GET", "/apps/{app}/calls/{call}/log", None),

@@ -30,6 +30,8 @@ from hearth.models.ids import IdGenerator, encode
 from hearth.models.principal import TOKEN_ROLES, Role
 from hearth.models.registry_login import name_of_login
 from hearth.models.route import LIMITS, Route
+from hearth.models.schedule import Definition, schedule_of
+from hearth.models.timing import Timing
 from hearth.models.token import Token
 from hearth.models.trigger import Trigger
 from hearth.queues.open import open_queue
@@ -43,12 +45,14 @@ from hearth.stores.secrets.keyring import FILE, Keyring
 from hearth.stores.secrets.vault import Vault
 from hearth.stores.sql import open_datastore
 from tests.support.door import guarded
+from tests.support.scheduled import schedules_of
 
 NEW_APP = "new"
 #: The id of a token, and the values of one for each role.
 TOKEN = encode(2)
 TOKENS = {role.value: new_token() for role in TOKEN_ROLES}
 APP, ROUTE, CALL, SECRET, REGISTRY = "seeded", "hello", encode(1), "SEEDED", "registry.example"
+SCHEDULE = "seeded"
 APP_ID, FN_ID, TRIGGER_ID, CALL_OF_FN, SOURCE = "APPID", "FNID", "TRIGGERID", encode(9), "/seeded"
 #: Calls that have not started.
 WAITING, WAITING_OF_FN = encode(10), encode(11)
@@ -87,6 +91,10 @@ class ServedApi:
             await self._datastore.insert_route(route)
         await self._vault.put(APP, SECRET, "seeded value", _NOW)
         await self._vault.put(APP, name_of_login(REGISTRY), '{"username":"me","password":"seeded"}', _NOW)
+        rule = Definition(function=f"/{ROUTE}", timing=Timing(cron="0 2 * * *"), headers={"X": ["y"]}, payload="p")
+        await self._datastore.put_schedule(
+            APP, SCHEDULE, lambda app_id, stored: schedule_of(rule, APP, app_id, SCHEDULE, stored, encode(3), _NOW)
+        )
         call = Call(id=CALL, app_name=APP, path=f"/{ROUTE}", status=SUCCESS, created_at=_NOW, error="none")
         call.stats = [Stat(_NOW, dict.fromkeys(STAT_NAMES, 1))]
         call.type, call.result = (
@@ -150,7 +158,17 @@ def _served(folder: Path) -> Iterator[ServedApi]:
         about = About("process", "full")
         queue = asyncio.run_coroutine_threadsafe(open_queue("memory://", SystemClock()), loop).result()
         redrives = redrives_of(datastore, LocalAcceptedCalls(queue, datastore, SystemClock()))
-        served = Api(datastore, SystemClock(), dict, vault=vault, about=about, registry=registry, redrives=redrives)
+        schedules = schedules_of(datastore)
+        served = Api(
+            datastore,
+            SystemClock(),
+            dict,
+            vault=vault,
+            about=about,
+            registry=registry,
+            redrives=redrives,
+            schedules=schedules,
+        )
         api = guarded(served, stored=stored)
         stop = asyncio.Event()
 

@@ -96,10 +96,11 @@ def test_what_has_no_rule_is_for_administrators_only() -> None:
 GRANTED = {
     Role.ANONYMOUS: "",
     Role.DEPLOYER: "apps:read apps:write calls:write config:read dashboard:call dashboard:read dead_letters:read "
-    "docs:read fns:read fns:write functions:invoke images:read images:write routes:read routes:write secrets:read "
-    "secrets:write",
+    "docs:read fns:read fns:write functions:invoke images:read images:write routes:read routes:write "
+    "schedules:read schedules:write secrets:read secrets:write",
     Role.INVOKER: "calls:read dashboard:call dashboard:read docs:read functions:invoke",
-    Role.VIEWER: "apps:read calls:read dashboard:read docs:read fns:read routes:read secrets:read system:read",
+    Role.VIEWER: "apps:read calls:read dashboard:read docs:read fns:read routes:read schedules:read secrets:read "
+    "system:read",
     Role.RUNNER: "apps:read config:read fns:read routes:read runner:work",
 }
 #: Those of them that principals of some apps have, too, without naming an app.

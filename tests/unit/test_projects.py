@@ -38,6 +38,9 @@ dead_letters: false
 max_queued: 50
 max_concurrent_async: 5
 expires_s: 90
+schedules:
+- {name: nightly, cron: "0 2 * * *", timezone: Europe/Berlin, headers: {X: y}, enabled: no}
+- {name: once, at: 2030-01-31T12:00:00Z, payload: "{}", if_missed: skip, overlap: skip}
 content_type: application/json
 entrypoint: python3 -u
 cmd: [func.py, "a b"]
@@ -260,6 +263,32 @@ def test_an_app_file_is_read(tmp_path: Path) -> None:
     assert app is not None
     assert (app.name, app.config) == ("shop", {"A": "01"})
     assert [warning.partition("app.yaml:")[2][:13] for warning in app.warnings] == ["3: syslog_url", "4: nmae: unkn"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[{cron: '0 2 * * *'}]", "schedules: .*name: it must have"),
+        ("[{name: a}]", "schedules: .*exactly one of cron, every and at"),
+        ("[{name: a, cron: 0 2 * *}]", "schedules: .*cron: it must have five fields"),
+        ("[{name: a, every: 1h, overlap: no}]", "schedules: .*overlap: it must be one of"),
+        ("[{name: a, every: 1h}, {name: a, every: 2h}]", "schedules: name 'a' is given twice"),
+        ("nightly", "schedules: expected a list of mappings"),
+    ],
+)
+def test_a_wrong_schedule_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ProjectError, match=f"func.yaml:1: {problem}"):
+        projects.load(folder(tmp_path, f"schedules: {text}\n"))
+
+
+def test_schedules_are_read_as_they_are_written(tmp_path: Path) -> None:
+    assert projects.load(folder(tmp_path, EVERYTHING)).schedules == (
+        {
+            **{"name": "nightly", "cron": "0 2 * * *", "timezone": "Europe/Berlin"},
+            **{"headers": {"X": ["y"]}, "enabled": False},
+        },
+        {"name": "once", "at": "2030-01-31T12:00:00Z", "payload": "{}", "if_missed": "skip", "overlap": "skip"},
+    )
 
 
 def test_a_wrong_app_name_is_refused(tmp_path: Path) -> None:

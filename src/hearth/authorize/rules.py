@@ -45,6 +45,8 @@ class Action(enum.StrEnum):
     AUDIT_READ = "audit:read"
     SECRETS_READ = "secrets:read"  # names, never values
     SECRETS_WRITE = "secrets:write"
+    SCHEDULES_READ = "schedules:read"
+    SCHEDULES_WRITE = "schedules:write"  # a schedule calls functions of its own app only
     RUNNER_WORK = "runner:work"
     EXTENSION = "extensions:use"
     EXTENSION_PUBLIC = "extensions:use-public"
@@ -66,12 +68,14 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
     | _DEFINITIONS
     | {Action.APPS_WRITE, Action.ROUTES_WRITE, Action.FNS_WRITE, Action.CONFIG_READ, Action.DOCS_READ}
     | {Action.IMAGES_READ, Action.IMAGES_WRITE, Action.CALLS_WRITE, Action.DEAD_LETTERS_READ}
+    | {Action.SCHEDULES_READ, Action.SCHEDULES_WRITE}
     | {Action.SECRETS_READ, Action.SECRETS_WRITE, Action.INVOKE, Action.DASHBOARD_READ, Action.DASHBOARD_CALL},
     Role.INVOKER: OPEN
     | {Action.INVOKE, Action.CALLS_READ, Action.DOCS_READ, Action.DASHBOARD_READ, Action.DASHBOARD_CALL},
     Role.VIEWER: OPEN
     | _DEFINITIONS
-    | {Action.CALLS_READ, Action.SECRETS_READ, Action.SYSTEM_READ, Action.DOCS_READ, Action.DASHBOARD_READ},
+    | {Action.CALLS_READ, Action.SECRETS_READ, Action.SYSTEM_READ, Action.DOCS_READ, Action.DASHBOARD_READ}
+    | {Action.SCHEDULES_READ},
     Role.RUNNER: OPEN | _DEFINITIONS | {Action.RUNNER_WORK, Action.CONFIG_READ},
 }
 #: Actions that concern no app, several, or one that the path does not name: their handlers keep to the apps that the
@@ -142,6 +146,11 @@ RULES: Final = (
     _rule("PUT DELETE", "/v1/apps/:app/secrets/:", Action.SECRETS_WRITE),
     _rule("GET", "/v1/apps/:app/registries", Action.SECRETS_READ),
     _rule("PUT DELETE", "/v1/apps/:app/registries/:", Action.SECRETS_WRITE),
+    _rule("GET", "/v1/apps/:app/schedules", Action.SCHEDULES_READ),
+    _rule("POST", "/v1/apps/:app/schedules", Action.SCHEDULES_WRITE),
+    _rule("GET", "/v1/apps/:app/schedules/:", Action.SCHEDULES_READ),
+    _rule("PUT DELETE", "/v1/apps/:app/schedules/:", Action.SCHEDULES_WRITE),
+    _rule("POST", "/v1/apps/:app/schedules/:/run", Action.SCHEDULES_WRITE),
     _rule("GET", "/v1/apps/:app/calls", Action.CALLS_READ),
     _rule("GET", "/v1/apps/:app/calls/:", Action.CALLS_READ),
     _rule("GET", "/v1/apps/:app/calls/:/log", Action.CALLS_READ),

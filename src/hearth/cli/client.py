@@ -164,6 +164,34 @@ class Client:
         """Delete a secret."""
         self._json("DELETE", f"{_app(app)}/secrets/{quote(name, safe='')}")
 
+    # --- schedules ------------------------------------------------------------------------------------------------
+
+    def schedules(self, app: str) -> list[Record]:
+        """Return an app's schedules by name."""
+        found: list[Record] = self._member(self._json("GET", f"{_app(app)}/schedules"), "schedules", list)
+        return found
+
+    def schedule(self, app: str, name: str) -> Record:
+        """Return a schedule."""
+        return self._record("GET", _schedule(app, name), "schedule")
+
+    def create_schedule(self, app: str, schedule: Record) -> Record:
+        """Create a schedule."""
+        return self._record("POST", f"{_app(app)}/schedules", "schedule", {"schedule": schedule})
+
+    def put_schedule(self, app: str, name: str, schedule: Record) -> Record:
+        """Create or replace a schedule."""
+        return self._record("PUT", _schedule(app, name), "schedule", {"schedule": schedule})
+
+    def delete_schedule(self, app: str, name: str) -> None:
+        """Delete a schedule."""
+        self._json("DELETE", _schedule(app, name))
+
+    def run_schedule(self, app: str, name: str) -> str:
+        """Call the function of a schedule now; return the ID of the call."""
+        call_id: str = self._member(self._json("POST", f"{_schedule(app, name)}/run"), "call_id", str)
+        return call_id
+
     # --- routes ---------------------------------------------------------------------------------------------------
 
     def routes(self, app: str, limit: int, image: str = "") -> Iterator[Record]:
@@ -445,6 +473,10 @@ def _app(name: str) -> str:
 
 def _dead_letter(app: str, call_id: str) -> str:
     return f"{_app(app)}/dead-letters/{quote(call_id, safe='')}"
+
+
+def _schedule(app: str, name: str) -> str:
+    return f"{_app(app)}/schedules/{quote(name, safe='')}"
 
 
 def _route(app: str, path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -71,6 +72,8 @@ class _Deployment:
             self._route(func, path, {**func.route(), "image": image})
         except ServerError as exc:
             raise CommandError(f"{func.file}: {exc}") from exc
+        if func.schedules is not None:
+            self._schedule(func, path, func.schedules)
         if self.verbose:
             note(f"{path} is pinned to {image}")
         say(f"Deployed {image.partition('@')[0]} at {self.client.url}/r/{self.app}{path}")
@@ -102,6 +105,23 @@ class _Deployment:
                 f"hearth: {path}: kept config {name}, which {func.file} does not set; "
                 f"hearth routes config unset {self.app} {path} {name} removes it"
             )
+
+    def _schedule(self, func: FuncFile, path: str, schedules: Iterable[Record]) -> None:
+        """Store the schedules of a function's file; report those of its route that the file does not have."""
+        names = set()
+        for schedule in schedules:
+            names.add(schedule["name"])
+            try:
+                stored = self.client.put_schedule(self.app, schedule["name"], {**schedule, "route": path})
+            except ServerError as exc:
+                raise CommandError(f"{func.where('schedules')}: {schedule['name']}: {exc}") from exc
+            note(f"schedule {schedule['name']} calls {path} next at {', '.join(stored['next'][:1]) or 'no time'}")
+        for stored in self.client.schedules(self.app):
+            if stored.get("route") == path and stored["name"] not in names:
+                note(
+                    f"hearth: {path}: kept schedule {stored['name']}, which {func.file} does not set; "
+                    f"hearth schedules delete {self.app} {stored['name']} deletes it"
+                )
 
     def _build(self, func: FuncFile) -> str:
         """Build what the driver runs, then raise the version; return a reference that no later build changes."""

@@ -52,6 +52,7 @@ class _Hearth(LazyGroup):
         "versions": Entry("hearth.cli.versions:versions", "List the versions of a route.", _SERVER),
         "rollback": Entry("hearth.cli.versions:rollback", "Give a route the image of an earlier version.", _SERVER),
         "secrets": Entry("hearth.cli.secrets:secrets", "Store, list and remove secrets of apps.", _SERVER),
+        "schedules": Entry("hearth.cli.schedules:schedules", "Call functions at certain times.", _SERVER),
         "registries": Entry(
             "hearth.cli.registries:registries", "Store, list and remove logins of apps at registries.", _SERVER
         ),

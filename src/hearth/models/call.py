@@ -79,7 +79,7 @@ class Call(msgspec.Struct, kw_only=True):
     ``max_queued`` is how many calls of its function may be queued when it is accepted, ``max_concurrent`` how many may
     run on one node (0: any number).
 
-    ``origin`` says what made a call that no client has sent: ``redrive ID``.
+    ``origin`` says what made a call that no client has sent: ``redrive ID`` or ``schedule NAME``.
     """
 
     id: str

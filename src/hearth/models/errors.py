@@ -20,6 +20,8 @@ RETRY_AFTER_S = 15
 MAX_SECRET_NAME_LENGTH = 128
 MAX_SECRET_BYTES = 65536
 MAX_SECRETS = 100
+#: Schedules of an app.
+MAX_SCHEDULES = 1000
 
 
 class HearthError(Exception):
@@ -453,6 +455,29 @@ class SecretsTooLarge(ApiError):
 
 class SecretsTooMany(Conflict):
     message = f"App has {MAX_SECRETS} secrets, which is the maximum"
+
+
+class InvalidSchedule(BadRequest):
+    """A schedule cannot be as asked for; the text begins with the field."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid schedule: {problem}")
+
+
+class SchedulesMissingNew(BadRequest):
+    message = "Missing new schedule"
+
+
+class SchedulesNotFound(NotFound):
+    message = "Schedule not found"
+
+
+class SchedulesAlreadyExists(Conflict):
+    message = "Schedule already exists"
+
+
+class SchedulesTooMany(Conflict):
+    message = f"App has {MAX_SCHEDULES} schedules, which is the maximum"
 
 
 class SecretsKeyUnusable(ApiError):

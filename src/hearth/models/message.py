@@ -98,6 +98,7 @@ class _Identity(msgspec.Struct, kw_only=True):
     app_id: str = ""
     result_digest: str = ""
     attempt: int = 0
+    origin: str = ""
 
 
 def encode_call(call: Call) -> bytes:
@@ -226,6 +227,7 @@ def identify_call(data: bytes) -> Call | None:
         app_id=found.app_id,
         result_digest=found.result_digest,
         attempt=found.attempt,
+        origin=found.origin,
     )
 
 

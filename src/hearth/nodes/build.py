@@ -31,8 +31,10 @@ from hearth.nodes.pinning import pin_existing
 from hearth.nodes.stale_series import StaleSeries
 from hearth.nodes.stores import Stores, open_stores
 from hearth.nodes.tls import client_tls
+from hearth.schedules.scheduler import Scheduler
 from hearth.server.about import About
 from hearth.server.api import Api
+from hearth.server.api_v1.schedules import Schedules
 from hearth.server.audit import AuditLog
 from hearth.server.cancels import Cancels
 from hearth.server.health import Check, Readiness, folder_check
@@ -41,6 +43,7 @@ from hearth.server.redrives import Redrives
 from hearth.server.registry.for_runners import RunnerImages
 from hearth.server.registry.registry import Registry
 from hearth.server.runner_api import RunnerApi
+from hearth.server.scheduled_calls import ScheduledCalls
 from hearth.settings import API, FULL, RUNNER, Settings
 from hearth.stores.audit.base import AuditStore
 from hearth.stores.secrets.vault import Vault
@@ -97,6 +100,7 @@ async def _full_node(base: Foundation, port: int) -> Node:
     consumer = await calls.open_consumer(quiet_s=base.settings.runner_quiet_s)
     checks = {**stores.checks, **_data(base), "driver": driver.check, "async": consumer.check}
     readiness = _readiness(base, checks, driver, stores.vault)
+    scheduler, schedules = await _open_scheduler(base, stores, next_id)
     api = Api(
         stores.datastore,
         base.clock,
@@ -119,10 +123,11 @@ async def _full_node(base: Foundation, port: int) -> Node:
         cancels=Cancels(stores.datastore, base.clock, base.settings.result_ttl, stores.accepted, consumer.cancel),
         redrives=_redrives(base, stores, next_id),
         resolve=driver.resolve,
+        schedules=schedules,
     )
     audit = _audit_log(base, stores.datastore, next_id)
     dashboard = await open_dashboard(base, stores.datastore, FULL, driver.name, calls.agent)
-    return calls.node(readiness, consumer, api, FULL, dispatcher, tokens, audit, dashboard)
+    return calls.node(readiness, consumer, api, FULL, dispatcher, tokens, audit, dashboard, scheduler)
 
 
 async def _api_node(base: Foundation, port: int) -> Node:
@@ -142,6 +147,7 @@ async def _api_node(base: Foundation, port: int) -> Node:
     )
     readiness = _readiness(base, {**stores.checks, **_data(base)}, vault=stores.vault)
     dispatcher, runners = await _open_runner_api(base, stores)
+    scheduler, schedules = await _open_scheduler(base, stores, next_id)
     api = Api(
         stores.datastore,
         base.clock,
@@ -164,6 +170,7 @@ async def _api_node(base: Foundation, port: int) -> Node:
         cancels=Cancels(stores.datastore, base.clock, base.settings.result_ttl, stores.accepted),
         redrives=_redrives(base, stores, next_id),
         resolve=resolve,
+        schedules=schedules,
     )
     audit = _audit_log(base, stores.datastore, next_id)
     dashboard = await open_dashboard(base, stores.datastore, API, "none")
@@ -176,6 +183,7 @@ async def _api_node(base: Foundation, port: int) -> Node:
         readiness,
         base.telemetry,
         dispatcher=dispatcher,
+        scheduler=scheduler,
         shutdown=shutdown,
         end_waits=api.stop,
         dashboard=dashboard,
@@ -278,6 +286,15 @@ def _redrives(base: Foundation, stores: Stores, next_id: Callable[[], str]) -> R
     """Return what makes new calls of dead letters."""
     store = stores.datastore
     return Redrives(store, store, store, stores.accepted, base.clock, next_id, base.options.limits)
+
+
+async def _open_scheduler(base: Foundation, stores: Stores, next_id: Callable[[], str]) -> tuple[Scheduler, Schedules]:
+    """Return what makes the calls of schedules, and what serves the schedules of apps."""
+    store = stores.datastore
+    calls = ScheduledCalls(store, store, base.options.limits, base.settings.public_url)
+    scheduler = Scheduler(store, store, stores.accepted, calls.make, base.clock, next_id, base.telemetry)
+    await base.stack.enter_async_context(scheduler)
+    return scheduler, Schedules(store, base.clock, next_id, calls.make, scheduler)
 
 
 def _registry(base: Foundation) -> Registry:

@@ -31,6 +31,7 @@ from hearth.nodes.foundation import Foundation
 from hearth.nodes.front import open_front
 from hearth.nodes.node import Node
 from hearth.nodes.stale_series import StaleSeries
+from hearth.schedules.scheduler import Scheduler
 from hearth.server.api import Api
 from hearth.server.api_v1.functions import Functions
 from hearth.server.api_v2.functions import FnFunctions
@@ -119,6 +120,7 @@ class Calls:
         tokens: StoredTokens | None = None,
         audit: AuditLog | None = None,
         dashboard: Dashboard | None = None,
+        scheduler: Scheduler | None = None,
     ) -> Node:
         """Return the node that serves an API and these calls."""
         base, server, invoke = self.base, self.server, self.invoke
@@ -137,6 +139,7 @@ class Calls:
             agent=self.agent,
             consumer=consumer,
             dispatcher=dispatcher,
+            scheduler=scheduler,
             shutdown=shutdown,
             dashboard=dashboard,
             calls=invoke.handler if is_direct else None,

@@ -11,6 +11,7 @@ from hearth.agent.agent import Agent
 from hearth.async_calls.consumer import Consumer
 from hearth.async_calls.dispatcher import Dispatcher
 from hearth.nodes.dashboard import Dashboard
+from hearth.schedules.scheduler import Scheduler
 from hearth.server.health import Readiness
 from hearth.server.http.shared import Handler
 from hearth.server.shutdown import ShutdownEndpoint
@@ -29,6 +30,7 @@ class Node:
         type: ``full``, ``api`` or ``runner``.
         telemetry: The metrics and spans of this node alone.
         dispatcher: Hands async calls to runners; a runner has none.
+        scheduler: Makes the calls of schedules; a runner has none.
         driver: The name of the driver; ``none`` on an API node.
         dashboard: The dashboard; ``None`` if the node serves none.
         shutdown: The endpoint that stops the node; ``None`` unless code asked for it.
@@ -44,6 +46,7 @@ class Node:
     agent: Agent | None = None
     consumer: Consumer | None = None
     dispatcher: Dispatcher | None = None
+    scheduler: Scheduler | None = None
     shutdown: ShutdownEndpoint | None = None
     dashboard: Dashboard | None = None
     calls: Handler | None = None
@@ -55,8 +58,10 @@ class Node:
         return not self.readiness.draining
 
     def retire(self) -> None:
-        """Prepare to stop: not ready, no further async call, but every request is still served."""
+        """Prepare to stop: not ready, no further async or scheduled call, but every request is still served."""
         self.readiness.drain()
+        if self.scheduler is not None:
+            self.scheduler.stop()
         if self.consumer is not None:
             self.consumer.stop()
 

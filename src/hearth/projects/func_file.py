@@ -34,7 +34,9 @@ from hearth.models.route import (
     parse_cpus,
     validate_path,
 )
+from hearth.models.schedule import SETTABLE, SETTABLE_TEXTS, definition_of, validate_schedule_name
 from hearth.models.secret import WAYS
+from hearth.models.times import EPOCH
 from hearth.projects.errors import ProjectError
 from hearth.projects.section import Document, Section
 from hearth_fdk import checking
@@ -120,6 +122,11 @@ class FuncFile:
     dead_letters: bool | None = _told(
         "keep async calls that fail; see [Retry a failing function](howto/dead-letters.md)",
         "true or false; true with `retry`",
+    )
+    schedules: tuple[dict[str, Any], ...] | None = _told(
+        "times at which it is called: each with `name` and one of `cron` (with `timezone`), `every` and `at`; see "
+        "[Schedules](howto/schedules.md)",
+        "list of mappings",
     )
     expires_s: int | None = _told("seconds in which an async call has to start, else it ends", "whole number")
     max_queued: int | None = _told("async calls that may be queued; further ones are answered 429", "whole number")
@@ -289,6 +296,7 @@ def _read(document: Document, section: Section, folder: Path, root: Path | None)
         signature=_signature(section),
         retry=_retry(section),
         dead_letters=section.flag("dead_letters"),
+        schedules=_schedules(section),
         expires_s=section.whole("expires_s", 1, MAX_DELAY_S),
         max_queued=section.whole("max_queued", 1, MAX_CALLS),
         max_concurrent_async=section.whole("max_concurrent_async", 1, MAX_CALLS),
@@ -396,6 +404,27 @@ def _retry(section: Section) -> dict[str, Any] | None:
     except ApiError as exc:
         section.complain("retry", exc.message)
     return given
+
+
+def _schedules(section: Section) -> tuple[dict[str, Any], ...] | None:
+    if section.node("schedules") is None:
+        return None
+    found: dict[str, dict[str, Any]] = {}
+    for entry in section.sections("schedules"):
+        entry.check_names(["name", *SETTABLE], {})
+        name, headers, enabled = entry.text("name") or "", entry.headers("headers"), entry.flag("enabled")
+        given: dict[str, Any] = {field: text for field in SETTABLE_TEXTS if (text := entry.text(field)) is not None}
+        given |= {} if headers is None else {"headers": headers}
+        given |= {} if enabled is None else {"enabled": enabled}
+        try:
+            validate_schedule_name(name)
+            definition_of({**given, "route": "/"}, EPOCH)
+        except ApiError as exc:
+            section.complain("schedules", exc.message)
+        if name in found:
+            section.complain("schedules", f"name {name!r} is given twice")
+        found[name] = given
+    return tuple({"name": name, **given} for name, given in found.items())
 
 
 def _expects(section: Section) -> dict[str, bool] | None:

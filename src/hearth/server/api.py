@@ -34,6 +34,7 @@ from hearth.server.api_v1.dead_letters import DeadLetters
 from hearth.server.api_v1.registries import Registries
 from hearth.server.api_v1.request import ApiRequest
 from hearth.server.api_v1.routes import Routes
+from hearth.server.api_v1.schedules import Schedules
 from hearth.server.api_v1.secrets import Secrets
 from hearth.server.api_v1.tokens import Tokens
 from hearth.server.api_v1.versions import Versions
@@ -92,6 +93,7 @@ class Api:
         cancels: Cancels calls; without it, only their records end.
         redrives: Makes new calls of dead letters; without it, they can only be read and removed.
         resolve: Returns the digest that a reference means on this node.
+        schedules: Serves the schedules of apps; without it, there are none.
         refused: Paths that nodes of this type do not serve, by their beginning, with the error that says so.
     """
 
@@ -119,6 +121,7 @@ class Api:
         cancels: Cancels | None = None,
         redrives: Redrives | None = None,
         resolve: Resolve = unresolved,
+        schedules: Schedules | None = None,
     ) -> None:
         metrics = metrics or Metrics()
         next_id = next_id or IdGenerator(0, clock.now_ns)
@@ -162,6 +165,13 @@ class Api:
         self._of_secret: dict[str, Handler] = {}
         self._of_registries: dict[str, Handler] = {}
         self._of_registry: dict[str, Handler] = {}
+        self._of_schedules: dict[str, Handler] = {}
+        self._of_schedule: dict[str, Handler] = {}
+        self._of_runs: dict[str, Handler] = {}
+        if schedules is not None:
+            self._of_schedules = {"GET": schedules.list, "POST": schedules.create}
+            self._of_schedule = {"GET": schedules.get, "PUT": schedules.put, "DELETE": schedules.remove}
+            self._of_runs = {"POST": schedules.run}
         if datastore is not None:
             store = ListenedApps(datastore, server.app_listeners if server is not None else ())
             versions = Versions(datastore, clock, next_id, resolve)
@@ -306,6 +316,9 @@ class Api:
             "/v1/apps/:app/secrets/:secret": self._of_secret,
             "/v1/apps/:app/registries": self._of_registries,
             "/v1/apps/:app/registries/:registry": self._of_registry,
+            "/v1/apps/:app/schedules": self._of_schedules,
+            "/v1/apps/:app/schedules/:schedule": self._of_schedule,
+            "/v1/apps/:app/schedules/:schedule/run": self._of_runs,
             "/v1/apps/:app/calls": self._of_calls,
             "/v1/apps/:app/calls/:call": self._of_call,
             "/v1/apps/:app/calls/:call/log": self._of_log,
@@ -361,6 +374,12 @@ class Api:
                 return self._handler(self._of_registries, request, app=app)
             case ["", "v1", "apps", app, "registries", registry] if registry:
                 return self._handler(self._of_registry, request, app=app, registry=registry)
+            case ["", "v1", "apps", app, "schedules"]:
+                return self._handler(self._of_schedules, request, app=app)
+            case ["", "v1", "apps", app, "schedules", schedule] if schedule:
+                return self._handler(self._of_schedule, request, app=app, schedule=schedule)
+            case ["", "v1", "apps", app, "schedules", schedule, "run"] if schedule:
+                return self._handler(self._of_runs, request, app=app, schedule=schedule)
             case ["", "v1", "apps", app, "calls"]:
                 return self._handler(self._of_calls, request, app=app)
             case ["", "v1", "apps", app, "calls", call] if call:

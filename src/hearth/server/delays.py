@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Iterable
 from typing import Final
 
 from hearth.models.call import Call
@@ -14,6 +15,25 @@ from hearth.models.times import parse_time
 _DELAY: Final = "Fn-Delay"
 _NOT_BEFORE: Final = "Fn-Not-Before"
 _SECOND: Final = dt.timedelta(seconds=1)
+
+
+def deliver(record: Call, rules: Delivery, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    """Set how a new call is delivered.
+
+    Args:
+        record: The call.
+        rules: The rules of its function.
+        fields: The header fields that its route adds to each answer.
+
+    Raises:
+        InvalidDelay: Its request names no time at which it may start.
+    """
+    delay_call(record, rules)
+    record.result_ttl = rules.result_ttl_s or 0
+    record.retry, record.dead_letters = rules.retry, rules.dead_letters
+    record.max_queued, record.max_concurrent = rules.max_queued or 0, rules.max_concurrent_async or 0
+    record.attempt = 0 if rules.retry is None else 1
+    record.result_headers = tuple((name.decode(), value.decode()) for name, value in fields)
 
 
 def delay_call(record: Call, rules: Delivery) -> None:

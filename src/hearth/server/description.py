@@ -24,6 +24,8 @@ from hearth.models.principal import TOKEN_ROLES
 from hearth.models.quotas import MAX_QUOTA, MAX_WEIGHT, QUOTAS
 from hearth.models.retry import FAILURES, JITTERS, MAX_ATTEMPTS, MAX_BACKOFF_S, MAX_FACTOR
 from hearth.models.route import FORMATS, MAX_ASYNC_TIMEOUT_S, MAX_IDLE_TIMEOUT_S, TYPES
+from hearth.models.schedule import ALLOW, IF_MISSED, MAX_PAYLOAD_BYTES, ONCE, OVERLAPS, SHOWN
+from hearth.models.schedule import MAX_NAME as MAX_SCHEDULE_NAME
 from hearth.models.secret import ENV, WAYS
 from hearth.models.token import MAX_APPS, MAX_NAME_LENGTH
 
@@ -124,6 +126,21 @@ _SIGNATURE: Final = {
             "description": "seconds by which the time of a signature may differ",
         },
     },
+}
+
+_SCHEDULE: Final[dict[str, Any]] = {
+    "name": {"type": "string", "pattern": f"^[0-9A-Za-z][0-9A-Za-z._-]{{0,{MAX_SCHEDULE_NAME - 1}}}$"},
+    "route": {"type": "string", "description": "the path of a route of the app; or fn_id"},
+    "fn_id": {"type": "string", "description": "the id of a fn of the app; or route"},
+    "cron": {"type": "string", "description": "five fields; or every, or at"},
+    "timezone": {"type": "string", "description": "of cron: a name such as Europe/Berlin; default: UTC"},
+    "every": {"type": "string", "description": "a duration such as 90s, 15m or 1d"},
+    "at": {"type": "string", "description": "one RFC 3339 time"},
+    "payload": {"type": "string", "description": f"the body of each call, at most {MAX_PAYLOAD_BYTES} bytes"},
+    "headers": {**_LISTS, "description": "the headers of each call"},
+    "enabled": {"type": "boolean", "default": True},
+    "if_missed": {"type": "string", "enum": list(IF_MISSED), "default": ONCE},
+    "overlap": {"type": "string", "enum": list(OVERLAPS), "default": ALLOW},
 }
 
 _DELIVERY: Final[dict[str, Any]] = {
@@ -237,7 +254,7 @@ _CALL: Final[dict[str, Any]] = {
     },
     "attempt": {"type": "integer", "minimum": 1, "description": "absent without a policy of retries"},
     "attempts": {"type": "array", "items": _ref("Attempt"), "maxItems": MAX_ATTEMPTS},
-    "origin": {"type": "string", "description": "what made a call that no client has sent"},
+    "origin": {"type": "string", "description": "what made a call that no client has sent: redrive ID, schedule NAME"},
     "dead": {"type": "boolean", "description": "it joined the dead letters of its app"},
 }
 _DIGEST: Final = {"type": "string", "description": "what the image stands for; absent until it is known"}
@@ -278,6 +295,21 @@ _SCHEMAS: Final[dict[str, Any]] = {
         headers={"type": "object", "additionalProperties": {"type": "array", "items": _STRING}},
         unreadable={"type": "boolean", "description": "its message could not be read, and is its payload"},
     ),
+    "Schedule": _object(
+        "route fn_id cron timezone every at payload headers last_due last_call",
+        **_SCHEDULE,
+        id=_ID,
+        created_at=_TIME,
+        updated_at=_TIME,
+        next={"type": "array", "items": _TIME, "maxItems": SHOWN, "description": "the next firing times"},
+        last_due=_TIME,
+        last_call={"type": "string", "description": "the id of the newest call"},
+    ),
+    "ScheduleWrapper": _wrapper("schedule", "Schedule"),
+    "SchedulesWrapper": _object(message=_STRING, schedules={"type": "array", "items": _ref("Schedule")}),
+    "ScheduleBody": _body("schedule", "name", **_SCHEDULE),
+    "ScheduleChange": _body("schedule", "", **{name: schema for name, schema in _SCHEDULE.items() if name != "name"}),
+    "Accepted": _object(call_id=_STRING),
     "Attempt": _object("node started_at completed_at status error", **ATTEMPT),
     "Unfinished": _object(call_id=_STRING, status={"type": "string", "enum": list(STATUSES)}),
     "Log": _object(call_id=_STRING, log=_STRING, app_name=_ANY_APP_NAME),
@@ -372,7 +404,15 @@ def _in(place: str, name: str) -> dict[str, Any]:
 
 
 def _operation(
-    tag: str, summary: str, result: str, errors: str, *, body: str = "", query: str = "", text: bool = False
+    tag: str,
+    summary: str,
+    result: str,
+    errors: str,
+    *,
+    body: str = "",
+    query: str = "",
+    text: bool = False,
+    status: str = "200",
 ) -> Any:
     content: dict[str, Any] = {"application/json": {"schema": _ref(result)}}
     if text:
@@ -381,7 +421,7 @@ def _operation(
     operation: dict[str, Any] = {
         "tags": [tag],
         "summary": summary,
-        "responses": {"200": {"description": "Done", "content": content}, **responses, "default": _error("Error")},
+        "responses": {status: {"description": "Done", "content": content}, **responses, "default": _error("Error")},
     }
     if query:
         operation["parameters"] = [_in("query", name) for name in query.split()]
@@ -495,6 +535,25 @@ DESCRIPTION: Final[dict[str, Any]] = {
                 "Secrets", "Store or change a login", "RegistryWrapper", "400 404 409 503", body="RegistryBody"
             ),
             delete=_operation("Secrets", "Delete a login", "Message", "400 404"),
+        ),
+        "/apps/{app}/schedules": _path(
+            "app",
+            get=_operation("Schedules", "List an app's schedules", "SchedulesWrapper", "404"),
+            post=_operation("Schedules", "Create a schedule", "ScheduleWrapper", "400 404 409", body="ScheduleBody"),
+        ),
+        "/apps/{app}/schedules/{schedule}": _path(
+            "app schedule",
+            get=_operation("Schedules", "Get a schedule", "ScheduleWrapper", "404"),
+            put=_operation(
+                "Schedules", "Create or replace a schedule", "ScheduleWrapper", "400 404 409", body="ScheduleChange"
+            ),
+            delete=_operation("Schedules", "Delete a schedule", "Message", "404"),
+        ),
+        "/apps/{app}/schedules/{schedule}/run": _path(
+            "app schedule",
+            post=_operation(
+                "Schedules", "Call the function of a schedule now", "Accepted", "400 404 429", status="202"
+            ),
         ),
         "/apps/{app}/calls": _path(
             "app",

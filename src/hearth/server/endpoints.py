@@ -22,7 +22,7 @@ RouteEndpointHandler = Callable[[Request, App, Route], Awaitable[Result]]
 #: What API v1 itself has directly under /v1.
 _OURS: Final = frozenset({"apps", "audit", "runner", "tokens", "openapi.json"})
 #: And under an app.
-_OURS_OF_APPS: Final = frozenset({("routes",), ("calls",), ("secrets",), ("versions",)})
+_OURS_OF_APPS: Final = frozenset({("routes",), ("calls",), ("secrets",), ("versions",), ("schedules",)})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from hearth.server.api_v2.functions import FnFunctions
 from hearth.server.asgi_calls import AsgiExchange
 from hearth.server.call_gates import CallGates
 from hearth.server.call_io import CallExchange, beginning, read_all
-from hearth.server.delays import delay_call
+from hearth.server.delays import deliver
 from hearth.server.fn_targets import FnTargets
 from hearth.server.http.exchange import Arrival, HttpExchange, compose_start
 from hearth.server.http.parsing import RequestHead
@@ -439,13 +439,7 @@ class InvokeFront:
                 own = {name: [*values] for name, values in headers.items()}
                 record = Call.of(spec, answer.call_id, self._clock.now(), method=method, url=url, headers=own)
                 record.trigger_id = target.trigger_id
-                record.result_ttl = target.delivery.result_ttl_s or 0
-                delay_call(record, target.delivery)
-                record.retry, record.dead_letters = target.delivery.retry, target.delivery.dead_letters
-                record.max_queued = target.delivery.max_queued or 0
-                record.max_concurrent = target.delivery.max_concurrent_async or 0
-                record.attempt = 0 if record.retry is None else 1
-                record.result_headers = tuple((name.decode(), value.decode()) for name, value in target.fields)
+                deliver(record, target.delivery, target.fields)
                 token = ""
                 if located:
                     token, record.result_digest = new_result_token()

@@ -9,13 +9,16 @@ from hearth.stores.definitions.base import AppFilter, DefinitionStore
 from hearth.stores.fns.base import FnStore
 from hearth.stores.pins.base import PinStore
 from hearth.stores.records.base import RecordStore
+from hearth.stores.schedules.base import ScheduleStore
 from hearth.stores.secrets.base import SecretStore
 from hearth.stores.tokens.base import TokenStore
 from hearth.stores.versions.base import VersionStore
 
 
-class Datastore(DefinitionStore, FnStore, SecretStore, RecordStore, TokenStore, AuditStore, VersionStore, PinStore):
-    """Apps, routes, fns, triggers, their versions and pins, secrets, calls, tokens and the audit log.
+class Datastore(
+    DefinitionStore, FnStore, SecretStore, RecordStore, TokenStore, AuditStore, VersionStore, PinStore, ScheduleStore
+):
+    """Apps, routes, fns, triggers, their versions and pins, secrets, schedules, calls, tokens and the audit log.
 
     Deleting an app deletes all that belongs to it in the same transaction.
     """

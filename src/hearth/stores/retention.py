@@ -20,6 +20,8 @@ from hearth.telemetry.logs import get_logger
 AT_ONCE: Final = 200
 PAUSE_S: Final = 0.05
 _FIRST_S: Final = 60.0
+#: Seconds for which the firings of schedules are kept: until then a clock that was set back repeats none.
+_FIRINGS_S: Final = 7 * 86_400.0
 
 _log = get_logger(__name__)
 
@@ -94,6 +96,8 @@ class Retention:
         """
         calls = logs = 0
         while await self._datastore.remove_results(self._clock.now(), AT_ONCE):
+            await self._pause()
+        while await self._datastore.remove_firings(self._ago(_FIRINGS_S), AT_ONCE):
             await self._pause()
         calls_before = await self._calls_before()
         if calls_before is not None:

@@ -11,6 +11,7 @@ from hearth.stores.definitions.sql import SqlDefinitions
 from hearth.stores.fns.sql import SqlFns
 from hearth.stores.pins.sql import SqlPins
 from hearth.stores.records.sql import SqlRecords
+from hearth.stores.schedules.sql import SqlSchedules
 from hearth.stores.secrets.sql import SqlSecrets
 from hearth.stores.tokens.sql import SqlTokens
 from hearth.stores.versions.sql import SqlVersions
@@ -41,7 +42,16 @@ async def open_datastore(
 
 
 class SqlDatastore(
-    SqlDefinitions, SqlFns, SqlSecrets, SqlRecords, SqlTokens, SqlAudit, SqlVersions, SqlPins, Datastore
+    SqlDefinitions,
+    SqlFns,
+    SqlSecrets,
+    SqlRecords,
+    SqlTokens,
+    SqlAudit,
+    SqlVersions,
+    SqlPins,
+    SqlSchedules,
+    Datastore,
 ):
     """All stores, and the database that they share."""
 
@@ -54,6 +64,7 @@ class SqlDatastore(
         SqlAudit.__init__(self, database, telemetry)
         SqlVersions.__init__(self, database, telemetry)
         SqlPins.__init__(self, database, telemetry)
+        SqlSchedules.__init__(self, database, telemetry)
 
     async def check(self) -> None:
         """Write a row as it is: a full disk, a deleted file or a server that only reads shows here."""

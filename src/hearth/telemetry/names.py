@@ -65,6 +65,8 @@ _BY_KIND: Final[tuple[tuple[Kind, str, str], ...]] = (
     ("histogram", "bytes", "fn_s3_log_upload_size fn_s3_log_download_size"),
     ("counter", "calls", " ".join(RESPONSES.values())),
     ("counter", "calls", " ".join(QUOTA_REFUSALS.values())),
+    ("counter", "calls", "hearth_schedule_calls hearth_schedule_skipped hearth_schedule_missed hearth_schedule_failed"),
+    ("histogram", "seconds", "hearth_schedule_lateness_seconds"),
     ("counter", "connections", "hearth_connections_refused"),
     ("counter", "connections", "hearth_client_connections_refused hearth_client_heads_refused"),
     ("counter", "connections", "hearth_tls_handshakes_failed"),
@@ -102,7 +104,9 @@ _STEPS: Final = {
     " insert_fn get_fn get_fns update_fn remove_fn insert_trigger get_trigger get_trigger_by_source get_triggers"
     " update_trigger remove_trigger get_secret_values get_secret_keys get_secrets_of_key update_secret remove_secret"
     " insert_version get_versions get_version_images pin get_unpinned get_dead_letters update_dead_letter"
-    " remove_dead_letters",
+    " remove_dead_letters put_schedule get_schedule get_schedules remove_schedule get_schedules_due claim_firings"
+    " settle_firings get_firings remove_firings",
+    "schedules": "fire",
     "s3": "insert_log get_log list_logs",
     "mq": "push reserve delete",
     "hybrid_client": "get_app get_route get_fn get_trigger get_secrets get_token enqueue dequeue start end http_do",

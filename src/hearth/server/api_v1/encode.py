@@ -13,6 +13,7 @@ from hearth.models.call import Call
 from hearth.models.call_auth import Signature
 from hearth.models.registry_login import registry_of_login
 from hearth.models.route import Route, format_cpus
+from hearth.models.schedule import Schedule
 from hearth.models.secret import ENV, Secret
 from hearth.models.times import ZERO, format_time
 from hearth.models.token import Token
@@ -136,6 +137,32 @@ def call_json(call: Call) -> dict[str, Any]:
         "origin",
         "dead",
     )
+
+
+def schedule_json(schedule: Schedule, now: dt.datetime, *, shows_values: bool = True) -> dict[str, Any]:
+    """Return a schedule with its next firing times; ``shows_values``: with its payload and the values of headers."""
+    rule = schedule.definition
+    headers = rule.headers if shows_values else {name: [HIDDEN] * len(found) for name, found in rule.headers.items()}
+    fields = {
+        "id": schedule.id,
+        "name": schedule.name,
+        "route" if rule.is_of_route else "fn_id": rule.function,
+        "cron": rule.timing.cron,
+        "timezone": rule.timing.timezone,
+        "every": rule.timing.every,
+        "at": rule.timing.at,
+        "payload": rule.payload if shows_values or not rule.payload else HIDDEN,
+        "headers": headers,
+        "enabled": rule.enabled,
+        "if_missed": rule.if_missed,
+        "overlap": rule.overlap,
+        "created_at": format_time(schedule.created_at),
+        "updated_at": format_time(schedule.updated_at),
+        "next": [format_time(moment) for moment in schedule.coming(now)],
+        "last_due": "" if schedule.last_due == ZERO else format_time(schedule.last_due),
+        "last_call": schedule.last_call,
+    }
+    return _without_empty(fields, *("cron", "timezone", "every", "at", "payload", "headers", "last_due", "last_call"))
 
 
 def token_json(token: Token) -> dict[str, Any]:

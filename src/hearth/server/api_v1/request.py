@@ -23,6 +23,7 @@ class ApiRequest:
     token: str = ""
     secret: str = ""
     registry: str = ""
+    schedule: str = ""
 
     @property
     def principal(self) -> Principal:
@@ -36,6 +37,7 @@ class ApiRequest:
             "token_id": self.token,
             "secret": self.secret,
             "registry": self.registry,
+            "schedule": self.schedule,
         }
         return {key: value for key, value in named.items() if value}
 

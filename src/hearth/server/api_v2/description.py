@@ -126,7 +126,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "error": _STRING,
             "attempt": {"type": "integer", "minimum": 1, "description": "absent without a policy of retries"},
             "attempts": {"type": "array", "items": {"type": "object", "properties": ATTEMPT}},
-            "origin": {**_STRING, "description": "what made a call that no client has sent"},
+            "origin": {**_STRING, "description": "what made a call that no client has sent: redrive ID, schedule NAME"},
             "dead": {"type": "boolean", "description": "it joined the dead letters of its app"},
         },
         "additionalProperties": False,

@@ -23,7 +23,10 @@ from hearth.telemetry.logs import get_logger
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 #: Tables that Fn does not have.
-_ADDED: Final = ("stray_calls", "tokens", "audit", "secrets", "fns", "triggers", "versions", "results", "dead_letters")
+_ADDED: Final = (
+    *("stray_calls", "tokens", "audit", "secrets", "fns", "triggers", "versions", "results"),
+    *("dead_letters", "schedules", "firings"),
+)
 _OURS: Final = frozenset({"alembic_version", "schema_migrations", *_ADDED, *shapes.TABLES})
 #: Names the lock that one migrating node holds; Fn's own has another name.
 _LOCK_NAME: Final = "hearth schema"

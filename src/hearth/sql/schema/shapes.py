@@ -109,6 +109,12 @@ def dead_letters() -> sa.Table:
     return tables.dead_letters.to_metadata(sa.MetaData())
 
 
+def schedules() -> list[sa.Table]:
+    """Return the tables of schedules, with their indexes."""
+    copies = sa.MetaData()
+    return [table.to_metadata(copies) for table in (tables.schedules, tables.firings)]
+
+
 def fns() -> list[sa.Table]:
     """Return the tables that Hearth's seventh revision added, with their indexes."""
     copies = sa.MetaData()

@@ -237,3 +237,40 @@ secrets = sa.Table(
     sa.Index("secrets_by_key", "key_id", "app_name", "name"),
     **kinds.TABLE_OPTIONS,
 )
+
+# ``next_at`` is NULL for a schedule that does not fire. ``definition`` is JSON.
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("app_name", kinds.name(), primary_key=True),
+    sa.Column("name", kinds.name(128), primary_key=True),
+    sa.Column("app_id", kinds.name(32), nullable=False),
+    sa.Column("id", kinds.name(32), nullable=False),
+    sa.Column("definition", kinds.text(), nullable=False),
+    sa.Column("anchor", kinds.name(32), nullable=False),
+    sa.Column("next_at", kinds.name(32)),
+    sa.Column("seen_at", kinds.name(32), nullable=False),
+    sa.Column("created_at", kinds.name(32), nullable=False),
+    sa.Column("updated_at", kinds.name(32), nullable=False),
+    sa.Column("last_due", kinds.name(32), nullable=False),
+    sa.Column("last_call", kinds.name(32), nullable=False),
+    sa.Index("schedules_by_id", "id", unique=True),
+    sa.Index("schedules_by_time", "next_at", "id"),
+    **kinds.TABLE_OPTIONS,
+)
+
+# The key lets one node alone make the call of a firing time.
+firings = sa.Table(
+    "firings",
+    metadata,
+    sa.Column("schedule_id", kinds.name(32), primary_key=True),
+    sa.Column("due", kinds.name(32), primary_key=True),
+    sa.Column("app_name", kinds.name(), nullable=False),
+    sa.Column("call_id", kinds.name(32), nullable=False),
+    sa.Column("state", kinds.name(16), nullable=False),
+    sa.Column("claimed_at", kinds.name(32), nullable=False),
+    sa.Column("error", kinds.text(), nullable=False),
+    sa.Index("firings_by_state", "state", "claimed_at"),
+    sa.Index("firings_by_app", "app_name"),
+    **kinds.TABLE_OPTIONS,
+)

@@ -16,10 +16,12 @@ from hearth.sql.schema.tables import (
     apps,
     calls,
     dead_letters,
+    firings,
     fns,
     logs,
     results,
     routes,
+    schedules,
     secrets,
     stray_calls,
     triggers,
@@ -50,7 +52,10 @@ _DELETE_APP: Final = (
     Query(sa.delete(apps).where(_IS_APP)),
     *[
         Query(sa.delete(table).where(table.c.app_name == param("key_name")))
-        for table in (secrets, dead_letters, results, logs, stray_calls, calls, routes, versions)
+        for table in (
+            *(schedules, firings, secrets, dead_letters, results, logs, stray_calls, calls),
+            *(routes, versions),
+        )
     ],
 )
 

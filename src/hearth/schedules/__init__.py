@@ -1,0 +1,1 @@
+"""Calls functions at the times that their schedules name."""

@@ -1,0 +1,1 @@
+"""The schedules of apps, and the firing times that were dealt with."""
