@@ -38,8 +38,8 @@ durations: setup engines ## Run every test and store how long each file took, fo
 mutants: setup engines ## Change the code in each way that a test should miss; ARGS="agent.slots --guards"; an hour
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
-storm: setup engines ## 10,000 calls of hostile functions and clients, as root, as a user, with Docker; minutes long
-	@HEARTH_STORM_CALLS=10000 $(BIN)/python -m pytest $(LONG) tests/e2e/test_storm.py -s $(ARGS)
+storm: setup engines ## 10,000 calls of hostile functions and clients, as root, as a user, with Docker; FORMATS=http-stream
+	@HEARTH_STORM_CALLS=10000 $(if $(FORMATS),HEARTH_STORM_FORMATS="$(FORMATS)") $(BIN)/python -m pytest $(LONG) tests/e2e/test_storm.py -s $(ARGS)
 
 deaths: setup ## Kill a node 80 times in the midst of 5,000 calls; no answered one may lack its record; minutes long
 	@HEARTH_KILLED_CALLS=5000 $(BIN)/python -m pytest $(LONG) tests/e2e/test_recording.py -s $(ARGS)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.support.docker_images import python_image
+from tests.support.hostile import CROWDED
 from tests.support.node import MULTI, RunningNode, build_bundle, running_node
 from tests.support.waiting import until
 
@@ -74,6 +75,15 @@ def test_calls_at_once_share_a_process_up_to_the_limit(crowd_node: RunningNode, 
     assert {(answer["born"], answer["most"]) for answer in answers} == {(answers[0]["born"], AT_ONCE)}
     more = [crowd.start(sleep_ms=50, echo="") for _ in range(5 * AT_ONCE)]
     assert {call.result().json()["most"] <= AT_ONCE for call in more} == {True}
+
+
+def test_dozens_of_calls_share_a_process(crowd_node: RunningNode, pool: ThreadPoolExecutor) -> None:
+    many = 40  # the function has a thread for each, and 50 in all
+    crowd = Crowd(crowd_node, pool, concurrency=many)
+    born = crowd.seen(echo="warm")["born"]
+    answers = [call.result().json() for call in [crowd.start(meet=many, echo=str(n)) for n in range(many)]]
+    assert [answer["echo"] for answer in answers] == [str(number) for number in range(many)]
+    assert {(answer["born"], answer["most"]) for answer in answers} == {(born, many)}
 
 
 def test_a_late_call_ends_alone(crowd_node: RunningNode, pool: ThreadPoolExecutor) -> None:
@@ -146,13 +156,9 @@ def test_a_log_holds_the_lines_of_its_own_call_only(crowd_node: RunningNode, poo
 def test_no_answer_is_mixed_up_whatever_the_function_does(crowd_node: RunningNode, pool: ThreadPoolExecutor) -> None:
     crowd = Crowd(crowd_node, pool, timeout=5)
     draw = random.Random(1)
-    faults: list[dict[str, Any]] = [
-        *({"status": 500}, {"half": True}, {"hang_up": True}, {"twice": True}, {"late_ms": 3}, {"exit": 1}),
-        *({"kill": True}, {"fork": True}, {"hold": True}),
-    ]
     calls = []
     for number in range(400):
-        orders = draw.choice(faults) if draw.random() < 0.1 else {"sleep_ms": draw.randrange(30)}
+        orders = draw.choice(CROWDED) if draw.random() < 0.1 else {"sleep_ms": draw.randrange(30)}
         calls.append((f"call {number}", orders, pool.submit(crowd.ended, echo=f"call {number}", **orders)))
     good = 0
     for text, orders, call in calls:

@@ -196,3 +196,9 @@ LATER: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     name: ({"later": text, "later_ms": 30, "echo": "stolen"}, {"again": text, "echo": "stolen"})
     for name, text in _STOLEN.items()
 }
+
+#: Orders for ``crowd.py``: harm that one of several calls does to its container.
+CROWDED: Final[tuple[dict[str, Any], ...]] = (
+    *({"status": 500}, {"half": True}, {"hang_up": True}, {"twice": True}, {"late_ms": 3}, {"exit": 1}),
+    *({"kill": True}, {"fork": True}, {"hold": True}),
+)

@@ -19,11 +19,18 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from tests.support.hostile import FORMATS, HOSTILE, LATER, Hostile
+from tests.support.hostile import CROWDED, FORMATS, HOSTILE, LATER, Hostile
 from tests.support.node import RunningNode
 
 _CLIENT_LIMIT_S: Final = 90.0
 _MIB: Final = 1 << 20
+_STREAM: Final = "http-stream"
+#: Seconds that a call of each kind of function may take.
+_TIMEOUTS: Final = {"good": 60, "bad": 3, "later": 3}
+#: A second answer while the next call runs on the same connection cannot be told from that call's answer.
+_FAULTS: Final = tuple(orders for orders in CROWDED if "late_ms" not in orders)
+#: The share of calls over sockets that go to containers which run several at once.
+_CROWDED: Final = 0.2
 _NO_TEXT: Final = b"\xff" * 60_000_000
 _RUDE: Final = (
     "an upload that is given up",
@@ -64,7 +71,9 @@ class Storm:
     Args:
         calls: How many in all.
         at_once: How many at a time.
-        formats: Of the functions that are called.
+        formats: Of the functions that are called. Those of ``http-stream`` are called as routes, as fns by their id,
+            and as fns through triggers.
+        crowd: The image of ``crowd.py``, to call containers that run several calls at once too.
         bad: Share of the calls that misbehave, or whose clients hang up.
         seed: Of every random choice.
     """
@@ -76,6 +85,7 @@ class Storm:
         calls: int,
         at_once: int,
         formats: Sequence[str] = FORMATS,
+        crowd: str = "",
         bad: float = 0.4,
         seed: int = 1,
     ) -> None:
@@ -93,9 +103,12 @@ class Storm:
         self.outcome = Outcome()
         self._paths = {
             (kind, name): node.route(f"storm-{kind}-{name}", name, timeout=timeout, memory=64, idle_timeout=2)
-            for kind, timeout in (("good", 60), ("bad", 3), ("later", 3))
+            for kind, timeout in _TIMEOUTS.items()
             for name in formats
         }
+        self._fns = {kind: _fn(node, kind, timeout) for kind, timeout in _TIMEOUTS.items() if _STREAM in formats}
+        limits = {"timeout": 10, "memory": 64, "idle_timeout": 2, "concurrency": 4}
+        self._crowd = node.route("storm-crowd", _STREAM, image=crowd, **limits) if crowd else ""
 
     def run(self) -> Outcome:
         """Let it rage."""
@@ -116,18 +129,20 @@ class Storm:
             self._left -= 1
             text = f"answer {self._left} of {number}"
             name = self._dice.choice(self._formats)
-            if self._dice.random() < self._bad:
+            if name == _STREAM and self._crowd and self._dice.random() < _CROWDED:
+                await self._in_a_crowd(client, text)
+            elif self._dice.random() < self._bad:
                 await self._misbehave(client, name, text)
             else:  # some of the well-behaved are among those who are not
                 kind = "bad" if self._dice.random() < self._bad else "good"
-                await self._call(client, self._paths[kind, name], {"echo": text})
+                await self._call(client, self._path(kind, name), {"echo": text})
 
     async def _misbehave(self, client: aiohttp.ClientSession, name: str, text: str) -> None:
         match self._dice.randrange(10):
             case 0:
-                await self._call(client, self._paths["later", name], self._dice.choice(LATER[name]))
+                await self._call(client, self._path("later", name), self._dice.choice(LATER[name]))
             case 1:
-                await self._hang_up(client, self._paths["good", name], {"echo": text, "sleep_ms": 30})
+                await self._hang_up(client, self._path("good", name), {"echo": text, "sleep_ms": 30})
             case 2:
                 await self._rudely(client, self._rude.draw(), name, text)
             case _:
@@ -135,7 +150,8 @@ class Storm:
 
     async def _harm(self, client: aiohttp.ClientSession, hostile: Hostile, name: str, text: str) -> None:
         possible = [each for each in self._formats if each in hostile.formats]
-        path = self._paths["bad", name if name in possible else possible[0]]
+        sees = not (hostile.body or "status" in hostile.orders)  # the URL, and the status of the function
+        path = self._path("bad", name if name in possible else possible[0], by_id=sees)
         orders = {**hostile.orders, "echo": text}
         body = json.dumps(orders).encode()
         if hostile.body:
@@ -148,9 +164,35 @@ class Storm:
             return
         self.outcome.seen[str(response.status)] += 1
         if response.status >= 500:
-            _ = json.loads(answer)["error"]["message"]
+            _ = _message(answer)
         elif response.status != 200 or not hostile.echo or answer != text:
             self.outcome.wrong.append(f"{hostile.name}, {name}, {text}: {response.status} {answer[:100]}")
+
+    def _path(self, kind: str, name: str, *, by_id: bool = True) -> str:
+        """Return a path of such a function.
+
+        Args:
+            by_id: It may be that of a fn itself, which does not see the URL and sets no status.
+        """
+        if name != _STREAM:
+            return self._paths[kind, name]
+        return self._dice.choice([self._paths[kind, name], *self._fns[kind][not by_id :]])
+
+    async def _in_a_crowd(self, client: aiohttp.ClientSession, text: str) -> None:
+        """Call a function of which one container runs several calls, each on a connection of its own."""
+        fault = self._dice.choice(_FAULTS) if self._dice.random() < self._bad / 3 else {}
+        orders = fault or {"sleep_ms": self._dice.randrange(30)}
+        try:
+            async with client.post(self._crowd, json={**orders, "echo": text}) as response:
+                answer = await response.read()
+        except aiohttp.ClientError:  # cut off, and the client can tell
+            self.outcome.seen["truncated"] += 1
+            return
+        self.outcome.seen[str(response.status)] += 1
+        if response.status >= 500:
+            _ = _message(answer)
+        elif response.status != 200 or json.loads(answer)["echo"] != text:
+            self.outcome.wrong.append(f"crowd, {orders}, {text}: {response.status} {answer[:100]!r}")
 
     async def _rudely(self, client: aiohttp.ClientSession, way: str, name: str, text: str) -> None:
         """A client that misbehaves: its connection, and what it sends."""
@@ -209,7 +251,7 @@ class Storm:
     def _judge(self, orders: dict[str, Any], status: int, body: str) -> None:
         self.outcome.seen[str(status)] += 1
         if status >= 500:
-            _ = json.loads(body)["error"]["message"]
+            _ = _message(body)
         elif status != 200 or body != orders["echo"]:
             self.outcome.wrong.append(f"{orders}: {status} {body[:100]}")
 
@@ -230,6 +272,30 @@ class Storm:
             if victims:
                 await asyncio.to_thread(_kill_container, self._node, self._dice.choice(victims))
                 self.outcome.seen["killed from outside"] += 1
+
+
+def _fn(node: RunningNode, kind: str, timeout: int) -> tuple[str, str]:
+    """Make a fn, or find it; its paths: by its id, and through a trigger."""
+
+    def made(resource: str, **fields: Any) -> str:
+        query: dict[str, str] = {name: fields[name] for name in fields if name in ("name", "app_id")}
+        if found := node.http.get(f"/v2/{resource}", params=query).json()["items"]:
+            return str(found[0]["id"])
+        answer = node.http.post(f"/v2/{resource}", json=fields)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    app = made("apps", name="storm")
+    limits = {"timeout": timeout, "memory": 64, "idle_timeout": 2}
+    fn = made("fns", app_id=app, name=kind, image=node.image, **limits)
+    made("triggers", app_id=app, fn_id=fn, name=kind, type="http", source=f"/{kind}")
+    return f"/invoke/{fn}", f"/t/storm/{kind}"
+
+
+def _message(body: str | bytes) -> str:
+    """The text of an error of either API."""
+    told = json.loads(body)
+    return str(told.get("error", told)["message"])
 
 
 def containers(node: RunningNode) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from typing import Any
 
 import hypothesis
@@ -340,6 +342,24 @@ def test_an_idle_container_gives_way_and_one_with_a_call_does_not() -> None:
             assert on.driver.counts.peak_memory_mib == 300
 
     run(play())
+
+
+def test_a_container_that_has_gone_leaves_nothing_to_the_garbage_collector() -> None:
+    async def play() -> None:
+        async with bench(images=crowded(Crowd())) as on:
+            assert await on.ask(shared(on, idle_timeout=1), echo="x") == "x"
+            (hot,) = containers(on)
+            gone = weakref.ref(hot)
+            del hot
+            await asyncio.sleep(2)
+            await settle()
+            assert gone() is None
+
+    gc.disable()
+    try:
+        run(play())
+    finally:
+        gc.enable()
 
 
 def test_a_drain_lets_all_calls_of_a_container_end() -> None:

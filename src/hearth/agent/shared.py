@@ -134,6 +134,8 @@ class SharedContainer(HotContainer):
 
     def _stop_serving(self) -> None:
         super()._stop_serving()
+        self._slots.clear()  # they hold this, which would hold them
+        self.resting.clear()
         self._meter.set(0, 0)
 
     def _count_slots(self) -> None:
