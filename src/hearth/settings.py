@@ -611,6 +611,11 @@ class Settings(BaseSettings):
         validation_alias="FN_MAX_HDR_RESPONSE_SIZE",
         description="largest head of an answer of format http-stream, in bytes; 0: 256 KiB",
     )
+    json_lines: bool = Field(
+        default=False,
+        validation_alias="FN_JSON_LINES",
+        description="each message to a function of format json is one line, as Fn wrote it from March 2018 on",
+    )
     max_pids: int = Field(
         default=50, ge=0, validation_alias="FN_MAX_PIDS", description="threads and processes of one container"
     )

@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.protocol_events import a_call, stdio_contract
 
+from hearth.contracts import contract_for
 from hearth.contracts.base import CallInput
+from hearth.contracts.formats import Terms
+from hearth.contracts.stdio.exchange import StdioContract
 
 
 def encoded(call: CallInput, *pieces: bytes) -> bytes:
@@ -35,6 +38,20 @@ def test_the_documented_example_is_written_byte_for_byte() -> None:
         b"}\n"
         b"\n"
     )
+
+
+def test_on_one_line_it_is_the_same_object_and_nothing_after_its_line() -> None:
+    call = a_call(headers={"Content-Type": ["text/plain"]}, content_length=7)
+    contract = contract_for("json", Terms(json_lines=True))
+    assert isinstance(contract, StdioContract)
+    encoder = contract.encoder(call)
+    encoder.body(b"a\nb\x00\xc3\xa9")
+    line = encoder.end()
+    assert line == contract.whole_input(call, b"a\nb\x00\xc3\xa9")
+    assert line.startswith(b'{"call_id":"01C59M8V1MG3G00GZJ00000001",')
+    assert (line.count(b"\n"), line[-3:]) == (1, b"}}\n")
+    assert json.loads(line) == json.loads(encoded(call, b"a\nb\x00\xc3\xa9"))
+    assert contract.spare_input == 1  # the line end
 
 
 def test_a_call_without_data_has_empty_texts() -> None:

@@ -42,7 +42,7 @@ from hearth.agent.stderr import LateLogs
 from hearth.aio.clock import Clock
 from hearth.aio.deadlines import Expiries
 from hearth.contracts.base import ContainerGone, Exchange, RequestBody, ResponseSink
-from hearth.contracts.http_stream.answer import NO_LIMITS, Limits
+from hearth.contracts.formats import USUAL, Terms
 from hearth.drivers.base import Driver, DriverError
 from hearth.models.call import SUCCESS, Call, HeaderMap
 from hearth.models.call_result import RESULT_LIMITS, CallResult, ResultLimits
@@ -94,7 +94,7 @@ class Agent:
         max_starts: Containers that may start at once; those that take long are not counted.
         scaling: Decides when a function gets another hot container.
         are_busy: Returns True while the processors have no time left.
-        answer_limits: The largest answers that are passed on, where the format has limits.
+        terms: What the operator says about formats.
         freeze_idle_s: Seconds without a call after which a container is frozen; ``None``: never.
         start_limit_s: Seconds in which a container has its image and takes calls. Calls of fns, whose timeout begins
             with their run, wait for this long and for their timeout.
@@ -126,7 +126,7 @@ class Agent:
         are_busy: Callable[[], bool] = lambda: False,
         quotas: Quotas = NO_QUOTAS,
         log_limit_bytes: int = DEFAULT_LIMIT_BYTES,
-        answer_limits: Limits = NO_LIMITS,
+        terms: Terms = USUAL,
         freeze_idle_s: float | None = None,
         start_limit_s: float = _START_LIMIT_S,
         logins: LoginSource = NO_LOGIN_SOURCE,
@@ -148,7 +148,7 @@ class Agent:
             max_starts=max_starts,
             scaling=scaling,
             are_busy=are_busy,
-            answer_limits=answer_limits,
+            terms=terms,
             freeze_idle_s=freeze_idle_s,
             logins=logins,
             note_image=note_image,

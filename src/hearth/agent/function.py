@@ -9,7 +9,7 @@ from hearth.agent.shares import Share
 from hearth.agent.stats import CallStats
 from hearth.contracts import contract_for
 from hearth.contracts.base import Contract
-from hearth.contracts.http_stream.answer import NO_LIMITS, Limits
+from hearth.contracts.formats import USUAL, Terms
 from hearth.models.call import Call
 from hearth.models.function import FunctionRef, FunctionSpec
 from hearth.models.times import ZERO
@@ -72,14 +72,14 @@ class Function:
     )
 
     def __init__(
-        self, spec: FunctionSpec, stats: CallStats, telemetry: Telemetry, share: Share, limits: Limits = NO_LIMITS
+        self, spec: FunctionSpec, stats: CallStats, telemetry: Telemetry, share: Share, terms: Terms = USUAL
     ) -> None:
         self.spec = spec
         self.ref = spec.ref
         self.key = spec.hot_key
         self.timeout = dt.timedelta(seconds=spec.timeout_s)
         self.times_run = spec.ref.is_fn
-        self.contract: Contract = contract_for(spec.contract, limits)
+        self.contract: Contract = contract_for(spec.contract, terms)
         self.spans = FunctionSpans(telemetry.tracing, spec.ref)
         self.stats = stats.of(spec.ref)
         self.share = share

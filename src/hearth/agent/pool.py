@@ -23,7 +23,7 @@ from hearth.agent.shares import Share, Shares
 from hearth.agent.states import ContainerState
 from hearth.agent.stats import CallStats
 from hearth.aio.clock import Clock
-from hearth.contracts.http_stream.answer import NO_LIMITS, Limits
+from hearth.contracts.formats import USUAL, Terms
 from hearth.drivers.base import Driver
 from hearth.models.function import NOTHING, Amount, FunctionRef, FunctionSpec
 from hearth.models.quotas import Quotas
@@ -63,7 +63,7 @@ class Pool:
         scaling: ScalingPolicy,
         are_busy: Callable[[], bool],
         quotas: Quotas,
-        answer_limits: Limits = NO_LIMITS,
+        terms: Terms = USUAL,
         freeze_idle_s: float | None = None,
         logins: LoginSource = NO_LOGIN_SOURCE,
         note_image: NoteImage = ignore_image,
@@ -73,7 +73,7 @@ class Pool:
         self.shares = Shares(quotas, telemetry.metrics, self.resources.serve)
         self.room_changed = asyncio.Event()
         self._stats = stats
-        self._answer_limits = answer_limits
+        self._terms = terms
         lag = Lag()
         self.host = Host(
             lag=lag,
@@ -127,7 +127,7 @@ class Pool:
         if function is None:
             share = self.shares.of(spec.ref)
             function = self.functions[spec.hot_key] = Function(
-                spec, self._stats, self.host.telemetry, share, self._answer_limits
+                spec, self._stats, self.host.telemetry, share, self._terms
             )
         return function
 

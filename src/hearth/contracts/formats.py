@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from hearth.contracts.base import Contract, InvalidProtocol
 from hearth.contracts.http_stream.answer import NO_LIMITS, Limits
 from hearth.contracts.http_stream.contract import HttpStreamContract
@@ -13,21 +15,37 @@ from hearth.contracts.stdio.http import HttpContract
 from hearth.contracts.stdio.json import JsonContract
 from hearth.models.function import DEFAULT, HTTP, HTTP_STREAM, JSON
 
-_CONTRACTS: Final[dict[str, Callable[[Limits], Contract]]] = {
-    "": lambda limits: DefaultContract(),
-    DEFAULT: lambda limits: DefaultContract(),
-    HTTP: lambda limits: HttpContract(),
-    JSON: lambda limits: JsonContract(),
-    HTTP_STREAM: HttpStreamContract,
+
+class Terms(msgspec.Struct, frozen=True):
+    """The operator's choices about formats.
+
+    Attributes:
+        limits: The largest answers of formats over HTTP that Fn's server limits, too.
+        json_lines: Messages of the format ``json`` take one line each.
+    """
+
+    limits: Limits = NO_LIMITS
+    json_lines: bool = False
+
+
+#: What holds where the operator says nothing.
+USUAL: Final = Terms()
+
+_CONTRACTS: Final[dict[str, Callable[[Terms], Contract]]] = {
+    "": lambda terms: DefaultContract(),
+    DEFAULT: lambda terms: DefaultContract(),
+    HTTP: lambda terms: HttpContract(),
+    JSON: lambda terms: JsonContract(on_one_line=terms.json_lines),
+    HTTP_STREAM: lambda terms: HttpStreamContract(terms.limits),
 }
 
 
-def contract_for(format_name: str, limits: Limits = NO_LIMITS) -> Contract:
+def contract_for(format_name: str, terms: Terms = USUAL) -> Contract:
     """Return the contract of a format; the empty name is ``default``.
 
     Args:
         format_name: The name.
-        limits: The largest answers of formats over HTTP that Fn's server limits, too.
+        terms: What the operator says about formats.
 
     Raises:
         InvalidProtocol: No format has this name.
@@ -35,4 +53,4 @@ def contract_for(format_name: str, limits: Limits = NO_LIMITS) -> Contract:
     make = _CONTRACTS.get(format_name)
     if make is None:
         raise InvalidProtocol
-    return make(limits)
+    return make(terms)

@@ -20,6 +20,7 @@ from hearth.authorize.admin_token import admin_token
 from hearth.authorize.attempts import WrongTokens
 from hearth.authorize.authenticator import Authenticator
 from hearth.authorize.tokens import Tokens
+from hearth.contracts.formats import Terms
 from hearth.contracts.http_stream.answer import Limits
 from hearth.drivers.base import Driver, FetchImage
 from hearth.host.cpu_load import Processors
@@ -106,7 +107,10 @@ class Foundation:
             max_starts=settings.max_starts or max(2, os.cpu_count() or 1),
             scaling=_SCALING[settings.scaling_policy](settings.start_delay_s),
             are_busy=Processors(self.clock).are_busy,
-            answer_limits=Limits.of(settings.max_hdr_response_size, settings.max_response_size),
+            terms=Terms(
+                limits=Limits.of(settings.max_hdr_response_size, settings.max_response_size),
+                json_lines=settings.json_lines,
+            ),
             freeze_idle_s=_freeze_idle_s(settings, driver),
             start_limit_s=(settings.hot_pull_timeout_msecs + settings.hot_start_timeout_msecs) / 1000,
             logins=logins,

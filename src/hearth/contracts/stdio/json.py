@@ -35,10 +35,11 @@ class JsonEncoder(Encoder):
     then take four bytes more.
     """
 
-    __slots__ = ("_call", "_decoder", "_quoted", "_rest", "_whole", "lossy")
+    __slots__ = ("_call", "_decoder", "_on_one_line", "_quoted", "_rest", "_whole", "lossy")
 
-    def __init__(self, call: CallInput) -> None:
+    def __init__(self, call: CallInput, *, on_one_line: bool = False) -> None:
         self._call = call
+        self._on_one_line = on_one_line
         self._whole = b""
         self._quoted: list[bytes] = []
         self._rest: list[bytes] = []
@@ -55,7 +56,7 @@ class JsonEncoder(Encoder):
 
     def end(self) -> bytes:
         """Return the object, or the beginning of a large one."""
-        before, after = _around(self._call)
+        before, after = _around(self._call, self._on_one_line)
         if self._decoder is None and len(self._whole) <= _FIRST_BYTES:
             return _escape(b"".join([before, self._take_whole(), after]))
         pieces = [_escape(before), *self._take_body(), _escape(after)]
@@ -97,24 +98,32 @@ class JsonEncoder(Encoder):
         self._quoted.append(_escape(msgspec.json.encode(sound)[1:-1]))
 
 
-def _around(call: CallInput) -> tuple[bytes, bytes]:
+def _around(call: CallInput, on_one_line: bool) -> tuple[bytes, bytes]:
     """Return what stands before and after the content of the body, not escaped yet."""
+    line_end = b"" if on_one_line else b"\n"
     content_type = call.headers.get("Content-Type") or ("",)
     headers = {
         to_unicode(name): [to_unicode(value) for value in values] for name, values in sorted(call.headers.items())
     }
-    before = b'{\n"call_id":%b\n,"content_type":%b\n,"type":%b\n,"deadline":%b\n,"body":"' % (
-        _quote(call.call_id),
-        _quote(to_unicode(content_type[0])),
-        _quote(call.call_type),
-        _quote(call.deadline),
-    )
-    after = b'"\n,"protocol":{"type":"http"\n,"method":%b\n,"request_url":%b\n,"headers":%b\n}\n}\n\n' % (
-        _quote(call.method),
-        _quote(call.url),
-        msgspec.json.encode(headers),
-    )
-    return before, after
+    before = [
+        b"{",
+        b'"call_id":%b' % _quote(call.call_id),
+        b',"content_type":%b' % _quote(to_unicode(content_type[0])),
+        b',"type":%b' % _quote(call.call_type),
+        b',"deadline":%b' % _quote(call.deadline),
+        b',"body":"',
+    ]
+    after = [
+        b'"',
+        b',"protocol":{"type":"http"',
+        b',"method":%b' % _quote(call.method),
+        b',"request_url":%b' % _quote(call.url),
+        b',"headers":%b' % msgspec.json.encode(headers),
+        b"}",
+        b"}",
+        b"\n",
+    ]
+    return line_end.join(before), line_end.join(after)
 
 
 def _quote(text: str) -> bytes:
@@ -132,16 +141,18 @@ class JsonContract(StdioContract):
 
     Args:
         max_answer_bytes: Limit on one answer's text, which is held in memory while it is read.
+        on_one_line: Each message to the function takes one line, as from March 2018 on.
     """
 
     name = "json"
     hot = True
     holds_body = True
-    spare_input = 2  # the line ends
     piece_bytes = 12 * 1024  # of many small values they take 10 ms
 
-    def __init__(self, *, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
+    def __init__(self, *, max_answer_bytes: int = MAX_ANSWER_BYTES, on_one_line: bool = False) -> None:
         self._max_answer_bytes = max_answer_bytes
+        self._on_one_line = on_one_line
+        self.spare_input = 1 if on_one_line else 2  # the line ends
 
     def whole_input(self, call: CallInput, body: bytes) -> bytes | None:
         """Return the object, if the body is UTF-8."""
@@ -149,7 +160,7 @@ class JsonContract(StdioContract):
             text = body.decode()
         except UnicodeDecodeError:
             return None
-        before, after = _around(call)
+        before, after = _around(call, self._on_one_line)
         return _escape(b"".join([before, msgspec.json.encode(text)[1:-1], after]))
 
     def whole_answer(self, call: CallInput, data: bytes) -> tuple[Head, bytes] | None:
@@ -158,7 +169,7 @@ class JsonContract(StdioContract):
 
     def encoder(self, call: CallInput) -> Encoder:
         """Make the writer of one call's input."""
-        return JsonEncoder(call)
+        return JsonEncoder(call, on_one_line=self._on_one_line)
 
     def decoder(self, call: CallInput) -> Decoder:
         """Make the reader of one call's answer."""
