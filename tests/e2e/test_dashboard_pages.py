@@ -37,6 +37,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DashboardNode]:
         trigger = {"name": "web", "app_id": app_id, "fn_id": created["id"], "type": "http", "source": "/greet"}
         assert found.http.post("/v2/triggers", json=trigger).status_code == 200
         found.http.put("/v1/apps/shop/secrets/PASSWORD", json={"value": "hidden"})
+        for fields in ({"route": "/hello"}, {"fn_id": created["id"]}):
+            rule = {"name": f"of-{'-'.join(fields)}", "cron": "30 2 * * *", "timezone": "Europe/Berlin", **fields}
+            made = found.http.post("/v1/apps/shop/schedules", json={"schedule": rule})
+            assert made.status_code == 200, made.text
         found.token("viewer", "viewer")
         found.add_calls("shop", "/later", 3, status="queued")
         found.add_calls("shop", "/hello", 2, first=1 << 49)
@@ -103,6 +107,26 @@ def test_a_call_shows_its_timeline_log_and_resources(node: DashboardNode, open_p
     assert times.first.get_attribute("title").endswith(" UTC")  # type: ignore[union-attr]
     dashboard.check(f"call-{theme}")
     assert found["status"] == "success"
+
+
+def test_an_app_shows_its_schedules_which_run_now_and_pause(node: DashboardNode, open_page: Open) -> None:
+    dashboard = open_page(node)
+    dashboard.open("app/shop", "App shop")
+    page = dashboard.page
+    rows = page.get_by_role("region", name="Schedules").get_by_role("row")
+    of_fn, of_route = rows.filter(has_text="of-fn_id"), rows.filter(has_text="of-route")
+    expect(of_fn.get_by_role("link")).to_have_text("greet")
+    expect(of_route).to_contain_text("30 2 * * * Europe/Berlin")
+    expect(of_route.locator("time")).to_have_count(5)
+    expect(of_route.locator("time").first).to_have_attribute("title", re.compile(r" 0[01]:30:00.000 UTC$"))
+    page.get_by_role("button", name="Pause of-route").click()
+    expect(of_route).to_contain_text("disabled")
+    page.get_by_role("button", name="Resume of-route").click()
+    expect(of_route.locator("time")).to_have_count(5)
+    page.get_by_role("button", name="Run of-route now").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("^Call "))
+    call_id = page.url.rpartition("/")[2]
+    assert node.http.get(f"/v1/apps/shop/calls/{call_id}").json()["call"]["origin"] == "schedule of-route"
 
 
 @pytest.mark.parametrize("theme", THEMES)

@@ -63,6 +63,8 @@ _SHOWN: Final = {
     "apps": Action.APPS_READ,
     "calls": Action.CALLS_READ,
     "secrets": Action.SECRETS_READ,
+    "schedules": Action.SCHEDULES_READ,
+    "edit_schedules": Action.SCHEDULES_WRITE,
     "tokens": Action.TOKENS_READ,
     "edit_tokens": Action.TOKENS_WRITE,
     "audit": Action.AUDIT_READ,

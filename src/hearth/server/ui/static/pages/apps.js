@@ -3,6 +3,7 @@ import { spark } from "../charts.js";
 import { commands, empty, failed, field, h, table, visible } from "../dom.js";
 import { milliseconds, number, quoted, time } from "../format.js";
 import { configForm } from "./config.js";
+import { schedules } from "./schedules.js";
 
 const PAGE = 50;
 export const curl = (me) => (me.is_logged_in ? 'curl -H "Authorization: Bearer $FN_TOKEN"' : "curl");
@@ -65,10 +66,11 @@ export async function app({ me, parameters, search, signal, again }) {
   const cursor = search.get("cursor") ?? "";
   const path = `/api/v1/apps/${segment(name)}`;
   const { app: found } = await get(path, { signal });
-  const [routes, fns, secrets] = await Promise.all([
+  const [routes, fns, secrets, timed] = await Promise.all([
     get(`${path}/routes${query({ per_page: PAGE, cursor })}`, { signal }),
     found.id && !cursor ? get(`/api/v2/fns${query({ app_id: found.id, per_page: 100 })}`, { signal }) : { items: [] },
     me.can.secrets ? get(`${path}/secrets`, { signal }) : { secrets: [] },
+    me.can.schedules ? get(`${path}/schedules`, { signal }) : { schedules: [] },
   ]);
   const functions = [...fns.items.map((fn) => ({ path: fn.name, image: fn.image, memory: fn.memory, kind: "fn" })), ...routes.routes.map((route) => ({ ...route, kind: route.type }))];
   const recent = {};
@@ -86,6 +88,8 @@ export async function app({ me, parameters, search, signal, again }) {
       : empty("This app has no functions.", `hearth init hello && cd hello\nhearth deploy --app ${quoted(name)}`),
     pager(`#/app/${segment(name)}`, routes.next_cursor, cursor),
     h("p", {}, h("a", { href: `#/calls${query({ app: name })}` }, "Calls of this app")),
+    h("h2", {}, "Schedules"),
+    schedules(timed.schedules, name, Object.fromEntries(fns.items.map((fn) => [fn.id, fn.name])), me.can, again),
     h("h2", {}, "Configuration"),
     configForm(found.config, me.can.edit_apps && me.can.config, async (config) => {
       await change("PATCH", path, { app: { config } });
