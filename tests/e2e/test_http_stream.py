@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.support.docker_images import python_image
 from tests.support.node import MULTI, RunningNode, build_bundle, build_multi, running_node
@@ -155,6 +156,27 @@ def test_a_large_body_passes_both_ways(stream_node: RunningNode) -> None:
     assert stream_node.http.post(path, content=b"next").text == "next"
 
 
+def test_a_crash_at_each_moment_fails_its_call_only(stream_node: RunningNode) -> None:
+    gone = "error receiving function response"
+    answer = stream_node.http.post(route(stream_node, "ends_at_a_connection"))
+    assert (answer.status_code, answer.json()["error"]["message"]) == (502, gone)
+    assert "container exit code 3" in stream_node.record(answer)["error"]
+    path = multi(stream_node, "crashes")
+    half_a_head = "write(b'HTTP/1.1 200 OK\\r\\nContent-Le')\nos._exit(3)"
+    for orders in ({"exit": 3}, {"run": half_a_head}, {"die": True, "echo": "half of this"}):
+        try:
+            answer = stream_node.call(path, **orders)
+        except httpx.RemoteProtocolError:  # cut off
+            assert "die" in orders
+        else:
+            assert (answer.status_code, answer.json()["error"]["message"]) == (502, gone)
+            assert "container exit code" in stream_node.record(answer)["error"]
+        assert stream_node.call(path, echo="next").text == "next"
+    for after_ms in (0, 20):
+        assert stream_node.call(path, after=3, after_ms=after_ms, echo="last words").text == "last words"
+        assert stream_node.call(path, echo="next").text == "next"
+
+
 def test_a_pause_in_an_answer_reaches_the_client(stream_node: RunningNode) -> None:
     path = multi(stream_node, "pause")
     with stream_node.http.stream("POST", path, json={"size": 70_000, "pause_ms": 300_000}) as answer:
@@ -203,6 +225,7 @@ def loose_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         "FN_DISABLE_UNPRIVILEGED_CONTAINERS": "true",
         "FN_MAX_RESPONSE_SIZE": "1000",
         "FN_MAX_HDR_RESPONSE_SIZE": "2000",
+        "FN_HOT_PULL_TIMEOUT_MSECS": "500",
     }
     with running_node(request.param, data, image, **environment) as running:
         running.told["multi"] = image
@@ -221,6 +244,14 @@ def test_answers_have_the_limits_of_the_operator(loose_node: RunningNode) -> Non
         answer = loose_node.call(path, **orders)
         assert (answer.status_code, answer.json()["error"]["message"]) == (502, message)
         assert loose_node.call(path, echo="next").text == "next"
+
+
+def test_a_registry_that_stays_silent_is_a_504(loose_node: RunningNode) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as registry:
+        image = f"127.0.0.1:{registry.getsockname()[1]}/x/y:1"
+        answer = loose_node.call(loose_node.route("silent", "http-stream", image=image))
+        assert (answer.status_code, answer.json()["error"]["message"]) == (504, "Image pull timed out")
+        assert loose_node.record(answer)["status"] == "error"
 
 
 def test_the_operator_may_leave_users_and_files_to_images(loose_node: RunningNode) -> None:

@@ -82,6 +82,13 @@ def forks():
     os.wait()
 
 
+def ends_at_a_connection():
+    listener = listen(TWIN)
+    os.symlink("phonylsnr.sock", PATH)
+    listener.accept()
+    os._exit(3)
+
+
 def listens_late():
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(TWIN)
