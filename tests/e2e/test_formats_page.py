@@ -24,6 +24,7 @@ from hearth.contracts.stdio.http_bodies import ChunkedBody
 PAGE: Final = Path(__file__).parents[2] / "docs" / "formats.md"
 _BLOCK: Final = re.compile(r"^<!-- (example|function): (.+?) -->\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCKS: Final = {(kind, name): text for kind, name, text in _BLOCK.findall(PAGE.read_text())}
+HOT: Final = ("http", "json", "http-stream")
 FUNCTIONS: Final = sorted(name for kind, name in BLOCKS if kind == "function")
 _CALL_ID: Final = "01C59M8V1MG3G00GZJ00000001"
 _DEADLINE: Final = "2018-01-31T12:00:30.000Z"
@@ -32,7 +33,19 @@ _DEADLINE: Final = "2018-01-31T12:00:30.000Z"
 _RECORDER: Final = """
 import os, sys
 form, stdin, stderr = os.environ["FN_FORMAT"], sys.stdin.buffer, sys.stderr.buffer
+stdout = sys.stdout.buffer
+if form == "http-stream":
+    import socket
+    path = os.environ["FN_LISTENER"][5:]
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path + ".twin")
+    os.chmod(path + ".twin", 0o666)
+    listener.listen()
+    os.symlink(os.path.basename(path) + ".twin", path)
 while True:
+    if form == "http-stream":
+        connection = listener.accept()[0]
+        stdin, stdout = connection.makefile("rb"), connection.makefile("wb")
     if form == "default":
         seen = "".join(f"{name}={value}\\n" for name, value in sorted(os.environ.items())).encode()
         seen += b"stdin=" + stdin.read()
@@ -53,10 +66,12 @@ while True:
         seen = "".join(f"{name}={value}\\n" for name, value in sorted(os.environ.items())).encode()
     stderr.write(seen)
     stderr.flush()
-    sys.stdout.buffer.write(open(f"answer.{form}", "rb").read())
-    sys.stdout.flush()
+    stdout.write(open(f"answer.{form}", "rb").read())
+    stdout.flush()
     if form == "default":
         break
+    if form == "http-stream":
+        connection.shutdown(2)
 """
 
 
@@ -96,13 +111,13 @@ CALL: Final = CallInput(
 # -- the code that speaks the formats -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format_name", ["http", "json"])
+@pytest.mark.parametrize("format_name", HOT)
 def test_the_input_is_what_the_encoder_writes(format_name: str) -> None:
     encoder = stdio_contract(format_name).encoder(CALL)
     assert encoder.body(b"Ada") + encoder.end() == example(f"{format_name} input")
 
 
-@pytest.mark.parametrize("format_name", ["http", "json"])
+@pytest.mark.parametrize("format_name", HOT)
 def test_the_output_is_read_as_described(format_name: str) -> None:
     contract = stdio_contract(format_name)
     head, body, end = contract.decoder(CALL).feed(example(f"{format_name} output"))
@@ -126,7 +141,11 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """A node of processes, with the app of the page."""
     data = tmp_path_factory.mktemp("formats")
     with running_node(
-        "process", data, build_multi(data, data / "source"), FN_HOT_START_TIMEOUT_MSECS="5000"
+        "process",
+        data,
+        build_multi(data, data / "source"),
+        FN_HOT_START_TIMEOUT_MSECS="5000",
+        FN_MAX_RESPONSE_SIZE="1000000",
     ) as running:
         running.http.post("/v1/apps", json={"app": {"name": "app1", "config": {"A": "1"}}}).raise_for_status()
         yield running
@@ -137,7 +156,7 @@ def recorder(node: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> str
     """The function that records its input."""
     folder = tmp_path_factory.mktemp("recorder")
     (folder / "answer.default").write_bytes(b"Hello Ada")
-    for format_name in ("http", "json"):
+    for format_name in HOT:
         (folder / f"answer.{format_name}").write_bytes(example(f"{format_name} output"))
     return build(node, folder, "recorder", {"func.py": _RECORDER}, "python3 func.py")
 
@@ -175,7 +194,7 @@ def recorded(node: RunningNode, call_id: str) -> bytes:
     return log.replace(call_id.encode(), _CALL_ID.encode())
 
 
-@pytest.mark.parametrize("format_name", ["http", "json"])
+@pytest.mark.parametrize("format_name", HOT)
 def test_a_function_is_written_the_input_and_its_output_is_answered(
     node: RunningNode, recorder: str, format_name: str
 ) -> None:
@@ -223,7 +242,44 @@ def test_a_hot_container_has_only_the_common_environment(node: RunningNode, reco
     route(node, recorder, "http", config={"SHOW": ""})
 
 
-@pytest.mark.parametrize("format_name", ["http", "json"])
+def test_a_container_that_listens_has_the_variables_of_the_table_too(node: RunningNode) -> None:
+    rows = table_of("In addition to the variables above, the container has:")
+    table = {name: value for names, value in rows for name in re.findall(r"`(\w+)`", names)}
+    config = {"FN_LOGFRAME_NAME": "n", "FN_LOGFRAME_HDR": "h"}
+    path = node.route("listens", "http-stream", config=config, cpus="100m")
+    found = node.call(path, tell=True).json()["env"]
+    ours = {name for name in found if name.startswith("FN_")}
+    assert ours == table.keys() | {name for name in variables("environment") if name.startswith("FN_")}
+    assert found["FN_LISTENER"] in table["FN_LISTENER"]
+    assert found["FN_CONCURRENCY"] == "1"
+    assert {name: found[name] for name in config} == config
+    node.route("listens", "http-stream", config=config, concurrency=2)
+    found = node.call(path, tell=True).json()["env"]
+    assert (found["FN_CONCURRENCY"], found["FN_LOGFRAME_HDR"]) == ("2", "Fn-Call-Id")
+    assert found["FN_LOGFRAME_NAME"] != "n"
+
+
+def table_of(before: str) -> list[list[str]]:
+    """The rows of the table that follows this line of the page."""
+    table = PAGE.read_text().partition(f"{before}\n\n")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.strip().splitlines()[2:]]
+
+
+def test_the_status_of_an_answer_is_what_its_table_says(node: RunningNode) -> None:
+    path = node.route("statuses", "http-stream", timeout=60, idle_timeout=600)
+    before = "The status tells Hearth how the function ended. That of the client is in `Fn-Http-Status`:"
+    for shown, _, gets, container in table_of(before):
+        born = node.call(path, tell=True).json()["born"]
+        answer = node.call(path, echo="the answer", wire_status=int(shown) if shown.isdigit() else 418)
+        if shown == "200":
+            assert (answer.status_code, answer.text, gets) == (200, "the answer", "the answer")
+        else:
+            assert f"{answer.status_code} `{answer.json()['error']['message']}`" == gets
+        serves_on = node.call(path, tell=True).json()["born"] == born
+        assert container == ("serves on" if serves_on else "is removed")
+
+
+@pytest.mark.parametrize("format_name", HOT)
 def test_the_answer_of_an_async_call_joins_its_log(node: RunningNode, recorder: str, format_name: str) -> None:
     route(node, recorder, format_name, type="async")
     answer, body = send(node, REQUEST)
@@ -284,6 +340,19 @@ FAILURES: Final[dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
         {"format": "http-stream"},
         {"headers": {"X": "x" * 300_000}},
     ),
+    "`http-stream`: the body of the answer is larger than its limit": (
+        "/r/e2e/fails",
+        {"format": "http-stream"},
+        {"size": 1_000_001},
+    ),
+    **{
+        f"`http-stream`: the function answers {what}": (
+            "/r/e2e/fails",
+            {"format": "http-stream"},
+            {"wire_status": status},
+        )
+        for what, status in (("502", 502), ("504", 504), ("with another status than 200, 502 or 504", 418))
+    },
 }
 #: Needs a node that is busy: see tests/unit/test_agent_calls.py.
 _BUSY: Final = "no container is free within half of the timeout"

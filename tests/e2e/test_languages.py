@@ -20,6 +20,7 @@ from tests.support.node import RunningNode, running_node
 from tests.support.waiting import until
 
 AT_ONCE = 8
+PAGE = kits.ROOT / "docs" / "languages.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Language:
         image: Makes an image of that folder; its name.
         sets_status: True if it says a status of its own where the client is none of HTTP.
         shares: True if it runs several calls at once.
+        frames: True if it marks where the log of a request begins.
     """
 
     says: str
@@ -41,6 +43,7 @@ class Language:
     image: Callable[[Path], str]
     sets_status: bool = True
     shares: bool = True
+    frames: bool = False
 
 
 def _compiled(compile_it: Callable[[Path], None], name: str) -> Callable[[Path], None]:
@@ -62,6 +65,7 @@ def _python(version: str) -> Language:
         write,
         lambda folder: kits.kit_image(f"python-{version}", folder, machine_image()),
         sets_status=False,
+        frames=True,
     )
 
 
@@ -84,6 +88,7 @@ LANGUAGES = {
         "cmd: node func.js",
         kits.node_sources,
         lambda folder: kits.kit_image("node", folder, kits.node_base_image()),
+        frames=True,
     ),
     "python-newest": _python("newest"),
     "python-oldest": _python("oldest"),
@@ -110,6 +115,8 @@ def made(languages_node: RunningNode) -> Callable[[str], str]:
         if languages_node.driver == "docker":
             return language.image(folder)
         text = f"name: {name}\nversion: '1'\nformat: http-stream\n{language.command}\n"
+        if name == "python-newest":  # as the documentation has it
+            text = PAGE.read_text().partition("```yaml\n")[2].partition("```")[0].replace("pyfn", name)
         (folder / "func.yaml").write_text(text)
         data = languages_node.data
         Cli("", data, FN_DATA_DIR=str(data))("build", "--driver", "process", folder)
@@ -142,14 +149,29 @@ def test_a_function_answers_one_call_after_another(
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_a_fn_is_invoked_by_its_id(languages_node: RunningNode, made: Callable[[str], str], name: str) -> None:
+def test_a_fn_is_invoked_by_its_id_and_through_a_trigger(
+    languages_node: RunningNode, made: Callable[[str], str], name: str
+) -> None:
     node, language = languages_node, LANGUAGES[name]
     app = node.http.post("/v2/apps", json={"name": f"app-{name}"}).json()["id"]
-    described = {"app_id": app, "name": name, "image": made(name), "memory": 256}
+    config = {"FN_LOGFRAME_NAME": "frame", "FN_LOGFRAME_HDR": "Fn-Call-Id"}
+    described = {"app_id": app, "name": name, "image": made(name), "memory": 256, "config": config}
     fn = node.http.post("/v2/fns", json=described).json()["id"]
     answer = node.http.post(f"/invoke/{fn}", content=b"plain")
     assert (answer.status_code, answer.text, answer.headers["x-made-by"]) == (200, "plain", language.says)
     assert answer.headers.get("fn-http-status") == ("201" if language.sets_status else None)
+    if language.frames:
+        call_id = answer.headers["fn-call-id"]
+        log = functools.partial(node.http.get, f"/v2/fns/{fn}/calls/{call_id}/log", headers={"Accept": "text/plain"})
+        assert until(lambda: f"\nframe={call_id}\n" in log().text), log().text
+    trigger = {"app_id": app, "fn_id": fn, "name": "t", "type": "http", "source": "/a/b"}
+    assert node.http.post("/v2/triggers", json=trigger).status_code == 200
+    for method in ("POST", "PUT"):
+        answer = node.http.request(method, f"/t/app-{name}/a/b?c=d", content=b"triggered")
+        assert (answer.status_code, answer.text, answer.headers["x-made-by"]) == (201, "triggered", language.says)
+        assert answer.headers["content-type"] == f"text/x-{language.says}"
+    failed = node.http.post(f"/t/app-{name}/a/b", content=b"fail")
+    assert (failed.status_code, failed.json()) == (502, {"message": "function failed"})
 
 
 @pytest.mark.parametrize("name", [name for name, language in LANGUAGES.items() if language.shares])
