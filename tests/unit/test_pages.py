@@ -13,6 +13,8 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
 SECURITY: Final = (DOCS / "security.md").read_text()
+#: Pages whose tables name the tests of what they promise.
+SHOWN: Final = {"security": SECURITY, "contract": (DOCS / "contract.md").read_text()}
 #: A test as a page names it: its file, and the function in it if one is meant.
 REFERENCE: Final = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 
@@ -46,8 +48,8 @@ def _tests_of(file: str) -> set[str]:
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
-@pytest.mark.parametrize(("file", "name"), sorted(set(REFERENCE.findall(SECURITY))))
-def test_a_test_that_the_security_page_names_exists(file: str, name: str) -> None:
+@pytest.mark.parametrize(("file", "name"), sorted({one for page in SHOWN.values() for one in REFERENCE.findall(page)}))
+def test_a_test_that_a_page_names_exists(file: str, name: str) -> None:
     assert not name or name in _tests_of(file)
 
 
@@ -72,15 +74,17 @@ def test_sections_that_messages_name_exist() -> None:
     assert missing == []
 
 
-def test_every_promise_of_the_security_page_names_a_test() -> None:
-    rows = re.findall(r"^\| promise \| shown by \|\n\|---\|---\|\n((?:\|.*\n)+)", SECURITY, re.MULTILINE)
-    promises = [line for table in rows for line in table.splitlines()]
-    assert len(promises) > 40
+@pytest.mark.parametrize(("page", "at_least"), [("security", 40), ("contract", 35)])
+def test_every_promise_of_a_page_names_a_test(page: str, at_least: int) -> None:
+    tables = r"^\| (?:promise|rule) \| shown by \|\n\|---\|---\|\n((?:\|.*\n)+)"
+    promises = [line for table in re.findall(tables, SHOWN[page], re.MULTILINE) for line in table.splitlines()]
+    assert len(promises) >= at_least
     assert [line for line in promises if not REFERENCE.search(line.split(" | ")[-1])] == []
 
 
-def test_every_mention_of_a_test_has_the_form_that_is_checked() -> None:
-    assert len(re.findall(r"\btests/", SECURITY)) == len(REFERENCE.findall(SECURITY))
+@pytest.mark.parametrize("page", SHOWN)
+def test_every_mention_of_a_test_has_the_form_that_is_checked(page: str) -> None:
+    assert len(re.findall(r"\btests/", SHOWN[page])) == len(REFERENCE.findall(SHOWN[page]))
 
 
 def test_every_page_is_in_the_navigation() -> None:
