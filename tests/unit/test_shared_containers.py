@@ -354,6 +354,15 @@ def test_a_container_that_has_gone_leaves_nothing_to_the_garbage_collector() -> 
             await asyncio.sleep(2)
             await settle()
             assert gone() is None
+            on.driver.images["bad"] = Script(start=Step(delay_s=1, error=StartFailed("no", image_fault=True)))
+            call = on.start(shared(on, "/bad", image="bad"), echo="x")
+            await asyncio.sleep(0.5)
+            (gone,) = [weakref.ref(hot) for hot in containers(on)]
+            with pytest.raises(HearthError):
+                await call
+            del call
+            await settle()
+            assert gone() is None
 
     gc.disable()
     try:

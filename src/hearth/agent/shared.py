@@ -134,9 +134,13 @@ class SharedContainer(HotContainer):
 
     def _stop_serving(self) -> None:
         super()._stop_serving()
+        self._meter.set(0, 0)
+
+    def gone(self) -> None:
+        """Note that its task has ended. Idempotent."""
         self._slots.clear()  # they hold this, which would hold them
         self.resting.clear()
-        self._meter.set(0, 0)
+        super().gone()
 
     def _count_slots(self) -> None:
         """Export how many slots calls hold, those that were given up too, and how many are free."""
