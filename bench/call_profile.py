@@ -24,8 +24,8 @@ from bench.load import Result, load
 
 #: Samples per second, of each thread.
 _RATE: Final = 500
-#: Seconds of load around a recording: the tool starts and ends within it.
-_MARGIN_S: Final = 2.0
+#: Seconds by which the load lasts longer than the samples, or the count of system calls longer than the load.
+_MARGIN_S: Final = 2
 _SHOWN: Final = 25
 _FLAMES: Final = Path("build/profile.svg")
 #: A line of ``strace -c``: share, seconds, microseconds per call, calls, perhaps errors, name.
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.call_profile", description=__doc__)
     parser.add_argument("--format", default="http", help="format of the route (default: http)")
     parser.add_argument("--connections", type=int, default=32, help="connections of the load (default: 32)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of each recording (default: 5)")
+    parser.add_argument("--seconds", type=int, default=5, help="seconds of each recording (default: 5)")
     parser.add_argument("--svg", type=Path, default=_FLAMES, help=f"file for the flame graph (default: {_FLAMES})")
     parser.add_argument("--system-calls", action="store_true", help="count system calls with strace instead")
     given = parser.parse_args()
@@ -45,18 +45,19 @@ def main() -> None:
         pid = str(node.process.pid)
         with tempfile.TemporaryDirectory() as folder:
             told = Path(folder) / "told"
-            seconds = f"{given.seconds:g}"
-            if given.system_calls:
-                command = ["timeout", "-s", "INT", seconds, _tool("strace"), "-qcf", "-p", pid, "-o", str(told)]
+            seconds, longer = str(given.seconds), given.seconds + _MARGIN_S
+            if given.system_calls:  # counts for longer than the load lasts
+                limit = ["timeout", "-s", "INT", str(longer)]
+                command = [*limit, _tool("strace"), "-qcf", "-p", pid, "-o", str(told)]
                 done = _recorded(command, url, given.connections, given.seconds)
-                print(_system_calls(told.read_text(), done, given.seconds))
+                print(_system_calls(told.read_text(), done))
                 return
             spy = [_tool("py-spy"), "record", "--nonblocking", "--threads", "-p", pid, "-d", seconds, "-r", str(_RATE)]
-            done = _recorded([*spy, "-f", "raw", "-o", str(told)], url, given.connections, given.seconds)
+            done = _recorded([*spy, "-f", "raw", "-o", str(told)], url, given.connections, longer)
             print(f"{done.rate:.0f} calls/s, {done.cpu_us:.0f} us of processor time each\n")
             print("\n\n".join(_tables(told.read_text().splitlines())))
             given.svg.parent.mkdir(parents=True, exist_ok=True)
-            _recorded([*spy, "-f", "flamegraph", "-o", str(given.svg)], url, given.connections, given.seconds)
+            _recorded([*spy, "-f", "flamegraph", "-o", str(given.svg)], url, given.connections, longer)
             print(f"\nflame graph: {given.svg}")
 
 
@@ -71,11 +72,11 @@ def _warm_node(format_name: str, connections: int) -> Iterator[tuple[RunningNode
             yield node, url
 
 
-def _recorded(command: Sequence[str], url: str, connections: int, seconds: float) -> Result:
-    """Run a recording under load; return what the load saw, without the processor time of the recording itself."""
+def _recorded(command: Sequence[str], url: str, connections: int, seconds: int) -> Result:
+    """Run a recording, and load the node for some seconds; return what the load saw."""
     recording = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     pid = int(command[command.index("-p") + 1])
-    done = load(url, pid, connections=connections, seconds=seconds + _MARGIN_S)
+    done = load(url, pid, connections=connections, seconds=seconds)
     told = recording.communicate()[1]
     if recording.returncode not in (0, 124):  # timeout ends strace with 124
         raise SystemExit(f"bench: {command[0]}: {told.strip()}")
@@ -114,14 +115,10 @@ def _tables(stacks: Sequence[str]) -> Iterator[str]:
         yield "\n".join(lines)
 
 
-def _system_calls(told: str, done: Result, seconds: float) -> str:
-    """Return the system calls for each call of the function, most frequent first.
-
-    The load lasts longer than the count, so the calls that it covers are those of its rate.
-    """
-    calls = done.rate * seconds
+def _system_calls(told: str, done: Result) -> str:
+    """Return the system calls for each call of the function, most frequent first."""
     counts = sorted(((int(count), name) for count, name in _COUNT.findall(told) if name != "total"), reverse=True)
-    lines = [f"{count / calls:7.2f}  {name}" for count, name in counts[:_SHOWN]]
+    lines = [f"{count / done.requests:7.2f}  {name}" for count, name in counts[:_SHOWN]]
     return "\n".join(["system calls for each call of the function, about", *lines])
 
 
