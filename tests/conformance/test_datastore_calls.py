@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from sqlalchemy.dialects import sqlite
 from tests.support import fn_databases
-from tests.support.databases import plain, transaction
+from tests.support.databases import migrate, plain, prepared, transaction
 
 from hearth.models import errors, ids
 from hearth.models.app import App
@@ -43,19 +45,27 @@ CALL = Call(
 WITHOUT_ERROR = msgspec.structs.replace(CALL, status=SUCCESS, error="")
 
 
-@pytest.fixture(params=["fresh", "from Fn, down and up"])
-async def store(request: pytest.FixtureRequest, database: str) -> AsyncIterator[SqlDatastore]:
-    """A store without rows, whatever its database came from."""
-    async with plain(database) as engine:
-        if request.param != "fresh":
-            await fn_databases.make(engine, 0)
-            await (await open_datastore(database)).close()
-            async with transaction(database) as connection:
-                await connection.run_sync(down, "it", 0)
+async def from_fn(address: str) -> None:
+    """Make the tables of Fn, of this release, and of Fn again, and again of this release."""
+    async with plain(address) as engine:
+        await fn_databases.make(engine, 0)
+    await migrate(address)
+    async with transaction(address) as connection:
+        await connection.run_sync(down, "it", 0)
+    await migrate(address)
+
+
+@pytest.fixture(params=[migrate, from_fn], ids=["fresh", "from Fn, down and up"])
+async def database(request: pytest.FixtureRequest, database_place: str, tmp_path: Path) -> AsyncIterator[str]:
+    """The address of a database without rows, whatever its tables came from."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield await prepared(request, stack, database_place, tmp_path, request.param)
+
+
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[SqlDatastore]:
+    """A store without rows."""
     opened = await open_datastore(database)
-    async with transaction(database) as connection:
-        for table in ("apps", "routes", "calls", "logs", "results", "stray_calls", "dead_letters"):
-            await connection.exec_driver_sql(f"DELETE FROM {table}")
     yield opened
     await opened.close()
 
@@ -588,22 +598,23 @@ async def test_a_call_whose_time_is_changed_is_listed_at_its_new_one(store: SqlD
     assert await store.get_calls(CallFilter(app_name="app", to_time=NOW)) == []
 
 
-@pytest.mark.parametrize(
-    ("which", "index"),
-    [
-        (CallFilter(app_name="app", per_page=5), "calls_by_app"),
-        (CallFilter(app_name="app", per_page=5, cursor=id_at(NOW + 5000 * TICK)), "calls_by_app"),
-        (CallFilter(app_name="app", path="/1", per_page=5), "calls_by_path"),
-        (CallFilter(app_name="app", path="/1", per_page=5, cursor=id_at(NOW + 5000 * TICK)), "calls_by_path"),
-        (CallFilter(app_name="app", to_time=NOW + 9 * TICK, per_page=5), "calls_by_app"),
-        (CallFilter(app_name="app", from_time=NOW + 9 * TICK, per_page=5), "calls_by_app"),
-        (CallFilter(app_name="app", path="/1", from_time=NOW + 9 * TICK, per_page=5), "calls_by_path"),
-        (CallFilter(app_name="app", status=QUEUED, per_page=5), "calls_by_status"),
-    ],
-    ids=["first page", "next page", "path", "path, next page", "old", "wide", "path, wide", "status"],
-)
-async def test_lists_come_from_an_index(database: str, which: CallFilter, index: str) -> None:
-    store = await open_datastore(database)
+INDEXES: dict[str, tuple[CallFilter, str]] = {
+    "first page": (CallFilter(app_name="app", per_page=5), "calls_by_app"),
+    "next page": (CallFilter(app_name="app", per_page=5, cursor=id_at(NOW + 5000 * TICK)), "calls_by_app"),
+    "path": (CallFilter(app_name="app", path="/1", per_page=5), "calls_by_path"),
+    "path, next page": (
+        CallFilter(app_name="app", path="/1", per_page=5, cursor=id_at(NOW + 5000 * TICK)),
+        "calls_by_path",
+    ),
+    "old": (CallFilter(app_name="app", to_time=NOW + 9 * TICK, per_page=5), "calls_by_app"),
+    "wide": (CallFilter(app_name="app", from_time=NOW + 9 * TICK, per_page=5), "calls_by_app"),
+    "path, wide": (CallFilter(app_name="app", path="/1", from_time=NOW + 9 * TICK, per_page=5), "calls_by_path"),
+    "status": (CallFilter(app_name="app", status=QUEUED, per_page=5), "calls_by_status"),
+}
+
+
+async def test_lists_come_from_an_index(empty_database: str) -> None:
+    store = await open_datastore(empty_database)
     calls = [
         msgspec.structs.replace(
             CALL,
@@ -617,17 +628,18 @@ async def test_lists_come_from_an_index(database: str, which: CallFilter, index:
     ]
     await store.put_calls([(call, None) for call in calls])
     await store.close()
-    async with plain(database) as engine, engine.connect() as connection:
-        query, params = listing(which)
-        compiled = query.compiled(engine.dialect)
+    plans = {}
+    async with plain(empty_database) as engine, engine.connect() as connection:
         if engine.dialect.name != "sqlite":
             analyze = "ANALYZE TABLE calls" if engine.dialect.name == "mysql" else "ANALYZE calls"
             (await connection.exec_driver_sql(analyze)).close()
         explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
-        values = tuple(compiled.values(params))
-        plan = str((await connection.exec_driver_sql(f"{explain} {compiled.text}", values)).all())
-    assert index in plan
-    assert "TEMP B-TREE" not in plan
+        for name, (which, _) in INDEXES.items():
+            query, params = listing(which)
+            compiled = query.compiled(engine.dialect)
+            values = tuple(compiled.values(params))
+            plans[name] = str((await connection.exec_driver_sql(f"{explain} {compiled.text}", values)).all())
+    assert [name for name, plan in plans.items() if INDEXES[name][1] not in plan or "TEMP B-TREE" in plan] == [], plans
 
 
 def test_a_cursor_and_a_time_are_one_bound() -> None:

@@ -87,23 +87,23 @@ async def empty(engine: AsyncEngine) -> None:
             await connection.exec_driver_sql(f"DROP TABLE {name}")
 
 
-async def test_every_version_of_fns_becomes_the_schema_of_a_fresh_database(database: str) -> None:
-    async with plain(database) as engine:
+async def test_every_version_of_fns_becomes_the_schema_of_a_fresh_database(empty_database: str) -> None:
+    async with plain(empty_database) as engine:
         await fn_databases.make(engine, 7)  # also sets the defaults of the database
         await empty(engine)
-        fresh = await opened_catalogue(database)
+        fresh = await opened_catalogue(empty_database)
         for version in fn_databases.VERSIONS:
             await empty(engine)
             await fn_databases.make(engine, version)
-            assert await opened_catalogue(database) == fresh, version
+            assert await opened_catalogue(empty_database) == fresh, version
         for version in fn_databases.VERSIONS:
             async with engine.execution_options(**engines.WRITES).begin() as connection:
                 await connection.run_sync(schema.down, "it", version)
-            assert await opened_catalogue(database) == fresh, version
+            assert await opened_catalogue(empty_database) == fresh, version
 
 
-async def test_the_schema_is_that_of_the_tables_in_code(database: str) -> None:
-    await (await open_datastore(database)).close()
+async def test_the_schema_is_that_of_the_tables_in_code(empty_database: str) -> None:
+    await (await open_datastore(empty_database)).close()
 
     def difference(connection: sa.Connection) -> list[Any]:
         def ours(_object: Any, name: str | None, kind: str, *_: Any) -> bool:
@@ -111,18 +111,18 @@ async def test_the_schema_is_that_of_the_tables_in_code(database: str) -> None:
 
         return compare_metadata(MigrationContext.configure(connection, opts={"include_object": ours}), metadata)
 
-    async with plain(database) as engine, engine.connect() as connection:
+    async with plain(empty_database) as engine, engine.connect() as connection:
         assert await connection.run_sync(difference) == []
 
 
-async def test_an_empty_database_becomes_what_the_migrations_make(database: str) -> None:
+async def test_an_empty_database_becomes_what_the_migrations_make(empty_database: str) -> None:
     def migrated(connection: sa.Connection) -> None:
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(migrate.MIGRATIONS))
         command.upgrade(config, "head")
 
-    async with plain(database) as engine:
-        await (await open_datastore(database)).close()
+    async with plain(empty_database) as engine:
+        await (await open_datastore(empty_database)).close()
         made = await contents(engine)
         await empty(engine)
         async with engine.execution_options(**engines.WRITES).begin() as connection:
@@ -130,22 +130,24 @@ async def test_an_empty_database_becomes_what_the_migrations_make(database: str)
         assert await contents(engine) == made
 
 
-async def test_a_database_that_was_made_by_half_is_completed_by_the_next_start(database: str) -> None:
-    async with plain(database) as engine:
+async def test_a_database_that_was_made_by_half_is_completed_by_the_next_start(empty_database: str) -> None:
+    async with plain(empty_database) as engine:
         killed = subprocess.run(
-            [sys.executable, "-c", KILLED_AT, "schema.shapes.note_fn_version", database], capture_output=True, text=True
+            [sys.executable, "-c", KILLED_AT, "schema.shapes.note_fn_version", empty_database],
+            capture_output=True,
+            text=True,
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-        completed = await opened_catalogue(database)
+        completed = await opened_catalogue(empty_database)
         await empty(engine)
-        assert await opened_catalogue(database) == completed
+        assert await opened_catalogue(empty_database) == completed
 
 
 @pytest.mark.parametrize("version", [0, 3, 7])
-async def test_a_database_made_by_fn_keeps_its_rows(database: str, version: int) -> None:
-    async with plain(database) as engine:
+async def test_a_database_made_by_fn_keeps_its_rows(empty_database: str, version: int) -> None:
+    async with plain(empty_database) as engine:
         await fn_databases.make(engine, version, note=version > 0)
-    store = await open_datastore(database)
+    store = await open_datastore(empty_database)
     try:
         await check_rows(store, version)
     finally:
@@ -178,13 +180,13 @@ async def check_rows(store: SqlDatastore, version: int) -> None:
         assert (new.error, new.stats[0].metrics) == ("ya dun goofed", {"net_rx": 7})
 
 
-async def test_fn_finds_its_own_schema_again_after_the_way_down(database: str) -> None:
-    async with plain(database) as engine:
+async def test_fn_finds_its_own_schema_again_after_the_way_down(empty_database: str) -> None:
+    async with plain(empty_database) as engine:
         await fn_databases.make(engine, 7)
-    store = await open_datastore(database)
+    store = await open_datastore(empty_database)
     await store.put_calls([(await store.get_call("app", "01"), b"\xff\x00bytes")])
     await store.close()
-    async with plain(database) as engine:
+    async with plain(empty_database) as engine:
         async with engine.execution_options(**engines.WRITES).begin() as connection:
             await connection.run_sync(schema.down, "it")
         async with engine.connect() as connection:
@@ -196,14 +198,14 @@ async def test_fn_finds_its_own_schema_again_after_the_way_down(database: str) -
             logs = (await connection.exec_driver_sql("SELECT log FROM logs ORDER BY id")).scalars().all()
             assert logs == ["\ufffdbytes", ""]
             assert "alembic_version" not in await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
-    again = await open_datastore(database)
+    again = await open_datastore(empty_database)
     assert (await again.get_call("app", "03")).error == "ya dun goofed"
     await again.close()
 
 
-async def test_fns_note_of_the_version_stays_for_fn(database: str) -> None:
-    await (await open_datastore(database)).close()
-    async with plain(database) as engine, engine.connect() as connection:
+async def test_fns_note_of_the_version_stays_for_fn(empty_database: str) -> None:
+    await (await open_datastore(empty_database)).close()
+    async with plain(empty_database) as engine, engine.connect() as connection:
         assert (await connection.exec_driver_sql("SELECT version FROM schema_migrations")).scalar_one() == 7
 
 
@@ -215,14 +217,16 @@ async def test_fns_note_of_the_version_stays_for_fn(database: str) -> None:
         (["CREATE TABLE alembic_version (version_num varchar(32))", "INSERT INTO alembic_version VALUES ('9999')"], ""),
     ],
 )
-async def test_a_strange_database_is_refused_and_left_alone(database: str, statements: list[str], word: str) -> None:
-    async with plain(database) as engine:
+async def test_a_strange_database_is_refused_and_left_alone(
+    empty_database: str, statements: list[str], word: str
+) -> None:
+    async with plain(empty_database) as engine:
         async with engine.begin() as connection:
             for statement in statements:
                 await connection.exec_driver_sql(statement)
         before = await contents(engine)
         with pytest.raises(errors.StartUpError, match=word or "newer"):
-            await open_datastore(database)
+            await open_datastore(empty_database)
         assert await contents(engine) == before
 
 
@@ -230,16 +234,16 @@ async def test_a_strange_database_is_refused_and_left_alone(database: str, state
     ("version", "dirty", "word"), [(8, False, "newest Fn"), (27, False, "newer"), (4, True, "failed")]
 )
 async def test_a_newer_or_half_migrated_database_of_fns_is_refused(
-    database: str, version: int, dirty: bool, word: str
+    empty_database: str, version: int, dirty: bool, word: str
 ) -> None:
-    async with plain(database) as engine:
+    async with plain(empty_database) as engine:
         await fn_databases.make(engine, 4, note=False)
         async with engine.begin() as connection:
             for statement in fn_databases.note_of(engine, version, dirty=dirty):
                 await connection.exec_driver_sql(statement)
         before = await contents(engine)
         with pytest.raises(errors.StartUpError, match=word):
-            await open_datastore(database)
+            await open_datastore(empty_database)
         assert await contents(engine) == before
 
 
@@ -253,10 +257,10 @@ async def test_a_refused_file_keeps_every_byte(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["x.db"]
 
 
-async def test_nodes_that_start_at_once_migrate_once(database: str) -> None:
-    async with plain(database) as engine:
+async def test_nodes_that_start_at_once_migrate_once(empty_database: str) -> None:
+    async with plain(empty_database) as engine:
         await fn_databases.make(engine, 2)
-    stores = await asyncio.gather(*[open_datastore(database) for _ in range(4)])
+    stores = await asyncio.gather(*[open_datastore(empty_database) for _ in range(4)])
     for store in stores:
         await check_rows(store, 2)
         await store.close()
@@ -272,12 +276,12 @@ async def test_nodes_that_start_at_once_migrate_once(database: str) -> None:
         "schema.shapes.drop_index_of_calls",
     ],
 )
-async def test_a_migration_that_was_killed_is_done_by_the_next_start(database: str, step: str) -> None:
-    async with plain(database) as engine:
+async def test_a_migration_that_was_killed_is_done_by_the_next_start(empty_database: str, step: str) -> None:
+    async with plain(empty_database) as engine:
         await fn_databases.make(engine, 3)
-    killed = subprocess.run([sys.executable, "-c", KILLED_AT, step, database], capture_output=True, text=True)
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT, step, empty_database], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    store = await open_datastore(database)
+    store = await open_datastore(empty_database)
     await check_rows(store, 3)
     await store.close()
 
@@ -325,13 +329,13 @@ def test_the_address_that_is_shown_has_no_password() -> None:
     assert "geheim" not in repr(parse("postgres://fn:geheim@db/fn"))
 
 
-async def test_a_database_of_todays_fn_is_adopted_with_all_its_rows(database: str) -> None:
-    async with plain(database) as engine:
-        fresh = await opened_catalogue(database)
+async def test_a_database_of_todays_fn_is_adopted_with_all_its_rows(empty_database: str) -> None:
+    async with plain(empty_database) as engine:
+        fresh = await opened_catalogue(empty_database)
         await empty(engine)
         await fn_databases.make_newest(engine)
-        assert await opened_catalogue(database) == fresh
-    store = await open_datastore(database)
+        assert await opened_catalogue(empty_database) == fresh
+    store = await open_datastore(empty_database)
     try:
         app = await store.get_app_by_id("01A")
         assert (app.name, app.config, app.annotations) == ("app", {"A": "1"}, {"k": '[1,"x"]'})
@@ -352,24 +356,24 @@ async def test_a_database_of_todays_fn_is_adopted_with_all_its_rows(database: st
         await store.close()
 
 
-async def test_a_killed_adoption_of_todays_fn_begins_again(database: str) -> None:
+async def test_a_killed_adoption_of_todays_fn_begins_again(empty_database: str) -> None:
     for step in ("schema.migrate._note_table", "schema.migrate.head"):
-        async with plain(database) as engine:
+        async with plain(empty_database) as engine:
             await empty(engine)
             await fn_databases.make_newest(engine)
         killed = await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-c", KILLED_AT, step, database], check=False, capture_output=True
+            subprocess.run, [sys.executable, "-c", KILLED_AT, step, empty_database], check=False, capture_output=True
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-        store = await open_datastore(database)
+        store = await open_datastore(empty_database)
         assert (await store.get_fn("01F")).app_id == "01A", step
         await store.close()
 
 
-async def test_a_database_of_a_version_between_is_refused_with_the_way_out(database: str) -> None:
-    async with plain(database) as engine:
+async def test_a_database_of_a_version_between_is_refused_with_the_way_out(empty_database: str) -> None:
+    async with plain(empty_database) as engine:
         await fn_databases.make_newest(engine, 25)
         before = await contents(engine)
         with pytest.raises(errors.StartUpError, match="start the newest Fn server on this database once"):
-            await open_datastore(database)
+            await open_datastore(empty_database)
         assert await contents(engine) == before

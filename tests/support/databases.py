@@ -1,12 +1,13 @@
-"""Empty databases, one for each test, on whichever server a parameter names; only that server is started."""
+"""Databases for tests, on whichever server a parameter names; only that server is started."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
+import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from hearth.sql.address import parse
 from hearth.sql.engine import WRITES, connect
+from hearth.sql.open import open_database
+from hearth.sql.schema.tables import metadata
 from tests.support import memory_folders, servers
 from tests.support.servers import Server
 
@@ -55,29 +58,91 @@ def mysql_server() -> Iterator[Server]:
 
 
 @pytest.fixture(params=[*DIALECTS, *[f"named {dialect}" for dialect in NAMED if named(dialect)]])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """The address of an empty database."""
-    if request.param == "sqlite":
+def database_place(request: pytest.FixtureRequest) -> str:
+    """Where a database is: each dialect, and each server of the tester's own."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def empty_database(request: pytest.FixtureRequest, database_place: str, tmp_path: Path) -> AsyncIterator[str]:
+    """The address of a database without tables."""
+    if database_place == "sqlite":
         yield f"sqlite3://{tmp_path}/fn.db"
         return
-    if request.param.startswith("named "):
-        dialect = request.param.removeprefix("named ")
-        async with made(dialect, named(dialect)) as url:
-            yield url
-        return
-    server: Server = request.getfixturevalue(f"{request.param}_server")
-    async with made(request.param, server) as url:
+    dialect = database_place.removeprefix("named ")
+    server = named(dialect) if dialect != database_place else request.getfixturevalue(f"{database_place}_server")
+    async with made(dialect, server) as url:
         yield url
+
+
+@pytest.fixture
+async def database(request: pytest.FixtureRequest, database_place: str, tmp_path: Path) -> AsyncIterator[str]:
+    """The address of a database with the tables of this release, and no rows.
+
+    Making one takes longer than most tests: on a server of this run, all tests of this worker have one in turn. They
+    leave its tables as they are. SQLite's is a copy.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        yield await prepared(request, stack, database_place, tmp_path, migrate)
+
+
+Prepare = Callable[[str], Awaitable[None]]
+_prepared: dict[tuple[str, Prepare], str] = {}
+
+
+async def migrate(address: str) -> None:
+    """Give an empty database the tables of this release."""
+    await (await open_database(address)).close()
+
+
+async def prepared(
+    request: pytest.FixtureRequest, stack: contextlib.AsyncExitStack, place: str, folder: Path, prepare: Prepare
+) -> str:
+    """Return the address of a database without rows whose tables a function has made.
+
+    Args:
+        request: Of the test.
+        stack: Removes what is for this test alone.
+        place: Where the database is.
+        folder: For SQLite's file.
+        prepare: Makes the tables in an empty database that it is given the address of.
+    """
+    if place.startswith("named "):
+        dialect = place.removeprefix("named ")
+        address = await stack.enter_async_context(made(dialect, named(dialect)))
+        await prepare(address)
+    elif (address := _prepared.get((place, prepare), "")) == "":
+        factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+        if place == "sqlite":
+            address = f"sqlite3://{factory.mktemp('prepared')}/fn.db"
+        else:
+            server: Server = request.getfixturevalue(f"{place}_server")
+            address = await _make(place, server)  # it goes with its server
+        await prepare(address)
+        _prepared[place, prepare] = address
+    if place == "sqlite":
+        shutil.copy(address.removeprefix("sqlite3://"), folder / "fn.db")
+        address = f"sqlite3://{folder}/fn.db"
+    async with transaction(address) as connection:
+        for table in reversed(metadata.sorted_tables):
+            await connection.execute(sa.delete(table))
+    return address
 
 
 @contextlib.asynccontextmanager
 async def made(dialect: str, server: Server | str) -> AsyncIterator[str]:
     """An empty database on a server, dropped at the end."""
-    name = f"fn{next(_numbers)}" if isinstance(server, Server) else f"hearth_{os.urandom(6).hex()}"
-    await _order(url(dialect, server), f"CREATE DATABASE {name}")
-    yield url(dialect, server, name)
+    address = await _make(dialect, server)
+    yield address
+    name = address.rpartition("/")[2].partition("?")[0]
     force = " WITH (FORCE)" if dialect == "postgres" else ""
     await _order(url(dialect, server), f"DROP DATABASE {name}{force}")
+
+
+async def _make(dialect: str, server: Server | str) -> str:
+    name = f"fn{next(_numbers)}" if isinstance(server, Server) else f"hearth_{os.urandom(6).hex()}"
+    await _order(url(dialect, server), f"CREATE DATABASE {name}")
+    return url(dialect, server, name)
 
 
 def url(dialect: str, server: Server | str, name: str = "") -> str:
