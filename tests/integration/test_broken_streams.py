@@ -43,7 +43,7 @@ ARGUMENTS: Final[dict[str, list[str]]] = {
     "test": [FOLDER],
     "dev": [FOLDER, "--port", "0"],
     "push": [FOLDER, "--registry", "127.0.0.1:1/none"],
-    "pull": ["127.0.0.1:1/none:1"],
+    "pull": ["none:1"],
     "bump": [FOLDER],
     "deploy": ["--app", APP, "-w", FOLDER],
     "invoke": [APP, _ROUTE, "-o", "json"],
@@ -104,7 +104,7 @@ ARGUMENTS: Final[dict[str, list[str]]] = {
 }
 #: Commands that go on until they are stopped.
 SERVING: Final = ("start", "dev")
-#: Commands that fail here: no function runs, no registry answers, no route has an earlier version.
+#: Commands that fail here: no function runs, no registry answers or is named, no route has an earlier version.
 FAILING: Final = ("invoke", "push", "pull", "rollback")
 #: What has to be done before a command succeeds.
 BEFORE: Final = {

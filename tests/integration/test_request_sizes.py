@@ -16,7 +16,7 @@ async def test_the_api_reads_at_most_its_limit(tmp_path: Path) -> None:
 
 async def test_bodies_that_are_held_have_a_limit_of_their_own(tmp_path: Path) -> None:
     async with extended_node(tmp_path, max_held_request_size=1000) as on:
-        held = [await on.route(path="json"), await on.route(path="later", format="http", type="async")]
+        held = [await on.route(path="json"), await on.route(path="later", format="http", type="async", timeout=1)]
         for path in held:
             assert (await on.http.post(path, content=b"{}" + b" " * 999)).status_code == 413
         assert (await on.http.post(held[0], content=b"{}" + b" " * 998)).status_code == 200

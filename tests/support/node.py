@@ -180,6 +180,10 @@ def _built(script: Path) -> Path:
 
 
 def write_function(folder: Path, script: Path) -> None:
-    """A script as the sources of a function."""
+    """A script as the sources of a function; it starts without what this machine has installed in its Python.
+
+    That may run code at each start, which then takes longer than all the rest.
+    """
     (folder / "func.py").write_bytes(script.read_bytes())
-    (folder / "func.yaml").write_text(f"name: {script.stem}\nversion: '1'\nruntime: python\n")
+    command = "cmd: [python3, -S, -m, hearth_fdk, func.py]"
+    (folder / "func.yaml").write_text(f"name: {script.stem}\nversion: '1'\nruntime: python\n{command}\n")

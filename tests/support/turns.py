@@ -41,6 +41,8 @@ from hearth.settings import load
 LIMIT_S = 0.05
 #: Seconds of processor time that a usual machine takes for the work of :func:`limit_s`.
 _USUAL_S = 0.02
+#: Seconds between two looks at a whole node: without a rest it would take a processor from the function that it calls.
+_REST_S = 0.001
 
 
 def limit_s() -> float:
@@ -88,7 +90,6 @@ class Turns:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-            gc.unfreeze()
 
     def _look(self) -> None:
         now_s = time.thread_time()
@@ -176,7 +177,7 @@ def measured_node(data: Path, **environment: Any) -> Iterator[MeasuredNode]:
     started.wait()
     try:
         assert "failure" not in made, made["failure"]
-        yield MeasuredNode(f"http://127.0.0.1:{port}", made["loop"], Turns())
+        yield MeasuredNode(f"http://127.0.0.1:{port}", made["loop"], Turns(_REST_S))
     finally:
         if "stop" in made:
             made["loop"].call_soon_threadsafe(made["stop"].set)
