@@ -29,11 +29,11 @@ run: setup ## Start a node, deploy and call the sample function, keep serving
 engines: setup ## Install and start the engines that the tests need (root; idempotent)
 	@tools/engines.sh
 
-test: setup engines ## Run every test, long files first; WORKERS=3
-	@$(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadfile $(ARGS)
+test: setup engines ## Run every test, long files first; WORKERS=5
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),5) --dist loadfile $(ARGS)
 
 durations: setup engines ## Run every test and store how long each file took, for the order of `make test`
-	@$(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadfile --store-durations $(ARGS)
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),5) --dist loadfile --store-durations $(ARGS)
 
 mutants: setup engines ## Change the code in each way that a test should miss; ARGS="agent.slots --guards"; an hour
 	@$(BIN)/python -m tests.mutants $(ARGS)
