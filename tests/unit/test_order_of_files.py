@@ -54,13 +54,13 @@ def test_who_knows_all_begins_with_what_others_do_not_know() -> None:
     every, some = Told("long::a", "long::b", "next::a", "rare::a", "rare::b"), Told("long::a", "long::b", "next::a")
     run = scheduled(every, some)
     assert (every.given, some.given) == (["rare::a", "rare::b"], ["long::a", "long::b"])
-    run.mark_test_complete(every, 3)  # type: ignore[arg-type]
+    run.mark_test_complete(every, 3)
     assert every.given[2:] == ["next::a"]
     assert some.shutting_down is False
-    run.mark_test_complete(some, 0)  # type: ignore[arg-type]
+    run.mark_test_complete(some, 0)
     assert some.shutting_down, "nothing is left, so its last test is run"
     assert not run.tests_finished
-    run.mark_test_complete(every, 4)  # type: ignore[arg-type]
+    run.mark_test_complete(every, 4)
     assert run.tests_finished
 
 
@@ -68,13 +68,13 @@ def test_what_a_worker_leaves_goes_to_one_that_knows_it() -> None:
     every, some = Told("b::a", "a::a", "a::b", "a::c"), Told("b::a")
     run = scheduled(every, some)
     assert (every.given, some.given) == (["a::a", "a::b", "a::c"], ["b::a"])
-    assert run.remove_node(every) == "a::a"  # type: ignore[arg-type]
+    assert run.remove_node(every) == "a::a"
     assert some.given == ["b::a"]
     assert run.has_pending
     assert not run.tests_finished
     other = Told(*every.collected)
-    run.add_node(other)  # type: ignore[arg-type]
-    run.add_node_collection(other, other.collected)  # type: ignore[arg-type]
+    run.add_node(other)
+    run.add_node_collection(other, other.collected)
     run.schedule()
     assert other.given == ["a::b", "a::c"]
 
