@@ -30,7 +30,9 @@ from hearth.models.ids import first_of
 from hearth.models.log_reader import LogReader, read_all
 from hearth.models.patch import RoutePatch
 from hearth.models.route import Route
+from hearth.models.schedule import Definition, Firing, FiringState, schedule_of
 from hearth.models.times import EPOCH
+from hearth.models.timing import Timing
 from hearth.nodes.retention import Builds
 from hearth.queues.base import Queue
 from hearth.queues.open import open_queue
@@ -40,6 +42,7 @@ from hearth.stores.logs.base import Log, LogStore
 from hearth.stores.logs.open import open_logstore
 from hearth.stores.records.base import CallFilter, DeadLetterFilter
 from hearth.stores.retention import Limits, Retention
+from hearth.stores.schedules.base import Claim
 from hearth.stores.sql import SqlDatastore, open_datastore
 
 DAY = dt.timedelta(days=1)
@@ -96,6 +99,24 @@ async def test_old_dead_letters_go_and_their_records_stay(store: SqlDatastore, m
     left = await store.get_dead_letters(DeadLetterFilter(app_name="app", per_page=100))
     assert [one.call.id for one in left] == [call.id for call in calls[:10]]
     assert len(await kept(store)) == 20
+
+
+async def test_firings_of_schedules_go_after_a_week(store: SqlDatastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SystemClock()
+    now = clock.now()
+    rule = Definition(function="/a", timing=Timing(every="1d"))
+    await store.insert_app(App(name="app", id="A"))
+    for age in (9, 8, 6):
+        schedule = await store.put_schedule(
+            "app", "s", lambda app_id, stored: schedule_of(rule, "app", app_id, "s", stored, "S", now)
+        )
+        due = now - age * DAY
+        claimed = Firing(
+            schedule_id="S", due=due, app_name="app", call_id="1", state=FiringState.SKIPPED, claimed_at=due
+        )
+        await store.claim_firings([Claim(schedule, (claimed,), schedule.next_at, due)])
+    await sweep(store, clock, monkeypatch, Limits())
+    assert await store.remove_firings(now, 9) == 1
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 19, 20, 100])
