@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -12,14 +11,15 @@ import msgspec
 from hearth.access.base import AcceptedCalls, Definitions, FnDefinitions
 from hearth.access.cache import secret_names
 from hearth.aio.clock import Clock
-from hearth.models.call import QUEUED, Call, HeaderMap
-from hearth.models.call_result import HeaderFields
-from hearth.models.delivery import Delivery, of_annotations
+from hearth.models.call import QUEUED, Call
+from hearth.models.delivery import of_annotations
 from hearth.models.errors import ApiError, DeadLetterUnreadable, QuotaExceeded, TooManyQueued
 from hearth.models.function import ASYNC
 from hearth.models.route import RouteLimits
+from hearth.models.secret import ENV, FILES
 from hearth.server.api_v1.compile import compile_route
 from hearth.server.api_v2.functions import compile_fn
+from hearth.server.delays import deliver
 from hearth.server.targets import route_fields
 from hearth.stores.records.base import DeadLetterFilter, RecordStore
 from hearth.telemetry.logs import get_logger
@@ -131,34 +131,26 @@ class Redrives:
     async def _renewed(self, dead: Call) -> Call:
         """Return a new call with the request of one that failed, of its function as that is now."""
         app = await self._definitions.get_app(dead.app_name)
-        rules: Delivery
+        fields: Iterable[tuple[bytes, bytes]] = ()
         if dead.path.startswith("/"):
             route = await self._definitions.get_route(dead.app_name, dead.path)
             spec = compile_route(app, msgspec.structs.replace(route, type=ASYNC), self._limits)
-            secrets, rules, fields = secret_names(app, route), route.delivery, _header_fields(route.headers)
+            secrets, as_files = secret_names(app, route), route.secrets_as == FILES
+            rules, fields = route.delivery, route_fields(route.headers)
         else:
             fn = await self._fns.get_fn_named(app.id, dead.path)
             spec = compile_fn(app, fn, self._limits, is_sync=False)
-            secrets, rules, fields = app.secrets, of_annotations(fn.annotations), ()
+            secrets, as_files, rules = app.secrets, False, of_annotations(fn.annotations)
         headers = {name: values for name, values in dead.headers.items() if name not in _NOT_AGAIN}
         now = self._clock.now()
         record = Call.of(spec, self._next_id(), now, method=dead.method, url=dead.url, headers=headers)
         record.status, record.priority, record.trigger_id = QUEUED, dead.priority, dead.trigger_id
         record.origin = f"redrive {dead.id}"
-        record.secrets, record.result_headers = sorted(secrets), fields
-        record.result_ttl = rules.result_ttl_s or 0
-        record.retry, record.dead_letters = rules.retry, rules.dead_letters
-        record.max_queued, record.max_concurrent = rules.max_queued or 0, rules.max_concurrent_async or 0
-        record.attempt = 0 if rules.retry is None else 1
-        if rules.expires_s is not None:
-            record.expires_at = now + dt.timedelta(seconds=rules.expires_s)
+        record.secrets, record.secrets_as = sorted(secrets), FILES if as_files and secrets else ENV
+        deliver(record, rules, fields)
         return record
 
 
 def page_behind(which: DeadLetterFilter, cursor: str) -> DeadLetterFilter:
     """Return the filter of the page behind a cursor."""
     return dataclasses.replace(which, per_page=PAGE, cursor=cursor)
-
-
-def _header_fields(headers: HeaderMap) -> HeaderFields:
-    return tuple((name.decode(), value.decode("latin-1")) for name, value in route_fields(headers))
