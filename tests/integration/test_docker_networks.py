@@ -316,7 +316,8 @@ def on_a_bridge(look: str, prepare: str) -> str:
 
 
 def test_a_function_reaches_calls_of_the_node_but_not_its_control_api(docker: None, tmp_path: Path) -> None:
-    """Through the gateway of its network; everybody else has both."""
+    """Through the gateway of its network, whatever token it shows; everybody else has both."""
+    tokens = {"FN_ADMIN_TOKEN": "token-of-the-admin-1234", "FN_RUNNER_TOKEN": "token-of-the-runners-1234"}
     with running_node(
         "docker",
         tmp_path,
@@ -325,6 +326,7 @@ def test_a_function_reaches_calls_of_the_node_but_not_its_control_api(docker: No
         FN_BIND="0.0.0.0",
         FN_PORT=str(free_port()),
         FN_AUTH="off",
+        **tokens,
     ) as node:
         port = httpx.URL(node.url).port
         paths = [
@@ -334,7 +336,16 @@ def test_a_function_reaches_calls_of_the_node_but_not_its_control_api(docker: No
             "/metrics",
             "/stats",
             "/readyz",
-            "/v1/runner/async",
+            "/v1/runner/async?wait_s=0",
+            "/v1/apps/e2e/secrets",
+            "/v1/tokens",
+            "/v2/",
+            "/v2/apps",
+            "/v2/e2e/f/manifests/1",
+            "/ui/",
+            "/ui/data/me",
+            "/ui/api/v1/apps",
+            "/ui/call/r/nosuch/x",
             "/nosuch",
             "/r",
             "//r/",
@@ -344,18 +355,22 @@ def test_a_function_reaches_calls_of_the_node_but_not_its_control_api(docker: No
             "exec(open('/function.py').read().replace('len(sys.argv) == 1', 'False'))\n"
             "told = {}\n"
             "for path in json.loads(os.environ['PATHS']):\n"
-            f"    client = http.client.HTTPConnection(gateway(), {port})\n"
-            "    client.request('GET', path)\n"
-            "    answer = client.getresponse()\n"
-            "    told[path] = [answer.status, json.loads(answer.read())['error']['message']]\n"
+            f"    for token in {[*tokens.values(), '']}:\n"
+            f"        client = http.client.HTTPConnection(gateway(), {port})\n"
+            "        client.request('GET', path, headers={'Authorization': 'Bearer ' + token} if token else {})\n"
+            "        answer = client.getresponse()\n"
+            "        told.setdefault(path, []).append([answer.status, answer.read().decode()])\n"
             "print(json.dumps(told))\n"
         )
         command = ["docker", "run", "--rm", "--network", networks.NAME, "--env"]
         command += [f"PATHS={json.dumps([*paths, '/r/nosuch/x'])}", python_image(REACH), "-c", program]
         command[-3:] = ["--entrypoint", python_of(python_image(REACH)), *command[-3:]]
         answers = json.loads(subprocess.check_output(command))
-        assert answers.pop("/r/nosuch/x") == [404, "App not found"]
-        assert answers == {path: [403, REFUSED] for path in paths}
+        for status, text in answers.pop("/r/nosuch/x"):
+            assert (status, "App not found" in text) == (404, True)
+        assert set(answers) == set(paths)
+        for path, given in answers.items():
+            assert [(status, REFUSED in text) for status, text in given] == [(403, True)] * 3, path
         assert node.http.get("/v1/apps").status_code == 200
 
 

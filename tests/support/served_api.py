@@ -27,7 +27,7 @@ from hearth.models.errors import AppsNotFound, RoutesAlreadyExists, TokensNotFou
 from hearth.models.fn import Fn
 from hearth.models.function import ASYNC, SYNC
 from hearth.models.ids import IdGenerator, encode
-from hearth.models.principal import TOKEN_ROLES, Role
+from hearth.models.principal import TOKEN_ROLES, AuthMode, Role
 from hearth.models.registry_login import name_of_login
 from hearth.models.route import LIMITS, Route
 from hearth.models.schedule import Definition, schedule_of
@@ -51,6 +51,12 @@ NEW_APP = "new"
 #: The id of a token, and the values of one for each role.
 TOKEN = encode(2)
 TOKENS = {role.value: new_token() for role in TOKEN_ROLES}
+OTHER_APP = "other"
+#: Tokens of one app: of the app that is there, and of another.
+SCOPED: dict[str, str] = {
+    f"{role.value} of {app}": new_token() for role in (Role.DEPLOYER, Role.VIEWER) for app in ("seeded", OTHER_APP)
+}
+HOLDERS = {**TOKENS, **SCOPED}
 APP, ROUTE, CALL, SECRET, REGISTRY = "seeded", "hello", encode(1), "SEEDED", "registry.example"
 SCHEDULE = "seeded"
 APP_ID, FN_ID, TRIGGER_ID, CALL_OF_FN, SOURCE = "APPID", "FNID", "TRIGGERID", encode(9), "/seeded"
@@ -113,11 +119,19 @@ class ServedApi:
         await self._datastore.put_calls(
             [(dead, b"a log"), (call, b"a log"), (of_fn, b"a log"), *[(one, None) for one in waits]]
         )
-        for number, (role, value) in enumerate([("viewer", new_token()), *TOKENS.items()]):
+        for number, (holder, value) in enumerate([("viewer", new_token()), *TOKENS.items(), *SCOPED.items()]):
             token_id = encode(2 + number)
             with contextlib.suppress(TokensNotFound):
                 await self._datastore.remove_token(token_id)
-            token = Token(id=token_id, name="seeded", role=Role(role), digest=digest(value.encode()), created_at=_NOW)
+            role, _, app = holder.partition(" of ")
+            token = Token(
+                id=token_id,
+                name="seeded",
+                role=Role(role),
+                apps=(app,) if app else (),
+                digest=digest(value.encode()),
+                created_at=_NOW,
+            )
             await self._datastore.insert_token(token)
 
 
@@ -135,17 +149,17 @@ def served_node(folder: Path) -> Iterator[ServedApi]:
 
 
 @contextlib.contextmanager
-def served_api(folder: Path) -> Iterator[ServedApi]:
+def served_api(folder: Path, mode: AuthMode = AuthMode.LOOPBACK) -> Iterator[ServedApi]:
     """Serve it from a thread of its own, which logs nothing: commands of the same process have streams of all kinds."""
     with (
         mock.patch("hearth.server.api._log"),
         mock.patch("hearth.server.errors._log"),
         mock.patch("hearth.server.redrives._log"),
     ):
-        yield from _served(folder)
+        yield from _served(folder, mode)
 
 
-def _served(folder: Path) -> Iterator[ServedApi]:
+def _served(folder: Path, mode: AuthMode) -> Iterator[ServedApi]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -169,7 +183,7 @@ def _served(folder: Path) -> Iterator[ServedApi]:
             redrives=redrives,
             schedules=schedules,
         )
-        api = guarded(served, stored=stored)
+        api = guarded(served, mode, stored=stored)
         stop = asyncio.Event()
 
         async def serve() -> None:

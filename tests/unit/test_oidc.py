@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from joserfc import jwt
 from joserfc.jwk import Key, KeySet, OctKey, RSAKey
 from tests.support.clock import FakeClock
 from tests.support.oidc_provider import AUDIENCE, Provider, new_key
+from tests.support.turns import LIMIT_S, limit_s
 
 from hearth import settings
 from hearth.authorize.issuer import STALE_S, IssuerKeys, is_secure_url
@@ -194,6 +196,27 @@ async def test_the_newest_thousand_tokens_are_remembered(oidc: Oidc, issuer: Iss
     assert len(verified) == 1001
     await found(oidc, tokens[0])
     assert len(verified) == 1002
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
+async def test_forged_tokens_cost_a_fraction_of_a_processor_at_a_thousand_a_second(
+    oidc: Oidc, issuer: Issuer, verified: list[str], algorithm: str
+) -> None:
+    """Each names a key of the issuer, so its signature is verified. Claims of others may be as long as is allowed."""
+    issuer.rotate("known", algorithm)
+    valid = issuer.sign()
+    assert await found(oidc, valid) is not None
+    head, claims, signature = issuer.sign(filling="x" * 11_000).split(".")
+    forged = [f"{head}.{claims}.{encoded(number)}{signature[len(encoded(number)) :]}" for number in range(1000)]
+    asked, begun_s = len(issuer.fetched), time.process_time()
+    for token in forged:
+        assert await found(oidc, token) is None
+    cost_s = (time.process_time() - begun_s) / len(forged)
+    assert len(verified) == 1 + len(forged)
+    assert cost_s < 0.0005 * limit_s() / LIMIT_S
+    assert len(issuer.fetched) == asked, "the issuer is not asked for keys that are known"
+    assert await found(oidc, valid) is not None
+    assert verified[0] not in verified[1:], "they push no valid token out of what is remembered"
 
 
 @pytest.mark.parametrize("kind", ["JWT", "at+jwt", "application/at+jwt", "AT+JWT"])

@@ -1,4 +1,6 @@
-"""Functions in Docker that try to get out of their container: root in an image, the worst case, and an ordinary user.
+"""Functions in Docker that try to get out of their container, with each network that they may be given.
+
+Root in an image is the worst case; an ordinary user is tried with the usual network.
 
 What Docker's own profile leaves open is listed where it shows: docs/security.md has it, too.
 """
@@ -23,20 +25,32 @@ from tests.support.docker_images import python_image
 from hearth.drivers.base import Container, ContainerSpec
 from hearth.drivers.docker.creation import Walls
 from hearth.drivers.docker.driver import DockerDriver
+from hearth.models.function_network import FunctionNetwork
 from hearth.models.ids import encode
 
 HOST = "unix:///var/run/docker.sock"
 NODE = f"escapes-{os.getpid()}"
 ESCAPE = Path(__file__).parents[2] / "functions" / "escape.py"
+REACH = ESCAPE.with_name("reach.py")
+KINDS = ["root, network none", "root, network internet", "root, network host", "ordinary user, network internet"]
+#: Where a cloud tells a machine its credentials.
+METADATA = "169.254.169.254:80"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 #: System calls that the profile of some Engines allows.
 LEFT_OPEN = {"io_uring_setup", "vsock", "i386"}
 _numbers = itertools.count(os.getpid() << 32)
 
 
-@pytest.fixture(params=["root", "ordinary user"])
-async def driver(docker: None, request: pytest.FixtureRequest) -> AsyncIterator[DockerDriver]:
-    walls = Walls(unprivileged=request.param == "ordinary user")
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> tuple[str, FunctionNetwork]:
+    user, network = request.param.split(", network ")
+    return user, FunctionNetwork(network)
+
+
+@pytest.fixture
+async def driver(docker: None, kind: tuple[str, FunctionNetwork]) -> AsyncIterator[DockerDriver]:
+    user, network = kind
+    walls = Walls(unprivileged=user == "ordinary user", network=network)
     opened = DockerDriver(HOST, node=NODE, instance="now", walls=walls)
     try:
         await opened.open()
@@ -46,11 +60,13 @@ async def driver(docker: None, request: pytest.FixtureRequest) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
-async def started(driver: DockerDriver, escape: str, memory_mib: int = 64, **env: str) -> AsyncIterator[Container]:
+async def started(
+    driver: DockerDriver, escape: str, memory_mib: int = 64, *, program: Path = ESCAPE, app: str = "a", **env: str
+) -> AsyncIterator[Container]:
     container_id = encode(next(_numbers))
     env = {"ESCAPE": escape, "MARK": container_id, **env}
     container = await driver.prepare(
-        ContainerSpec(id=container_id, image=python_image(ESCAPE), env=env, memory_mib=memory_mib)
+        ContainerSpec(id=container_id, image=python_image(program), env=env, memory_mib=memory_mib, app=app)
     )
     try:
         await container.start()
@@ -66,6 +82,16 @@ async def told(driver: DockerDriver, escape: str, **env: Any) -> dict[str, Any]:
         )
         assert (await container.wait()).code == 0, stderr
     found: dict[str, Any] = json.loads(stdout)
+    return found
+
+
+async def line(stream: Any) -> dict[str, Any]:
+    data = b""
+    while not data.endswith(b"\n"):
+        part = await stream.read()
+        assert part, "it has ended"
+        data += part
+    found: dict[str, Any] = json.loads(data)
     return found
 
 
@@ -131,6 +157,32 @@ async def test_sockets_and_files_of_the_machine_are_not_there(driver: DockerDriv
     assert set((await told(driver, "sockets", PATHS=json.dumps(paths))).values()) == {"ENOENT"}
     found = await told(driver, "files", PATHS=json.dumps([*paths, "/etc/shadow", "/var/lib/docker"]))
     assert {name for name in done(found) if name.startswith("read") or "/proc" in name} == set()
+
+
+async def test_its_network_leads_no_further_than_its_mode(
+    driver: DockerDriver, kind: tuple[str, FunctionNetwork]
+) -> None:
+    """To functions of its app and of another, to this machine by loopback, and to the metadata service of a cloud."""
+    network = kind[1]
+    async with contextlib.AsyncExitStack() as stack:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1")
+        await stack.enter_async_context(server)
+        loopback = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        neighbours = []
+        for app in ("a", "b") if network is FunctionNetwork.INTERNET else ():
+            listen = json.dumps({"listen": 7070})
+            container = await stack.enter_async_context(started(driver, "", program=REACH, app=app, REACH=listen))
+            neighbours.append(f"{(await line(container.channel.stdout))['addresses'][0]}:7070")
+        places = json.dumps({"connect": [loopback, *neighbours, *([METADATA] * (network is FunctionNetwork.NONE))]})
+        container = await stack.enter_async_context(started(driver, "", program=REACH, app="a", REACH=places))
+        found = await line(container.channel.stdout)
+    closed_by_peer = ("connected", "ConnectionResetError")
+    reached = {place for place, result in found["connect"].items() if result in closed_by_peer}
+    if network is FunctionNetwork.HOST:
+        assert reached == {loopback}, "nothing of the network is isolated"
+    else:
+        assert reached == set()
+        assert len(found["addresses"]) == (network is FunctionNetwork.INTERNET)
 
 
 async def test_bombs_end_in_their_container(driver: DockerDriver) -> None:
