@@ -589,6 +589,20 @@ async def test_a_token_of_some_apps_reaches_nothing_else(stored_api: httpx.Async
     new = {"name": "n", "type": "http", "source": "/n"}
     assert await asked("POST", "triggers", app_id=foreign, fn_id=foreign_fn, **new) == (404, "App not found")
     assert (await asked("POST", "triggers", app_id=mine, fn_id=foreign_fn, **new))[0] == 400
+    of_foreign = [f"/v2/{kind}?app_id={foreign}" for kind in ("fns", "triggers")]
+    before = [(await api.get(path)).json()["items"] for path in of_foreign]
+    for path, body in (
+        (f"triggers/{mine_trigger}", {"fn_id": foreign_fn}),
+        (f"triggers/{mine_trigger}", {"app_id": foreign}),
+        (f"fns/{mine_fn}", {"app_id": foreign}),
+        (f"apps/{mine}", {"name": "foreign"}),
+    ):
+        assert (await asked("PUT", path, **body))[0] in (200, 400, 409), "it is refused or ignored"
+    kept = (await api.get(f"/v2/triggers/{mine_trigger}")).json()
+    assert (kept["app_id"], kept["fn_id"]) == (mine, mine_fn)
+    assert (await api.get(f"/v2/fns/{mine_fn}")).json()["app_id"] == mine
+    assert (await api.get(f"/v2/apps/{mine}")).json()["name"] == "mine"
+    assert [(await api.get(path)).json()["items"] for path in of_foreign] == before
     assert (await asked("POST", "apps", name="new"))[0] == 403
     for path in (f"fns?app_id={foreign}", f"triggers?app_id={foreign}", "apps?name=foreign"):
         assert (await api.get(f"/v2/{path}", headers=deployer)).json() == {"items": []}
