@@ -1,7 +1,9 @@
 """``make profile``: where the processor time of a warm call goes, by samples of a node under load.
 
 py-spy samples all threads of the node. Prints the functions in which most of the samples lie, per thread, and writes a
-flame graph. ``--system-calls`` counts those of the node with strace instead: how many each call takes.
+flame graph. A thread that waits in a library counts as working there: compare lines of one thread.
+
+``--system-calls`` counts those of the node with strace instead: how many each call takes.
 """
 
 from __future__ import annotations
