@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.support.scrape import Watch
 
+from hearth.models import idempotency
 from hearth.models.app import App
 from hearth.models.audit import AuditEvent
 from hearth.models.call import Call
@@ -43,6 +44,7 @@ SCHEDULE = Schedule(app_name="app", app_id="A", name="s", id="S", definition=Def
 FIRING = Firing(
     schedule_id="S", due=NOW, app_name="app", call_id="C", state=FiringState.CLAIMED, claimed_at=NOW, error=""
 )
+KEY = idempotency.Claim(id="1" * 64, app_name="app", call_id="1", fingerprint="1" * 64, is_sync=True, ttl_s=1)
 EVENT = AuditEvent(
     id="1", created_at=NOW, principal="admin", action="apps:write", resource="POST /v1/apps", status=200, address=""
 )
@@ -100,6 +102,10 @@ async def test_each_operation_is_a_span_of_its_name(tmp_path: Path) -> None:
         ("ds_settle_firings", "settle_firings", ([FIRING],)),
         ("ds_remove_firings", "remove_firings", (NOW, 1)),
         ("ds_remove_schedule", "remove_schedule", ("app", "s")),
+        ("ds_claim_key", "claim_key", (KEY, NOW)),
+        ("ds_update_key", "renew_keys", ([(KEY.id, "1")], NOW)),
+        ("ds_update_key", "end_key", (idempotency.KeyEnd(id=KEY.id, call_id="1", ttl_s=1), NOW)),
+        ("ds_remove_keys", "remove_keys", (NOW, 1)),
         ("ds_insert_secret", "put_secret", ("app", "S", NOW, lambda secret: secret)),
         ("ds_get_secrets", "list_secrets", ("app",)),
         ("ds_get_secret_values", "find_secrets", ("app", "", ["S"])),

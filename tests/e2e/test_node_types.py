@@ -161,6 +161,26 @@ def test_an_api_node_makes_the_calls_of_schedules_and_runners_run_them(fleet: Fl
     assert len(due) == len(calls)
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_key_is_one_call_on_any_number_of_nodes(fleet: Fleet, kind: str) -> None:
+    path = fleet.api.route(f"once-{kind}", "http", type=kind)
+
+    def repeat(number: int) -> httpx.Response:
+        headers = {"Idempotency-Key": "key"}
+        return fleet.runners[number % 2].http.post(path, json={"tell": True, "sleep_ms": 100}, headers=headers)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(repeat, range(8)))
+    assert {answer.status_code for answer in answers} == {200 if kind == "sync" else 202}
+    assert len({answer.content for answer in answers}) == 1
+    assert len({answer.headers["fn_call_id"] for answer in answers}) == 1
+    assert [answer.headers.get("idempotent-replay") for answer in answers].count(None) == 1
+    if kind == "async":
+        fleet.api.ended(answers[0])
+    found = fleet.api.http.get("/v1/apps/e2e/calls", params={"path": f"/once-{kind}"}).json()["calls"]
+    assert [one["id"] for one in found] == [answers[0].headers["fn_call_id"]]
+
+
 def test_fns_reach_runners_as_routes_do(fleet: Fleet) -> None:
     api, runner = fleet.api.http, fleet.runners[0].http
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from tests.support.door import guarded
 
 from hearth.access.base import EndedCall
-from hearth.access.local import LocalAcceptedCalls, LocalCallRecords
+from hearth.access.local import LocalAcceptedCalls, LocalCallRecords, LocalIdempotencyKeys
 from hearth.access.remote import protocol
 from hearth.aio.clock import SystemClock
 from hearth.async_calls.dispatcher import Dispatcher
@@ -79,7 +79,8 @@ async def serving(
     queue = await open_queue("memory://", CLOCK, visibility_s=visibility_s)
     world = World(queue, datastore)
     async with world.dispatcher:
-        runners = RunnerApi(world.records, world.accepted, datastore, CLOCK, world.dispatcher)
+        keys = LocalIdempotencyKeys(datastore, CLOCK)
+        runners = RunnerApi(world.records, world.accepted, datastore, CLOCK, world.dispatcher, keys=keys)
         api: ASGIApp = Api(datastore, CLOCK, dict, runners=runners)
         if token is not None:
             api = guarded(api, runner=token)
@@ -428,7 +429,7 @@ async def test_what_is_taken_in_the_moment_of_the_stop_is_given_back(
 async def test_runners_without_the_secret_are_refused(datastore: SqlDatastore, shown: str) -> None:
     async with serving(datastore, token="s3cret") as world:
         headers = {"Authorization": shown} if shown else {}
-        for name in ("async", "start", "finish", "renew", "settle", "release", "secrets", "tokens", "pin"):
+        for name in ("async", "start", "finish", "renew", "settle", "release", "secrets", "tokens", "pin", "keys"):
             answer = await world.post(name, call("1"), **headers)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
         assert (await world.http.get("/v1/apps")).status_code == 200
@@ -441,6 +442,21 @@ async def test_what_is_no_digest_of_a_token_reaches_no_database(world: World, di
     found = await world.post("tokens", {"digests": ["0" * 64]})
     assert (found.status_code, found.json()) == (200, {"found": [{}]})
     assert found.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"id": "1" * 63}, {"call_id": ""}, {"app_name": "a\0"}, {"fingerprint": 1}, {"is_sync": 1}, {"ttl_s": 0}],
+)
+async def test_a_claim_of_the_wrong_form_reaches_no_database(world: World, wrong: dict[str, object]) -> None:
+    claim = {"id": "1" * 64, "app_name": "a", "call_id": "A", "fingerprint": "f" * 64, "is_sync": True, "ttl_s": 60}
+    answer = await world.post("keys", {"claim": {**claim, **wrong}})
+    assert (answer.status_code, answer.json()) == (400, {"error": {"message": "Invalid JSON"}})
+    found = await world.post("keys", {"claim": claim})
+    assert found.json() == {"call_id": "A", "fingerprint": "f" * 64, "state": "running", "is_held": True}
+    assert (await world.post("keys", {"end": {"id": claim["id"], "call_id": "A", "ttl_s": 60}})).json() == {
+        "is_ended": True
+    }
 
 
 async def test_a_runner_pins_the_image_of_a_function(world: World) -> None:

@@ -20,12 +20,13 @@ from hearth.access.base import (
     CallRecords,
     Definitions,
     FnDefinitions,
+    IdempotencyKeys,
     PinTarget,
     SecretSource,
     StoredWorld,
     TokenSource,
 )
-from hearth.access.local import LocalAcceptedCalls, LocalCallRecords
+from hearth.access.local import LocalAcceptedCalls, LocalCallRecords, LocalIdempotencyKeys
 from hearth.access.queued_calls import QueuedCalls
 from hearth.access.quota_cache import CachedQuotas
 from hearth.access.remote.client import parse_api_url
@@ -80,6 +81,7 @@ class World:
     tokens: TokenSource
     fns: FnDefinitions
     pins: PinTarget
+    keys: IdempotencyKeys
     stores: Stores
 
 
@@ -92,7 +94,8 @@ async def _local(stores: Stores, folder: Path) -> AsyncIterator[StoredWorld]:
     accepted = LocalAcceptedCalls(stores.queue, stores.datastore, _CLOCK, queued=queued, stored=stored, quotas=quotas)
     vault = Vault(stores.datastore, Keyring("", None, folder / FILE))
     datastore = stores.datastore
-    yield StoredWorld(datastore, records, accepted, vault, datastore, datastore, pins=datastore)
+    keys = LocalIdempotencyKeys(datastore, _CLOCK)
+    yield StoredWorld(datastore, records, accepted, vault, datastore, datastore, pins=datastore, keys=keys)
     await stored.close()
     await records.close()
     await accepted.close()
@@ -164,5 +167,6 @@ async def opened_world(
             world.tokens,
             world.fns,
             world.pins,
+            world.keys,
             stores,
         )

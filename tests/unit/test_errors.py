@@ -112,6 +112,31 @@ CATALOGUE = [
         502,
         "The result is larger than 5 bytes, the most that is kept (FN_MAX_RESULT_BYTES)",
     ),
+    (e.IdempotencyKeyInvalid("why"), 400, "Invalid Idempotency-Key: why"),
+    (
+        e.IdempotencyKeyReused(),
+        422,
+        "This Idempotency-Key was used for another request: repeat a request with the same method and body",
+    ),
+    (e.IdempotencyKeyBusy(), 409, "The first request with this Idempotency-Key has not ended yet"),
+    (
+        e.AnswerNotKept(5, "01C"),
+        409,
+        "The request with this Idempotency-Key was answered with more than 5 bytes, the most that is kept "
+        "(FN_MAX_RESULT_BYTES); it is not run again (call 01C)",
+    ),
+    (
+        e.RequestInterrupted("01C"),
+        500,
+        "The server stopped while the request with this Idempotency-Key was running; it may have run in part, and "
+        "is not run again (call 01C)",
+    ),
+    (
+        e.IdempotencyUnavailable(),
+        501,
+        "Idempotency-Key is not supported: the API node of this runner has an earlier version",
+    ),
+    (e.ReplayedError(418, "why", [("X", "y")]), 418, "why"),
     (e.InvalidQuota("'x' is not one of burst"), 400, "Invalid quota: 'x' is not one of burst"),
     (
         e.BodyOverQuota("shop", 12, 10),

@@ -38,6 +38,7 @@ dead_letters: false
 max_queued: 50
 max_concurrent_async: 5
 expires_s: 90
+idempotency_ttl_s: 120
 schedules:
 - {name: nightly, cron: "0 2 * * *", timezone: Europe/Berlin, headers: {X: y}, enabled: no}
 - {name: once, at: 2030-01-31T12:00:00Z, payload: "{}", if_missed: skip, overlap: skip}
@@ -86,6 +87,7 @@ def test_every_field_is_read_as_it_is_written(tmp_path: Path) -> None:
         "max_queued": 50,
         "max_concurrent_async": 5,
         "expires_s": 90,
+        "idempotency_ttl_s": 120,
     }
     assert func.missing_config() == ["TOKEN"]
     assert func.missing_config({"TOKEN": "t"}) == []

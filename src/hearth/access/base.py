@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from hearth.drivers.base import FetchImage
 from hearth.models.app import App
 from hearth.models.call import Call
-from hearth.models.errors import AppsNotFound, HearthError, SecretGone, StoreRefused
+from hearth.models.errors import AppsNotFound, HearthError, IdempotencyUnavailable, SecretGone, StoreRefused
 from hearth.models.fn import Fn
 from hearth.models.fn_errors import FnNotFound, TriggerNotFound
+from hearth.models.idempotency import Claim, KeyEnd, StoredKey
 from hearth.models.image import Pin
 from hearth.models.registry_login import RegistryLogin
 from hearth.models.route import Route
@@ -201,6 +202,42 @@ class NoPinTarget:
 NO_PIN_TARGET: Final = NoPinTarget()
 
 
+class IdempotencyKeys(Protocol):
+    """Idempotency keys, see :class:`~hearth.stores.keys.base.KeyStore`."""
+
+    async def claim(self, claim: Claim) -> StoredKey:
+        """Hold a key that nobody has, or return it as it is stored.
+
+        Raises:
+            IdempotencyUnavailable: Keys cannot be held here.
+            HearthError: Nobody can tell whether the key is held.
+        """
+
+    async def renew(self, held: Sequence[tuple[str, str]]) -> None:
+        """Hold keys for longer, each given with the call of its claim."""
+
+    async def end(self, end: KeyEnd) -> bool:
+        """Store the end of the request that holds a key; false if it does not hold it any more."""
+
+
+class NoIdempotencyKeys:
+    """Keys of a node that cannot hold any."""
+
+    async def claim(self, claim: Claim) -> StoredKey:
+        """Raise ``IdempotencyUnavailable``."""
+        raise IdempotencyUnavailable
+
+    async def renew(self, held: Sequence[tuple[str, str]]) -> None:
+        """Do nothing: no key is held."""
+
+    async def end(self, end: KeyEnd) -> bool:
+        """Return false."""
+        return False
+
+
+NO_IDEMPOTENCY_KEYS: Final = NoIdempotencyKeys()
+
+
 class CallRecords(abc.ABC):
     """Records and logs of calls."""
 
@@ -317,6 +354,7 @@ class StoredWorld:
     Attributes:
         pins: Stores the digests of images that are known later than their functions.
         fetch_image: Gets the image of a reference from another node; ``None`` where all images are here.
+        keys: The idempotency keys of requests.
     """
 
     definitions: Definitions
@@ -327,3 +365,4 @@ class StoredWorld:
     fns: FnDefinitions = NO_FNS
     pins: PinTarget = NO_PIN_TARGET
     fetch_image: FetchImage | None = None
+    keys: IdempotencyKeys = NO_IDEMPOTENCY_KEYS

@@ -19,6 +19,7 @@ from hearth.aio.clock import Clock, pause
 from hearth.aio.group_commit import GroupCommit, write_apart
 from hearth.models.call import RUNNING, Call
 from hearth.models.errors import CallNotFound, CallTooLarge, HearthError, StoreRefused, StoreUnavailable
+from hearth.models.idempotency import Claim, KeyEnd, StoredKey
 from hearth.queues.base import Backlog, Queue, Reserved
 from hearth.stores.datastore import Datastore
 from hearth.stores.logs.base import Log, LogsLost, LogStore
@@ -124,6 +125,26 @@ class LocalCallRecords(CallRecords):
         )
         outcomes = dict(zip(first, found, strict=True))
         return [outcomes[call.id] if outcomes[call.id] or first[call.id] is call else RUNNING for call in calls]
+
+
+class LocalIdempotencyKeys:
+    """Idempotency keys in the datastore, by the clock of this node."""
+
+    def __init__(self, datastore: Datastore, clock: Clock) -> None:
+        self._datastore = datastore
+        self._clock = clock
+
+    async def claim(self, claim: Claim) -> StoredKey:
+        """Claim in the datastore."""
+        return await self._datastore.claim_key(claim, self._clock.now())
+
+    async def renew(self, held: Sequence[tuple[str, str]]) -> None:
+        """Renew in the datastore."""
+        await self._datastore.renew_keys(held, self._clock.now())
+
+    async def end(self, end: KeyEnd) -> bool:
+        """Store the end in the datastore."""
+        return await self._datastore.end_key(end, self._clock.now())
 
 
 class LocalAcceptedCalls(AcceptedCalls):

@@ -24,6 +24,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "dead_letters": None,
     "max_queued": None,
     "max_concurrent_async": None,
+    "idempotency_ttl_s": None,
 }
 
 

@@ -23,6 +23,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         expires_s: Seconds after its acceptance in which a call has to start.
         max_queued: Calls that may be queued at one time; further ones are refused.
         max_concurrent_async: Calls that run at one time on one node; further ones stay in the queue.
+        idempotency_ttl_s: Seconds for which the answer to a request with an ``Idempotency-Key`` is kept, also to a sync
+            one.
     """
 
     result_ttl_s: int | None = None
@@ -31,6 +33,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_s: int | None = None
     max_queued: int | None = None
     max_concurrent_async: int | None = None
+    idempotency_ttl_s: int | None = None
 
     def changed(self, changes: DeliveryChanges) -> Delivery:
         """Return these rules after changes."""
@@ -57,6 +60,7 @@ NO_RULES: Final = Delivery()
 _RANGES: Final = {
     "result_ttl_s": (1, MAX_TTL_S),
     "expires_s": (1, MAX_DELAY_S),
+    "idempotency_ttl_s": (1, MAX_TTL_S),
     **dict.fromkeys(LIMITS, (1, MAX_CALLS)),
 }
 #: Begins the annotation of a fn that sets a rule.

@@ -633,6 +633,77 @@ class ResultTooLarge(ApiError):
         super().__init__(f"The result is larger than {limit} bytes, the most that is kept (FN_MAX_RESULT_BYTES)")
 
 
+class IdempotencyKeyInvalid(BadRequest):
+    """A request has an ``Idempotency-Key`` of the wrong form."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid Idempotency-Key: {problem}")
+
+
+class IdempotencyKeyReused(ApiError):
+    """The key belongs to another request."""
+
+    status = 422
+    message = "This Idempotency-Key was used for another request: repeat a request with the same method and body"
+
+
+class IdempotencyKeyBusy(Conflict):
+    """The first request with the key still runs."""
+
+    message = "The first request with this Idempotency-Key has not ended yet"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to try again."""
+        return {"Retry-After": "1"}
+
+
+class AnswerNotKept(Conflict):
+    """The answer to the first request with the key was sent to its caller, and is not stored."""
+
+    def __init__(self, limit: int, call_id: str) -> None:
+        super().__init__(
+            f"The request with this Idempotency-Key was answered with more than {limit} bytes, the most that is kept "
+            f"(FN_MAX_RESULT_BYTES); it is not run again (call {call_id})"
+        )
+
+
+class RequestInterrupted(ApiError):
+    """The node that ran the first request with the key died or was stopped."""
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__(
+            "The server stopped while the request with this Idempotency-Key was running; it may have run in part, and "
+            f"is not run again (call {call_id})"
+        )
+
+
+class IdempotencyUnavailable(ApiError):
+    """This node cannot keep the promise of the key, so it does not run the request."""
+
+    status = 501
+    message = "Idempotency-Key is not supported: the API node of this runner has an earlier version"
+
+
+class ReplayedError(ApiError):
+    """The stored error of an earlier request."""
+
+    def __init__(self, code: int, message: str, headers: Iterable[tuple[str, str]]) -> None:
+        super().__init__(message)
+        self._code = code
+        self._headers = dict(headers)
+
+    @property
+    def code(self) -> int:
+        """The status of the stored answer."""
+        return self._code
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header fields of the stored answer."""
+        return self._headers
+
+
 class InvalidToken(BadRequest):
     """A token cannot be created as asked for."""
 

@@ -277,7 +277,9 @@ async def _open_runner_api(base: Foundation, stores: Stores) -> tuple[Dispatcher
     """Return what serves runners."""
     dispatcher = Dispatcher(stores.accepted, base.clock, quiet_s=base.settings.runner_quiet_s)
     await base.stack.enter_async_context(dispatcher)
-    runners = RunnerApi(stores.records, stores.accepted, stores.datastore, base.clock, dispatcher, stores.vault)
+    runners = RunnerApi(
+        stores.records, stores.accepted, stores.datastore, base.clock, dispatcher, stores.vault, stores.keys
+    )
     base.stack.push_async_callback(runners.close)
     return dispatcher, runners
 

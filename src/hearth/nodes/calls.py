@@ -40,6 +40,7 @@ from hearth.server.call_gates import CallGates
 from hearth.server.extensions import Server
 from hearth.server.health import Readiness
 from hearth.server.invoke import InvokeFront
+from hearth.server.keyed_calls import KeyedCalls
 from hearth.telemetry.logs import get_logger
 
 _LOOPBACK: Final = "127.0.0.1"
@@ -62,6 +63,7 @@ class Calls:
     functions: Functions
     fns: CachedFns
     fn_functions: FnFunctions
+    keyed: KeyedCalls
     invoke: InvokeFront
 
     async def changed(self, app_name: str, path: str | None) -> None:
@@ -124,6 +126,11 @@ class Calls:
     ) -> Node:
         """Return the node that serves an API and these calls."""
         base, server, invoke = self.base, self.server, self.invoke
+
+        def end_waits() -> None:
+            api.stop()
+            self.keyed.stop()
+
         authorize(ANONYMOUS, Action.CALL)  # direct calls pass no door: routes decide who may call
         front, shutdown = open_front(
             base, server, invoke, invoke.call, api, self.driver, tokens, audit, data_of(dashboard)
@@ -143,7 +150,7 @@ class Calls:
             shutdown=shutdown,
             dashboard=dashboard,
             calls=invoke.handler if is_direct else None,
-            end_waits=api.stop,
+            end_waits=end_waits,
         )
 
 
@@ -185,6 +192,8 @@ async def open_calls(
     fns = CachedFns(world.fns, base.clock, world.secrets, stale_s=stale_s)
     base.stack.push_async_callback(fns.close)
     fn_functions = FnFunctions(agent.pool, world.fns, base.options.limits, secrets)
+    keyed = KeyedCalls(world.keys, base.clock, settings.max_result_bytes)
+    base.stack.push_async_callback(keyed.close)
     invoke = InvokeFront(
         agent,
         functions,
@@ -198,8 +207,11 @@ async def open_calls(
         max_held_bytes=settings.max_held_request_size,
         has_room=has_room,
         fns=(fns, fn_functions),
+        keyed=keyed,
     )
-    return Calls(base, world, server, driver, definitions, secrets, quotas, agent, functions, fns, fn_functions, invoke)
+    return Calls(
+        *(base, world, server, driver, definitions, secrets, quotas, agent, functions, fns, fn_functions, keyed, invoke)
+    )
 
 
 def id_generator(port: int, clock: Clock) -> IdGenerator:

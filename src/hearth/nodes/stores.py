@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 
 from hearth.access.base import StoredWorld
-from hearth.access.local import LocalAcceptedCalls, LocalCallRecords
+from hearth.access.local import LocalAcceptedCalls, LocalCallRecords, LocalIdempotencyKeys
 from hearth.access.queued_calls import QueuedCalls
 from hearth.access.quota_cache import CachedQuotas
 from hearth.access.stored_bytes import StoredBytes
@@ -39,12 +39,14 @@ class Stores:
     accepted: LocalAcceptedCalls
     quotas: CachedQuotas
     vault: Vault
+    keys: LocalIdempotencyKeys
 
     @property
     def world(self) -> StoredWorld:
         """Return the interfaces through which calls use the stores."""
         store = self.datastore
-        return StoredWorld(store, self.records, self.accepted, self.vault, store, store, pins=store)
+        keys = self.keys
+        return StoredWorld(store, self.records, self.accepted, self.vault, store, store, pins=store, keys=keys)
 
     @property
     def checks(self) -> dict[str, Check]:
@@ -105,7 +107,8 @@ async def open_stores(base: Foundation, before_change: Callable[[], Awaitable[No
     await stack.enter_async_context(DeadLetterGauges(datastore, base.clock, base.telemetry.metrics))
     vault = Vault(datastore, keyring(settings))
     await vault.look()
-    return Stores(datastore, queue, logs, records, accepted, quotas, vault)
+    keys = LocalIdempotencyKeys(datastore, base.clock)
+    return Stores(datastore, queue, logs, records, accepted, quotas, vault, keys)
 
 
 def keyring(settings: Settings) -> Keyring:

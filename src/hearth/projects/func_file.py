@@ -134,6 +134,11 @@ class FuncFile:
         "async calls that run at one time on one node; further ones stay in the queue", "whole number"
     )
     result_ttl_s: int | None = _told("seconds for which the result of an async call is kept", "whole number")
+    idempotency_ttl_s: int | None = _told(
+        "seconds for which the answer to a call with an `Idempotency-Key` is kept; see "
+        "[Receive a webhook once](howto/once.md)",
+        "whole number",
+    )
     headers: HeaderMap | None = _told("headers of every answer", "mapping; a value or a list of them")
     content_type: str | None = _told("Content-Type of what `hearth invoke` and `hearth run` send")
     entrypoint: tuple[str, ...] | None = _told("the program and its first arguments", "list or text")
@@ -213,6 +218,7 @@ class FuncFile:
                 "dead_letters",
                 "result_ttl_s",
                 "expires_s",
+                "idempotency_ttl_s",
                 *LIMITS,
                 "headers",
                 "concurrency",
@@ -301,6 +307,7 @@ def _read(document: Document, section: Section, folder: Path, root: Path | None)
         max_queued=section.whole("max_queued", 1, MAX_CALLS),
         max_concurrent_async=section.whole("max_concurrent_async", 1, MAX_CALLS),
         result_ttl_s=section.whole("result_ttl_s", 1, MAX_TTL_S),
+        idempotency_ttl_s=section.whole("idempotency_ttl_s", 1, MAX_TTL_S),
         headers=section.headers("headers"),
         content_type=section.text("content_type"),
         entrypoint=section.words("entrypoint"),

@@ -439,6 +439,7 @@ def _of_runners(runners: RunnerApi) -> dict[str, dict[str, Handler]]:
         "finish": {"POST": runners.finish},
         "renew": {"POST": runners.renew},
         "settle": {"POST": runners.settle},
+        "keys": {"POST": runners.keys},
         "release": {"POST": runners.release},
         "retry": {"POST": runners.retry},
         "secrets": {"POST": runners.secrets},

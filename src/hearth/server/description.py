@@ -179,6 +179,14 @@ _DELIVERY: Final[dict[str, Any]] = {
         "nullable": True,
         "description": "seconds in which an async call has to start, else it ends as expired; null: any",
     },
+    "idempotency_ttl_s": {
+        "type": "integer",
+        "format": "int32",
+        "minimum": 1,
+        "maximum": MAX_TTL_S,
+        "nullable": True,
+        "description": "seconds for which the answer to a call with an Idempotency-Key is kept; null: 86400",
+    },
     "retry": {
         "type": "object",
         "nullable": True,

@@ -28,9 +28,10 @@ from hearth.contracts.base import HOP_BY_HOP, Composed, Head, canonical
 from hearth.contracts.stdio.fields import BODILESS
 from hearth.models.call import QUEUED, Call, HeaderMap
 from hearth.models.call_result import new_result_token
-from hearth.models.errors import CallTimeout, RequestBodyTimeout, ServerBusy
+from hearth.models.errors import CallTimeout, ReplayedError, RequestBodyTimeout, ServerBusy
 from hearth.models.fn_errors import NeverFits
 from hearth.models.function import FunctionSpec
+from hearth.models.idempotency import StoredKey
 from hearth.models.times import ZERO, format_duration
 from hearth.server import errors
 from hearth.server.api_v1.functions import Functions
@@ -43,6 +44,7 @@ from hearth.server.fn_targets import FnTargets
 from hearth.server.http.exchange import Arrival, HttpExchange, compose_start
 from hearth.server.http.parsing import RequestHead
 from hearth.server.http.shared import ROUTES, Handler
+from hearth.server.keyed_calls import KEY, REPLAY, HeldKey, KeyedCalls, KeyedRequest
 from hearth.server.targets import METHODS, OURS, SINGLE, Fields, RouteTargets, Starts, Target, Targets, route_names
 from hearth.server.traced import label
 from hearth.telemetry.logs import get_logger
@@ -126,6 +128,25 @@ class Answer(msgspec.Struct, eq=False):
         """Answer that the call will run at some time."""
         self.status = 202
         self.tail = b'{"call_id":"%b"}' % self.call_id.encode()
+
+    def replay(self, stored: StoredKey) -> None:
+        """Take the stored answer to an earlier request.
+
+        Raises:
+            ReplayedError: The answer was an error.
+        """
+        result, self.call_id = stored.result, stored.call_id
+        assert result is not None
+        if result.error:
+            raise ReplayedError(result.status, result.error, (*result.headers, (REPLAY, "true")))
+        self.of_route = [(name.encode(), value.encode()) for name, value in result.of_route]
+        self.head(Head(result.status, result.headers))
+        if not self.is_bodiless:
+            self.tail = result.body
+        fields = [(REPLAY.lower().encode(), b"true")]
+        if self.is_of_route and result.waited_s >= 0:
+            fields.append((_WAIT, format_duration(result.waited_s).encode()))
+        self.located(fields)
 
     def located(self, fields: Fields) -> None:
         """Add header fields to the answer that says where the result will be."""
@@ -288,6 +309,7 @@ class InvokeFront:
         max_held_bytes: Of a body that is held in memory.
         has_room: Whether there is room for what a call leaves behind; if not, clients are to go elsewhere.
         fns: Fns, and what compiles them to functions; ``None`` if there are none.
+        keyed: Answers requests that are repeated with their ``Idempotency-Key``; ``None`` to ignore that header.
     """
 
     def __init__(
@@ -305,8 +327,10 @@ class InvokeFront:
         max_held_bytes: int = DEFAULT_MAX_HELD_BYTES,
         has_room: Callable[[], bool] = lambda: True,
         fns: tuple[CachedFns, FnFunctions] | None = None,
+        keyed: KeyedCalls | None = None,
     ) -> None:
         self._agent = agent
+        self._keyed = keyed
         self._accepted = accepted
         self._clock = clock
         self._now = clock.monotonic
@@ -359,6 +383,8 @@ class InvokeFront:
             answer = FnAnswer(exchange, head.method == "HEAD", _NO_STARTS)
         target: Target | None = None
         admitted: Share | None = None
+        held: HeldKey | None = None
+        replayed: StoredKey | None = None
         try:
             if names is None:
                 most = self._max_bytes
@@ -406,7 +432,19 @@ class InvokeFront:
                 body = await target.gate.admit(exchange, headers, lambda: self._whole(exchange, spec.timeout_s))
             if target.checks_head is not None:
                 target.checks_head(url, headers)
-            if spec.is_sync:
+            if KEY in headers and self._keyed is not None:
+                if body is None:
+                    exchange.limit(target.most_detached_bytes)
+                    body = await self._whole(exchange, spec.timeout_s)
+                call_id, answer.call_id = answer.call_id, ""  # an error here is one of no call
+                keyed = await self._keyed.claim(_keyed_request(headers, target, spec, method, body, exchange), call_id)
+                if isinstance(keyed, HeldKey):
+                    held, answer.call_id = keyed, keyed.call_id
+                else:
+                    replayed = keyed
+            if replayed is not None:
+                answer.replay(replayed)
+            elif spec.is_sync:
                 if body is None:
                     body = exchange.whole()
                 if body is None:
@@ -414,14 +452,17 @@ class InvokeFront:
                 if target.counted is not None:
                     target.counted.admit(self._now())
                     admitted = target.counted
+                sink = answer if held is None else held.sink(answer)
                 call = answer.call = self._agent.new_call(
-                    spec, answer.call_id, method=method, url=url, headers=headers, body=exchange, sink=answer
+                    spec, answer.call_id, method=method, url=url, headers=headers, body=exchange, sink=sink
                 )
                 call.is_plain, call.composed = target.is_plain, composed
                 call.record.trigger_id = target.trigger_id
                 if body:
                     call.kept_body.append(body)
                 task = exchange.watcher = call.task = asyncio.current_task(self._agent.loop)
+                if held is not None:
+                    held.call, exchange.watcher = call, None
                 try:
                     if exchange.arrival is Arrival.GONE:
                         raise ClientGone
@@ -443,17 +484,30 @@ class InvokeFront:
                 token = ""
                 if located:
                     token, record.result_digest = new_result_token()
-                await self._accept(record, exchange, body, answer)
-                if located:
-                    answer.located(_location(record, spec, token, applied=not target.is_plain))
-        except ClientGone:
+                if held is not None and held.is_accepted:
+                    answer.accept()  # an earlier request has put it into the queue, and only that knows its token
+                else:
+                    await self._accept(record, exchange, body, answer)
+                    if located:
+                        answer.located(_location(record, spec, token, applied=not target.is_plain))
+                if held is not None:
+                    held.accepted(answer.status, answer.given, answer.tail)
+            if held is not None:
+                await held.settle(None)
+        except ClientGone as exc:
+            if held is not None:
+                await held.settle(exc)
             return
         except Exception as exc:
+            if held is not None:
+                await held.settle(exc)
             await self._report(exc if target is None else target.explain(exc), answer, targets.log_fields(head, names))
         else:
             if answer.whole is None or not answer.finish_whole(answer.whole):
                 await answer.finish()
         finally:
+            if held is not None:
+                held.abandon()
             if admitted is not None:
                 admitted.leave()
             answer.call = None  # its sink is the answer: neither would be freed before the garbage collector runs
@@ -502,6 +556,13 @@ class InvokeFront:
         await self._accepted.enqueue(record)
         _log.debug("call accepted and queued", call_id=record.id, app_name=record.app_name, path=record.path)
         answer.accept()
+
+
+def _keyed_request(
+    headers: HeaderMap, target: Target, spec: FunctionSpec, method: str, body: bytes, exchange: CallExchange
+) -> KeyedRequest:
+    of_route = tuple((name.decode(), value.decode()) for name, value in target.fields)
+    return KeyedRequest(headers[KEY], spec, method, body, of_route, target.delivery.idempotency_ttl_s, exchange)
 
 
 def _prefers_async(values: list[str]) -> bool:

@@ -16,11 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hearth.access.base import (
+    NO_IDEMPOTENCY_KEYS,
     NO_SECRET_SOURCE,
     AcceptedCalls,
     AlreadyStarted,
     CallRecords,
     EndedCall,
+    IdempotencyKeys,
     SecretSource,
 )
 from hearth.access.remote import protocol
@@ -73,6 +75,7 @@ class RunnerApi:
         accepted: This node's own.
         datastore: Where records are.
         secrets: The secrets of functions.
+        keys: This node's own.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class RunnerApi:
         clock: Clock,
         dispatcher: Dispatcher,
         secrets: SecretSource = NO_SECRET_SOURCE,
+        keys: IdempotencyKeys = NO_IDEMPOTENCY_KEYS,
     ) -> None:
         self._records = records
         self._accepted = accepted
@@ -90,6 +94,7 @@ class RunnerApi:
         self._clock = clock
         self._dispatcher = dispatcher
         self._secrets = secrets
+        self._keys = keys
         self._accepting: OrderedDict[str, asyncio.Future[None]] = OrderedDict()
         self._plain: OrderedDict[str, Reserved] = OrderedDict()
         self._finishing = GroupCommit(self._finish_many)
@@ -321,6 +326,25 @@ class RunnerApi:
             await self._datastore.note_token_use(token.id, hour)
         except HearthError as exc:
             _log.debug("use of a token not stored", token_id=token.id, error=str(exc))
+
+    # -- idempotency keys -----------------------------------------------------------------------------------------
+
+    async def keys(self, request: ApiRequest) -> Response:
+        """Claim an idempotency key, hold keys for longer, or store the end of a request. Each may be repeated."""
+        given = _decoded(await request.body(), protocol.KeyRequest)
+        if given.claim is not None:
+            answer = protocol.encode_key(await self._keys.claim(given.claim))
+        elif given.end is not None:
+            try:
+                end = protocol.to_key_end(given.end)
+            except InvalidMessage as exc:
+                raise InvalidJSON from exc
+            answer = msgspec.json.encode(protocol.Ended(await self._keys.end(end)))
+        else:
+            if given.renew:
+                await self._keys.renew(given.renew)
+            answer = msgspec.json.encode({"msg": "renewed"})
+        return Response(answer, headers={"Content-Type": errors.JSON_TYPE, "Cache-Control": "no-store"})
 
     # -- images ---------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import abc
 from hearth.stores.audit.base import AuditStore
 from hearth.stores.definitions.base import AppFilter, DefinitionStore
 from hearth.stores.fns.base import FnStore
+from hearth.stores.keys.base import KeyStore
 from hearth.stores.pins.base import PinStore
 from hearth.stores.records.base import RecordStore
 from hearth.stores.schedules.base import ScheduleStore
@@ -16,9 +17,18 @@ from hearth.stores.versions.base import VersionStore
 
 
 class Datastore(
-    DefinitionStore, FnStore, SecretStore, RecordStore, TokenStore, AuditStore, VersionStore, PinStore, ScheduleStore
+    DefinitionStore,
+    FnStore,
+    SecretStore,
+    RecordStore,
+    KeyStore,
+    TokenStore,
+    AuditStore,
+    VersionStore,
+    PinStore,
+    ScheduleStore,
 ):
-    """Apps, routes, fns, triggers, their versions and pins, secrets, schedules, calls, tokens and the audit log.
+    """Apps, routes, fns, triggers, their versions and pins, secrets, schedules, calls, keys, tokens and the audit log.
 
     Deleting an app deletes all that belongs to it in the same transaction.
     """

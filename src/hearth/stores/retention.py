@@ -89,7 +89,7 @@ class Retention:
         await self._background.cancel()
 
     async def sweep(self) -> Removed:
-        """Remove expired results and what is older than the limits, then return free space to the disk.
+        """Remove what has expired and what is older than the limits, then return free space to the disk.
 
         Raises:
             StoreUnavailable: A store failed; what was removed before stays removed.
@@ -98,6 +98,8 @@ class Retention:
         while await self._datastore.remove_results(self._clock.now(), AT_ONCE):
             await self._pause()
         while await self._datastore.remove_firings(self._ago(_FIRINGS_S), AT_ONCE):
+            await self._pause()
+        while await self._datastore.remove_keys(self._clock.now(), AT_ONCE):
             await self._pause()
         calls_before = await self._calls_before()
         if calls_before is not None:

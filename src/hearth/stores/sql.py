@@ -9,6 +9,7 @@ from hearth.stores.audit.sql import SqlAudit
 from hearth.stores.datastore import Datastore
 from hearth.stores.definitions.sql import SqlDefinitions
 from hearth.stores.fns.sql import SqlFns
+from hearth.stores.keys.sql import SqlKeys
 from hearth.stores.pins.sql import SqlPins
 from hearth.stores.records.sql import SqlRecords
 from hearth.stores.schedules.sql import SqlSchedules
@@ -46,6 +47,7 @@ class SqlDatastore(
     SqlFns,
     SqlSecrets,
     SqlRecords,
+    SqlKeys,
     SqlTokens,
     SqlAudit,
     SqlVersions,
@@ -60,6 +62,7 @@ class SqlDatastore(
         SqlFns.__init__(self, database, telemetry)
         SqlSecrets.__init__(self, database, telemetry)
         SqlRecords.__init__(self, database, telemetry)
+        SqlKeys.__init__(self, database, telemetry)
         SqlTokens.__init__(self, database, telemetry)
         SqlAudit.__init__(self, database, telemetry)
         SqlVersions.__init__(self, database, telemetry)

@@ -105,10 +105,11 @@ _STEPS: Final = {
     " update_trigger remove_trigger get_secret_values get_secret_keys get_secrets_of_key update_secret remove_secret"
     " insert_version get_versions get_version_images pin get_unpinned get_dead_letters update_dead_letter"
     " remove_dead_letters put_schedule get_schedule get_schedules remove_schedule get_schedules_due claim_firings"
-    " settle_firings get_firings remove_firings",
+    " settle_firings get_firings remove_firings claim_key update_key remove_keys",
     "schedules": "fire",
     "s3": "insert_log get_log list_logs",
     "mq": "push reserve delete",
-    "hybrid_client": "get_app get_route get_fn get_trigger get_secrets get_token enqueue dequeue start end http_do",
+    "hybrid_client": "get_app get_route get_fn get_trigger get_secrets get_token claim_key enqueue dequeue"
+    " start end http_do",
 }
 SPANS: Final = frozenset(f"{component}_{step}" for component, steps in _STEPS.items() for step in steps.split())

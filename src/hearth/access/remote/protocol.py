@@ -15,12 +15,14 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from hearth.access.base import EndedCall
+from hearth.models import idempotency
 from hearth.models.app import App
 from hearth.models.call import HeaderMap
 from hearth.models.call_auth import Signature
 from hearth.models.call_result import CallResult, HeaderFields
 from hearth.models.delivery import Delivery
 from hearth.models.errors import HearthError, InternalError, StoreUnavailable
+from hearth.models.idempotency import Claim, KeyEnd, KeyState, StoredKey
 from hearth.models.message import (
     INSIDE_BYTES,
     InvalidMessage,
@@ -248,6 +250,39 @@ class _TokensAnswer(msgspec.Struct):
     found: list[_FoundToken]
 
 
+class _KeyEnd(msgspec.Struct, omit_defaults=True):
+    """The end of the request that holds an idempotency key; without ``state`` it had no effect."""
+
+    id: idempotency.Digest
+    call_id: _Name
+    ttl_s: idempotency.Seconds
+    state: KeyState | None = None
+    result: _Result | None = None
+
+
+class KeyRequest(msgspec.Struct, omit_defaults=True):
+    """A request about idempotency keys: a claim, the keys that are held for longer, or the end of a request."""
+
+    claim: Claim | None = None
+    renew: list[tuple[idempotency.Digest, _Name]] = []
+    end: _KeyEnd | None = None
+
+
+class _KeyAnswer(msgspec.Struct, omit_defaults=True):
+    call_id: str
+    fingerprint: str
+    state: KeyState
+    is_held: bool = False
+    is_accepted: bool = False
+    result: _Result | None = None
+
+
+class Ended(msgspec.Struct):
+    """The end of a request was stored, as it still held its idempotency key."""
+
+    is_ended: bool
+
+
 class Unreadable(msgspec.Struct):
     """A secret that cannot be given to a runner; without ``reason`` it does not exist."""
 
@@ -266,7 +301,9 @@ class GivenSecrets(msgspec.Struct):
         return f"<GivenSecrets {' '.join(self.versions)}>"
 
 
-def encode(message: Leases | Releases | CallIds | WantedSecrets | GivenSecrets | WantedTokens | Pinned) -> bytes:
+def encode(
+    message: Leases | Releases | CallIds | WantedSecrets | GivenSecrets | WantedTokens | Pinned | KeyRequest,
+) -> bytes:
     """Encode a message of this module."""
     return msgspec.json.encode(message)
 
@@ -490,6 +527,45 @@ def encode_ended(one: EndedCall, *, interrupted: bool = False) -> bytes:
     log, encoding = _log_text(one.log)
     call = encode_plain(one.call if one.call.dead else msgspec.structs.replace(one.call, payload=b""))
     return msgspec.json.encode(_Ended(msgspec.Raw(call), log, encoding, interrupted, _result(one.call.result)))
+
+
+def encode_key_end(end: KeyEnd) -> bytes:
+    """Encode the end of the request that holds an idempotency key."""
+    return encode(KeyRequest(end=_KeyEnd(end.id, end.call_id, end.ttl_s, end.state, _result(end.result))))
+
+
+def to_key_end(found: _KeyEnd) -> KeyEnd:
+    """Return the decoded end of a request.
+
+    Raises:
+        InvalidMessage: Its result is none.
+    """
+    result = None if found.result is None else _to_result(found.result)
+    return KeyEnd(id=found.id, call_id=found.call_id, ttl_s=found.ttl_s, state=found.state, result=result)
+
+
+def encode_key(key: StoredKey) -> bytes:
+    """Encode an idempotency key as it is stored."""
+    return msgspec.json.encode(
+        _KeyAnswer(key.call_id, key.fingerprint, key.state, key.is_held, key.is_accepted, _result(key.result))
+    )
+
+
+def decode_key(data: bytes) -> StoredKey:
+    """Decode an idempotency key as it is stored.
+
+    Raises:
+        InvalidMessage: The answer does not have the expected object.
+    """
+    found = decode(data, _KeyAnswer)
+    return StoredKey(
+        call_id=found.call_id,
+        fingerprint=found.fingerprint,
+        state=found.state,
+        is_held=found.is_held,
+        is_accepted=found.is_accepted,
+        result=None if found.result is None else _to_result(found.result),
+    )
 
 
 def _result(result: CallResult | None) -> _Result | None:

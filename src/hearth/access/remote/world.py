@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -26,12 +26,14 @@ from hearth.models.errors import (
     ApiError,
     ApiNodeAway,
     AppsNotFound,
+    IdempotencyUnavailable,
     InternalError,
     InvalidJSON,
     SecretGone,
     SecretUnreadable,
     StoreUnavailable,
 )
+from hearth.models.idempotency import Claim, KeyEnd, StoredKey
 from hearth.models.image import Pin
 from hearth.models.message import INSIDE_BYTES, encode_call, encode_plain
 from hearth.models.route import Route
@@ -41,6 +43,8 @@ from hearth.queues.base import VISIBILITY_TIMEOUT_S, Reserved
 from hearth.telemetry import redaction
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.node import Telemetry
+
+T = TypeVar("T")
 
 _POLL_S: Final = 30.0
 #: Seconds beyond that for the answer to a poll.
@@ -95,6 +99,7 @@ async def open_remote(
             RemoteFns(client),
             RemotePins(client),
             None if bundles is None else RemoteImages(client, clock, bundles).fetch,
+            RemoteIdempotencyKeys(client),
         )
 
 
@@ -131,6 +136,36 @@ class RemotePins:
                 raise
             return False
         return True
+
+
+class RemoteIdempotencyKeys:
+    """Idempotency keys at the API node, by its clock."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    async def claim(self, claim: Claim) -> StoredKey:
+        """Claim at the API node. An older one has no keys."""
+        with self._client.span("hybrid_client_claim_key", claim.app_name):
+            try:
+                return await self._ask(protocol.decode_key, protocol.encode(protocol.KeyRequest(claim=claim)))
+            except ApiError as exc:
+                if exc.code not in _NO_SUCH_REQUEST:
+                    raise
+                raise IdempotencyUnavailable from exc
+
+    async def renew(self, held: Sequence[tuple[str, str]]) -> None:
+        """Renew at the API node."""
+        await self._ask(protocol.read_done, protocol.encode(protocol.KeyRequest(renew=list(held))))
+
+    async def end(self, end: KeyEnd) -> bool:
+        """Store the end at the API node."""
+        return await self._ask(
+            lambda data: protocol.decode(data, protocol.Ended).is_ended, protocol.encode_key_end(end)
+        )
+
+    async def _ask(self, read: Callable[[bytes], T], body: bytes) -> T:
+        return await self._client.ask("POST", "runner/keys", read, body)
 
 
 class RemoteSecrets:

@@ -115,6 +115,11 @@ def schedules() -> list[sa.Table]:
     return [table.to_metadata(copies) for table in (tables.schedules, tables.firings)]
 
 
+def idempotency_keys() -> sa.Table:
+    """Return the table of idempotency keys, with its indexes."""
+    return tables.idempotency_keys.to_metadata(sa.MetaData())
+
+
 def fns() -> list[sa.Table]:
     """Return the tables that Hearth's seventh revision added, with their indexes."""
     copies = sa.MetaData()

@@ -172,6 +172,25 @@ dead_letters = sa.Table(
     **kinds.TABLE_OPTIONS,
 )
 
+# Keys of requests that are not to run twice. The id is a digest of the function and the key; head and body are those of
+# the stored answer, as in ``results``.
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("id", kinds.name(64), primary_key=True),
+    sa.Column("app_name", kinds.name(), nullable=False),
+    sa.Column("call_id", kinds.name(), nullable=False),
+    sa.Column("fingerprint", kinds.name(64), nullable=False),
+    sa.Column("state", kinds.name(16), nullable=False),
+    sa.Column("held_until", kinds.name(32), nullable=False),
+    sa.Column("expires_at", kinds.name(32), nullable=False),
+    sa.Column("head", kinds.text(), nullable=False),
+    sa.Column("body", kinds.blob(), nullable=False),
+    sa.Index("idempotency_keys_by_expiry", "expires_at", "id"),
+    sa.Index("idempotency_keys_by_app", "app_name"),
+    **kinds.TABLE_OPTIONS,
+)
+
 # The value of a token is stored as its SHA-256 only.
 tokens = sa.Table(
     "tokens",

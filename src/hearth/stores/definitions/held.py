@@ -18,6 +18,7 @@ from hearth.sql.schema.tables import (
     dead_letters,
     firings,
     fns,
+    idempotency_keys,
     logs,
     results,
     routes,
@@ -54,7 +55,7 @@ _DELETE_APP: Final = (
         Query(sa.delete(table).where(table.c.app_name == param("key_name")))
         for table in (
             *(schedules, firings, secrets, dead_letters, results, logs, stray_calls, calls),
-            *(routes, versions),
+            *(routes, versions, idempotency_keys),
         )
     ],
 )

@@ -141,6 +141,11 @@ def from_results(ended: Iterable[Call]) -> list[ResultRow]:
 
 
 def _result_row(call: Call, result: CallResult) -> ResultRow:
+    return ResultRow(call.id, call.app_name, format_time(result.expires_at), *from_result(result))
+
+
+def from_result(result: CallResult) -> tuple[str, bytes]:
+    """Return the head of a result as a text, and its body."""
     head = _ResultHead(
         status=result.status,
         headers=result.headers,
@@ -148,7 +153,7 @@ def _result_row(call: Call, result: CallResult) -> ResultRow:
         waited_s=result.waited_s,
         error=_storable(result.error),
     )
-    return ResultRow(call.id, call.app_name, format_time(result.expires_at), json(head), result.body)
+    return json(head), result.body
 
 
 def from_dead_letters(ended: Iterable[Call]) -> list[DeadLetterRow]:
@@ -176,11 +181,11 @@ def to_dead_letter(row: Row) -> DeadLetter | None:
 
 
 def to_result(row: Row) -> CallResult | None:
-    """Return a row as a result; ``None`` if it cannot be read."""
+    """Return a row as a result; ``None`` if it cannot be read. Its columns are ``id expires_at head body``."""
     fields = Fields(row)
     head, expires_at = fields.object("head", _HEAD), fields.time("expires_at")
     if fields.unreadable or head is None:
-        report(f"result of call {fields.text('id')}", fields.unreadable)
+        report(f"result {fields.text('id')}", fields.unreadable)
         return None
     return CallResult(
         status=head.status,
