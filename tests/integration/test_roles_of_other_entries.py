@@ -24,6 +24,8 @@ from hearth.server.registry.registry import Registry
 from hearth.server.ui.data import Data
 
 RUNNER: Final = "token-of-the-runners-1234"
+#: The answer to a call that is admitted. The image of the fn does not exist.
+ADMITTED: Final = {"/r/a/closed": 200, "/invoke/:fn": 404, "/t/a/s": 404}
 #: Roles with the apps of their token. A runner reaches all apps.
 HOLDERS: Final = [
     (role, apps) for role in TOKEN_ROLES for apps in ("", "a", "b") if role is not Role.RUNNER or not apps
@@ -57,6 +59,11 @@ class World:
             answer = node.http.patch(f"/v1/apps/{app}", json={"app": {"auth": "token"}})
             assert answer.status_code == 200, answer.text
         self.tokens = {(role, apps): node.token(f"{role} {apps}", role, *apps.split()) for role, apps in HOLDERS}
+        app_id = node.http.get("/v1/apps/a").json()["app"]["id"]
+        fn = node.http.post("/v2/fns", json={"app_id": app_id, "name": "fn", "image": "none"}).json()
+        trigger = {"app_id": app_id, "fn_id": fn["id"], "name": "t", "type": "http", "source": "/s"}
+        assert node.http.post("/v2/triggers", json=trigger).status_code == 200
+        self.fn_id: str = fn["id"]
 
     def ask(self, method: str, path: str, holder: tuple[Role, str] | None, **fields: Any) -> httpx.Response:
         headers = dict(fields.pop("headers", {}))
@@ -235,14 +242,16 @@ def test_a_call_from_the_dashboard_has_nothing_of_its_sender(world: World) -> No
 # -- calls ------------------------------------------------------------------------------------------------------------
 
 
-def test_each_role_calls_functions_of_its_apps_only(world: World) -> None:
+@pytest.mark.parametrize("path", ["/r/a/closed", "/invoke/:fn", "/t/a/s"])
+def test_each_role_calls_functions_of_its_apps_only(world: World, path: str) -> None:
+    url = path.replace(":fn", world.fn_id)
     for role, apps in HOLDERS:
-        answer = world.ask("POST", "/r/a/closed", (role, apps), content=b"{}")
-        wanted = 200 if role in _CALLERS and apps != "b" else 403
+        answer = world.ask("POST", url, (role, apps), content=b"{}")
+        wanted = ADMITTED[path] if role in _CALLERS and apps != "b" else 403
         assert answer.status_code == wanted, f"{role} of {apps or 'all'}: {answer.text}"
-        if wanted == 403:
-            assert "does not have the action functions:invoke" in answer.text
-    assert world.ask("POST", "/r/a/closed", None).status_code == 401
+        said = {403: "does not have the action functions:invoke", 404: "Failed to pull image 'none'"}
+        assert said.get(wanted, "") in answer.text
+    assert world.ask("POST", url, None).status_code == 401
 
 
 def test_an_open_function_is_called_by_everybody(world: World) -> None:
