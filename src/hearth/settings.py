@@ -85,6 +85,17 @@ def _networks(text: str) -> str:
     return text
 
 
+def _any_networks(text: str) -> str:
+    for word in _words(text):
+        try:
+            ipaddress.ip_network(word)
+        except ValueError as exc:
+            raise ValueError(f"Input should be networks, as 10.1.0.0/16, separated by commas: {exc}") from exc
+    return text
+
+
+#: Networks of IPv4 or IPv6, separated by commas.
+_AnyNetworks = Annotated[str, pydantic.AfterValidator(_any_networks)]
 #: IPv4 networks, separated by commas.
 _Networks = Annotated[str, pydantic.AfterValidator(_networks)]
 
@@ -381,6 +392,11 @@ class Settings(BaseSettings):
         le=MAX_TTL_S,
         validation_alias="FN_RESULT_TTL",
         description="seconds for which the results of async calls are kept",
+    )
+    callback_allow: _AnyNetworks = Field(
+        default="",
+        validation_alias="FN_CALLBACK_ALLOW",
+        description="networks that are not public, to which records of calls may be sent, as 10.1.0.0/16",
     )
     quota_memory_mib: int = Field(
         default=0,
@@ -836,6 +852,11 @@ class Settings(BaseSettings):
     def function_networks_allowed(self) -> tuple[ipaddress.IPv4Network, ...]:
         """The private networks that functions may reach."""
         return tuple(map(ipaddress.IPv4Network, _words(self.function_network_allow)))
+
+    @property
+    def callback_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The networks to which records of calls may be sent, although they are not public."""
+        return tuple(map(ipaddress.ip_network, _words(self.callback_allow)))
 
     @property
     def extension_names(self) -> list[str]:

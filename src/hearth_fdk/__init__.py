@@ -17,8 +17,9 @@ from hearth_fdk.registry import function
 if TYPE_CHECKING:
     from hearth_fdk.events import Event, sse
     from hearth_fdk.serving import run
+    from hearth_fdk.signatures import is_signed
 
-__all__ = ["Answer", "BadInput", "Context", "Event", "function", "run", "sse"]
+__all__ = ["Answer", "BadInput", "Context", "Event", "function", "is_signed", "run", "sse"]
 
 
 def __getattr__(name: str) -> Any:
@@ -31,4 +32,8 @@ def __getattr__(name: str) -> Any:
         from hearth_fdk import events
 
         return getattr(events, name)
+    if name == "is_signed":
+        from hearth_fdk.signatures import is_signed
+
+        return is_signed
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

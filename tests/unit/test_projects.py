@@ -39,6 +39,8 @@ max_queued: 50
 max_concurrent_async: 5
 expires_s: 90
 idempotency_ttl_s: 120
+on_success: https://example.com/ended
+on_failure: alarms/failed
 schedules:
 - {name: nightly, cron: "0 2 * * *", timezone: Europe/Berlin, headers: {X: y}, enabled: no}
 - {name: once, at: 2030-01-31T12:00:00Z, payload: "{}", if_missed: skip, overlap: skip}
@@ -88,6 +90,8 @@ def test_every_field_is_read_as_it_is_written(tmp_path: Path) -> None:
         "max_concurrent_async": 5,
         "expires_s": 90,
         "idempotency_ttl_s": 120,
+        "on_success": "https://example.com/ended",
+        "on_failure": "alarms/failed",
     }
     assert func.missing_config() == ["TOKEN"]
     assert func.missing_config({"TOKEN": "t"}) == []

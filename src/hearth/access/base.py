@@ -342,6 +342,17 @@ class AcceptedCalls(abc.ABC):
         """
         return False
 
+    async def call_back(self, call: Call) -> None:
+        """Queue the call that sends the record of a call to its destination, unless that was done before.
+
+        Args:
+            call: As it was accepted; nothing happens unless its final record is stored.
+
+        Raises:
+            HearthError: Nobody can tell whether it is queued; it can be tried again.
+        """
+        return
+
     async def backlog(self) -> Backlog | None:
         """Return the length and age of the queue; ``None`` if this node cannot know them."""
         return None

@@ -17,7 +17,8 @@ from hearth.access.quota_cache import CachedQuotas
 from hearth.access.stored_bytes import StoredBytes
 from hearth.aio.clock import Clock, pause
 from hearth.aio.group_commit import GroupCommit, write_apart
-from hearth.models.call import RUNNING, Call
+from hearth.models.call import FINAL, RUNNING, Call
+from hearth.models.destination import callback_id, callback_of
 from hearth.models.errors import CallNotFound, CallTooLarge, HearthError, StoreRefused, StoreUnavailable
 from hearth.models.idempotency import Claim, KeyEnd, StoredKey
 from hearth.queues.base import Backlog, Queue, Reserved
@@ -154,6 +155,7 @@ class LocalAcceptedCalls(AcceptedCalls):
         queued: Limits the accepted calls of apps; ``None`` for no limit.
         stored: Limits the stored bytes of apps; ``None`` for no limit.
         quotas: The weights of apps; ``None`` if all weigh the same.
+        public_url: Begins the addresses of results in what is sent to destinations.
     """
 
     leaves_out = True
@@ -167,7 +169,9 @@ class LocalAcceptedCalls(AcceptedCalls):
         queued: QueuedCalls | None = None,
         stored: StoredBytes | None = None,
         quotas: CachedQuotas | None = None,
+        public_url: str = "",
     ) -> None:
+        self._public_url = public_url.rstrip("/")
         self._quotas = quotas
         self._weights: OrderedDict[str, int] = OrderedDict()
         self._queued = queued
@@ -286,6 +290,26 @@ class LocalAcceptedCalls(AcceptedCalls):
         """Delete the message of a call that will not run, unless a node holds it: that node deletes it then."""
         with self._span("mq_delete"):
             await self._queue.discard(call_id)
+
+    async def call_back(self, call: Call) -> None:
+        """Queue the call once the record is final. No quota limits it: the app has had its call."""
+        try:
+            record = await self._datastore.get_call(call.app_name, call.id)
+        except CallNotFound:  # its app is gone
+            return
+        if record.status not in FINAL or await self._exists(call.app_name, callback_id(call.id)):
+            return
+        result = await self._datastore.get_result(call.app_name, call.id)
+        callback = callback_of(call, record, result, self._clock.now(), self._public_url)
+        if callback is not None:
+            await self._enqueue(callback)
+
+    async def _exists(self, app_name: str, call_id: str) -> bool:
+        try:
+            await self._datastore.get_call(app_name, call_id)
+        except CallNotFound:
+            return False
+        return True
 
     async def backlog(self) -> Backlog | None:
         """Return the backlog of the queue."""

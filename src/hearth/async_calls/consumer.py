@@ -25,6 +25,7 @@ import msgspec
 from hearth.access.base import AcceptedCalls, AlreadyStarted, CallRecords, EndedCall
 from hearth.agent.agent import Agent, CallEnd
 from hearth.agent.call import ActiveCall, NotStarted
+from hearth.agent.outcomes import fail
 from hearth.aio.background import Background
 from hearth.aio.clock import Clock, pause
 from hearth.async_calls.acknowledger import ACKNOWLEDGE_AFTER_S, Acknowledger
@@ -32,7 +33,8 @@ from hearth.async_calls.function_limits import FunctionLimits
 from hearth.async_calls.line import Line
 from hearth.async_calls.prefetch import Prefetch
 from hearth.async_calls.retries import Interrupted, Retry, decide, failure_of, next_attempt
-from hearth.models.call import CANCELLED, ERROR, RUNNING, Call
+from hearth.models.call import CANCELLED, ERROR, RUNNING, SUCCESS, Call
+from hearth.models.destination import CALLBACK
 from hearth.models.errors import (
     ApiError,
     CallCancelled,
@@ -78,6 +80,10 @@ _ATTEMPT: Final = "Fn-Attempt"
 _MAX_DELAY_S: Final = 60.0
 
 _log = get_logger(__name__)
+
+
+#: Sends what a callback has to its destination, once; returns the status of the answer. Raises what prevents it.
+SendRecord = Callable[[Call], Awaitable[int]]
 
 
 class NeverStarted(InternalError):
@@ -161,6 +167,7 @@ class Consumer:
         max_misfits: Deliveries after which a call ends that is too large for all nodes that took it.
         node: The name of this node in the list of past attempts.
         chance: Returns a random number from 0 to 1, for the pauses between attempts.
+        send: Sends the record of a call to a destination; ``None`` if this node sends none.
     """
 
     def __init__(
@@ -177,8 +184,10 @@ class Consumer:
         max_misfits: int = MAX_MISFITS,
         node: str = "",
         chance: Callable[[], float] = random.random,
+        send: SendRecord | None = None,
     ) -> None:
         self._agent = agent
+        self._send = send
         self._span = agent.telemetry.tracing.span
         self._length = agent.telemetry.metrics.gauge("hearth_queue_length")
         self._oldest_age = agent.telemetry.metrics.gauge("hearth_queue_oldest_age_seconds")
@@ -428,6 +437,8 @@ class Consumer:
         try:
             with self._span("agent_async_run", call.app_name, call.path):
                 ended = await self._ended(reserved, run)
+            if ended and (call.on_success or call.on_failure):
+                await self._accepted.call_back(call)  # first this, then the acknowledgement: a death repeats both
             _log.debug("call leaves the queue" if ended else "call given back to the queue", call_id=call.id)
             if ended:
                 self._acknowledger.add(run.lease)
@@ -471,6 +482,8 @@ class Consumer:
         if self._stopping:
             return False
         try:
+            if call.format == CALLBACK and self._send is not None and not reserved.fault:
+                return await self._sent(self._send, call, run)
             if call.has_expired(self._clock.now()):
                 return await self._failed(call, run, CallExpired())
             try:
@@ -550,6 +563,33 @@ class Consumer:
                 del self._held_back[run.app]
             self._waiting += 1
             self._changed.set()
+
+    async def _sent(self, send: SendRecord, call: Call, run: _Run) -> bool:
+        """Send the record of another call to its destination, and record how that went."""
+        await self._take_over(call, run)
+        call.started_at = call.not_before(self._clock.now())
+        error: Exception | None = None
+        try:
+            call.response_status = await send(call)
+        except HearthError as exc:
+            error = exc
+        call.completed_at = call.not_before(self._clock.now())
+        call.status = SUCCESS
+        if error is not None:
+            fail(call, b"", error)
+            if self._runs_again(call, run, error) and await self._handed_over(
+                CallEnd(error, EndedCall(call, b"")), run
+            ):
+                return False
+            _log.warning("record not sent to its destination", call_id=call.id, url=call.url, error=str(error))
+        return await self._recorded(EndedCall(call, b""))
+
+    async def _recorded(self, ended: EndedCall) -> bool:
+        try:
+            await self._records.finish_many([ended])
+        except HearthError:
+            return await self._stored_at_last(CallEnd(None, ended))
+        return True
 
     async def _submitted(self, active: ActiveCall, run: _Run) -> bool:
         call, run.active = active.record, active

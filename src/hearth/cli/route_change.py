@@ -25,6 +25,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "max_queued": None,
     "max_concurrent_async": None,
     "idempotency_ttl_s": None,
+    "on_success": None,
+    "on_failure": None,
 }
 
 

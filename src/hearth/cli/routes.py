@@ -93,6 +93,25 @@ MaxConcurrentAsync = Annotated[
     ),
 ]
 
+OnSuccess = Annotated[
+    str,
+    typer.Option(
+        "--on-success",
+        metavar="URL|APP/ROUTE",
+        help="Destination of the records of async calls that succeed; none removes it.",
+        show_default=False,
+    ),
+]
+OnFailure = Annotated[
+    str,
+    typer.Option(
+        "--on-failure",
+        metavar="URL|APP/ROUTE",
+        help="Destination of the records of async calls that end in another way; none removes it.",
+        show_default=False,
+    ),
+]
+
 
 @routes.command()
 def create(
@@ -119,6 +138,8 @@ def create(
     result_ttl: ResultTtl = 0,
     max_queued: MaxQueued = None,
     max_concurrent_async: MaxConcurrentAsync = None,
+    on_success: OnSuccess = "",
+    on_failure: OnFailure = "",
 ) -> None:
     """Create a route; options that are not given get the defaults of the server.
 
@@ -129,7 +150,7 @@ def create(
     fields = _fields(image or image_argument, memory, cpus, type, format, timeout, idle_timeout, config, headers)
     if concurrency:
         fields["concurrency"] = concurrency
-    fields |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl)
+    fields |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl, on_success, on_failure)
     fields |= _limits(max_queued, max_concurrent_async)
     if "image" not in fields:
         raise typer.BadParameter("name what it runs: hearth routes create APP PATH IMAGE", param_hint="IMAGE")
@@ -197,6 +218,8 @@ def update(
     result_ttl: ResultTtl = 0,
     max_queued: MaxQueued = None,
     max_concurrent_async: MaxConcurrentAsync = None,
+    on_success: OnSuccess = "",
+    on_failure: OnFailure = "",
 ) -> None:
     """Update a route; options that are not given stay as they are.
 
@@ -207,7 +230,7 @@ def update(
     changes = _fields(image, memory, cpus, type, format, timeout, idle_timeout, config, headers)
     if concurrency:
         changes["concurrency"] = concurrency
-    changes |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl)
+    changes |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl, on_success, on_failure)
     changes |= _limits(max_queued, max_concurrent_async)
     session(ctx).client().update_route(app, path, changes)
     say(f"{app} {path} updated")
@@ -294,13 +317,15 @@ def _fields(
     return {name: value for name, value in fields.items() if value}
 
 
-def _delivery(retry: str, result_ttl: int) -> dict[str, Any]:
+def _delivery(retry: str, result_ttl: int, on_success: str, on_failure: str) -> dict[str, Any]:
     """Return the rules for async calls that were given.
 
     Raises:
         typer.BadParameter: A rule has no value.
     """
     fields: dict[str, Any] = {"result_ttl_s": result_ttl} if result_ttl else {}
+    destinations = {"on_success": on_success, "on_failure": on_failure}
+    fields |= {name: None if value == "none" else value for name, value in destinations.items() if value}
     if retry == "none":
         return {**fields, "retry": None}
     policy: dict[str, Any] = {}

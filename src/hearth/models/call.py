@@ -68,6 +68,8 @@ class Call(msgspec.Struct, kw_only=True):
     for which it is kept (0: as the node says), ``result_headers`` the header fields that its route adds to it, and
     ``result_digest`` belongs to the token that allows to read it (empty: none does).
 
+    ``on_success`` and ``on_failure`` are where its record is sent when it has ended; empty: nowhere.
+
     ``trigger_id`` is the trigger through which a fn was called, ``syslog_url`` the syslog server of its app.
 
     ``retry`` says when it is run again, ``attempt`` is the number of the attempt that is next, runs, or was the last (0
@@ -125,6 +127,8 @@ class Call(msgspec.Struct, kw_only=True):
     unreadable: bool = False
     max_queued: int = 0
     max_concurrent: int = 0
+    on_success: str = ""
+    on_failure: str = ""
 
     @classmethod
     def of(

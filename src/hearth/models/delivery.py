@@ -9,6 +9,7 @@ import msgspec
 
 from hearth.models.annotations import Annotations
 from hearth.models.call_result import MAX_TTL_S
+from hearth.models.destination import validate_destination
 from hearth.models.errors import InvalidDelivery
 from hearth.models.retry import RetryPolicy, validate_retry
 
@@ -25,6 +26,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         max_concurrent_async: Calls that run at one time on one node; further ones stay in the queue.
         idempotency_ttl_s: Seconds for which the answer to a request with an ``Idempotency-Key`` is kept, also to a sync
             one.
+        on_success: Where the record of a call that has succeeded is sent: a URL, or ``APP/ROUTE``.
+        on_failure: The same for a call that has ended in another way.
     """
 
     result_ttl_s: int | None = None
@@ -34,6 +37,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_queued: int | None = None
     max_concurrent_async: int | None = None
     idempotency_ttl_s: int | None = None
+    on_success: str | None = None
+    on_failure: str | None = None
 
     def changed(self, changes: DeliveryChanges) -> Delivery:
         """Return these rules after changes."""
@@ -63,6 +68,7 @@ _RANGES: Final = {
     "idempotency_ttl_s": (1, MAX_TTL_S),
     **dict.fromkeys(LIMITS, (1, MAX_CALLS)),
 }
+_DESTINATIONS: Final = frozenset({"on_success", "on_failure"})
 #: Begins the annotation of a fn that sets a rule.
 ANNOTATION: Final = "hearth/"
 
@@ -97,6 +103,8 @@ def _checked(name: str, value: object) -> object:
         if type(value) is not bool:
             raise InvalidDelivery("dead_letters must be true, false, or null for calls that are retried")
         return value
+    if name in _DESTINATIONS:
+        return validate_destination(name, value)
     least, most = _RANGES[name]
     if type(value) is not int or not least <= value <= most:
         default = "any number" if name in LIMITS else "the node's default"

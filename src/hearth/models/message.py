@@ -88,6 +88,8 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     unreadable: bool = False
     max_queued: int = 0
     max_concurrent: int = 0
+    on_success: str = ""
+    on_failure: str = ""
 
 
 class _Identity(msgspec.Struct, kw_only=True):
@@ -162,6 +164,8 @@ def encode_plain(call: Call, *, payload_bytes: int = 0) -> bytes:
             unreadable=call.unreadable,
             max_queued=call.max_queued,
             max_concurrent=call.max_concurrent,
+            on_success=call.on_success,
+            on_failure=call.on_failure,
         )
     )
 
@@ -283,6 +287,8 @@ def _to_call(message: _Message) -> Call:
         unreadable=message.unreadable,
         max_queued=max(0, message.max_queued),
         max_concurrent=max(0, message.max_concurrent),
+        on_success=message.on_success,
+        on_failure=message.on_failure,
     )
 
 

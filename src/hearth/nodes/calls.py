@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hearth.access.base import StoredWorld
 from hearth.access.cache import CachedDefinitions
@@ -42,6 +42,9 @@ from hearth.server.health import Readiness
 from hearth.server.invoke import InvokeFront
 from hearth.server.keyed_calls import KeyedCalls
 from hearth.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from hearth.server.callbacks import Callbacks
 
 _LOOPBACK: Final = "127.0.0.1"
 
@@ -84,6 +87,8 @@ class Calls:
     async def open_consumer(self, *, quiet_s: float = 0.0) -> Consumer:
         """Start to run async calls, and to remove the metrics of routes that no longer exist."""
         base, world, stack = self.base, self.world, self.base.stack
+        sending = Sending(self)
+        stack.push_async_callback(sending.close)
         await stack.enter_async_context(
             StaleSeries(world.definitions, world.fns, base.clock, base.telemetry.metrics, self._forget)
         )
@@ -96,6 +101,7 @@ class Calls:
             quiet_s=quiet_s,
             max_misfits=base.settings.max_misfits,
             node=socket.gethostname(),
+            send=sending.send,
         )
         return await stack.enter_async_context(consumer)
 
@@ -152,6 +158,29 @@ class Calls:
             calls=invoke.handler if is_direct else None,
             end_waits=end_waits,
         )
+
+
+class Sending:
+    """Sends records of calls to their destinations. What that takes is imported for the first one."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._callbacks: Callbacks | None = None
+
+    async def send(self, call: Call) -> int:
+        """Send a record once. Raises ``HearthError``."""
+        if self._callbacks is None:
+            from hearth.server.callbacks import Callbacks
+
+            calls, base = self._calls, self._calls.base
+            allowed = base.settings.callback_networks
+            self._callbacks = Callbacks(calls.world.secrets, calls.invoke.call, base.clock, allowed)
+        return await self._callbacks.send(call)
+
+    async def close(self) -> None:
+        """Close connections."""
+        if self._callbacks is not None:
+            await self._callbacks.close()
 
 
 async def open_calls(

@@ -99,7 +99,9 @@ async def open_stores(base: Foundation, before_change: Callable[[], Awaitable[No
     quotas = CachedQuotas(datastore, base.clock)
     queued = QueuedCalls(datastore, quotas, base.clock, settings.quotas, base.telemetry.metrics)
     stored = StoredBytes(queue, datastore, logs, quotas, base.clock, settings.quotas, base.telemetry.metrics)
-    accepted = LocalAcceptedCalls(queue, datastore, base.clock, base.telemetry.tracing, queued, stored, quotas)
+    accepted = LocalAcceptedCalls(
+        *(queue, datastore, base.clock, base.telemetry.tracing, queued, stored, quotas, settings.public_url)
+    )
     stack.push_async_callback(stored.close)
     stack.push_async_callback(records.close)
     stack.push_async_callback(accepted.close)

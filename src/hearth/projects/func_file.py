@@ -22,6 +22,7 @@ from hearth.models.call_auth import (
 )
 from hearth.models.call_result import MAX_TTL_S
 from hearth.models.delivery import LIMITS, MAX_CALLS, MAX_DELAY_S
+from hearth.models.destination import validate_destination
 from hearth.models.errors import ApiError, InvalidCPUs
 from hearth.models.function import HTTP_STREAM, MAX_CONCURRENCY
 from hearth.models.retry import validate_retry
@@ -139,6 +140,11 @@ class FuncFile:
         "[Receive a webhook once](howto/once.md)",
         "whole number",
     )
+    on_success: str | None = _told(
+        "where the record of an async call that has succeeded is sent; see [Destinations](howto/destinations.md)",
+        "URL or `APP/ROUTE`",
+    )
+    on_failure: str | None = _told("the same for a call that has ended in another way", "URL or `APP/ROUTE`")
     headers: HeaderMap | None = _told("headers of every answer", "mapping; a value or a list of them")
     content_type: str | None = _told("Content-Type of what `hearth invoke` and `hearth run` send")
     entrypoint: tuple[str, ...] | None = _told("the program and its first arguments", "list or text")
@@ -220,6 +226,8 @@ class FuncFile:
                 "expires_s",
                 "idempotency_ttl_s",
                 *LIMITS,
+                "on_success",
+                "on_failure",
                 "headers",
                 "concurrency",
             ),
@@ -308,6 +316,8 @@ def _read(document: Document, section: Section, folder: Path, root: Path | None)
         max_concurrent_async=section.whole("max_concurrent_async", 1, MAX_CALLS),
         result_ttl_s=section.whole("result_ttl_s", 1, MAX_TTL_S),
         idempotency_ttl_s=section.whole("idempotency_ttl_s", 1, MAX_TTL_S),
+        on_success=_destination(section, "on_success"),
+        on_failure=_destination(section, "on_failure"),
         headers=section.headers("headers"),
         content_type=section.text("content_type"),
         entrypoint=section.words("entrypoint"),
@@ -432,6 +442,16 @@ def _schedules(section: Section) -> tuple[dict[str, Any], ...] | None:
             section.complain("schedules", f"name {name!r} is given twice")
         found[name] = given
     return tuple({"name": name, **given} for name, given in found.items())
+
+
+def _destination(section: Section, name: str) -> str | None:
+    text = section.text(name)
+    if text is not None:
+        try:
+            validate_destination(name, text)
+        except ApiError as exc:
+            section.complain(name, exc.message)
+    return text
 
 
 def _expects(section: Section) -> dict[str, bool] | None:

@@ -440,6 +440,7 @@ def _of_runners(runners: RunnerApi) -> dict[str, dict[str, Handler]]:
         "renew": {"POST": runners.renew},
         "settle": {"POST": runners.settle},
         "keys": {"POST": runners.keys},
+        "callback": {"POST": runners.callback},
         "release": {"POST": runners.release},
         "retry": {"POST": runners.retry},
         "secrets": {"POST": runners.secrets},

@@ -58,14 +58,16 @@ class Cancels:
         call = await self._store.cancel_call(found.app_name, found.id, self._ended)
         self._end_here(call.id)
         if self._accepted is not None:
-            await self._discard(self._accepted, call.id)
+            await self._discard(self._accepted, call)
         return call
 
-    async def _discard(self, accepted: LocalAcceptedCalls, call_id: str) -> None:
+    async def _discard(self, accepted: LocalAcceptedCalls, call: Call) -> None:
         try:
-            await accepted.discard(call_id)
+            if call.on_failure:
+                await accepted.call_back(call)
+            await accepted.discard(call.id)
         except HearthError as exc:  # the node that takes the message finds that the call has ended
-            _log.warning("message of a cancelled call not deleted", call_id=call_id, error=str(exc))
+            _log.warning("message of a cancelled call not deleted", call_id=call.id, error=str(exc))
 
     def _ended(self, stored: Call) -> Call:
         error = CallCancelled()

@@ -32,6 +32,7 @@ def deliver(record: Call, rules: Delivery, fields: Iterable[tuple[bytes, bytes]]
     record.result_ttl = rules.result_ttl_s or 0
     record.retry, record.dead_letters = rules.retry, rules.dead_letters
     record.max_queued, record.max_concurrent = rules.max_queued or 0, rules.max_concurrent_async or 0
+    record.on_success, record.on_failure = rules.on_success or "", rules.on_failure or ""
     record.attempt = 0 if rules.retry is None else 1
     record.result_headers = tuple((name.decode(), value.decode()) for name, value in fields)
 

@@ -18,6 +18,7 @@ from hearth.models.call_auth import (
 )
 from hearth.models.call_result import MAX_TTL_S
 from hearth.models.delivery import MAX_CALLS, MAX_DELAY_S
+from hearth.models.destination import MAX_LENGTH
 from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB, MAX_SECRET_BYTES, MAX_SECRET_NAME_LENGTH
 from hearth.models.function import MAX_CONCURRENCY
 from hearth.models.principal import TOKEN_ROLES
@@ -186,6 +187,18 @@ _DELIVERY: Final[dict[str, Any]] = {
         "maximum": MAX_TTL_S,
         "nullable": True,
         "description": "seconds for which the answer to a call with an Idempotency-Key is kept; null: 86400",
+    },
+    "on_success": {
+        "type": "string",
+        "nullable": True,
+        "maxLength": MAX_LENGTH,
+        "description": "URL, or APP/ROUTE, to which the record of an async call that has succeeded is sent",
+    },
+    "on_failure": {
+        "type": "string",
+        "nullable": True,
+        "maxLength": MAX_LENGTH,
+        "description": "the same for a call that has ended in another way",
     },
     "retry": {
         "type": "object",

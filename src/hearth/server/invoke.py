@@ -28,6 +28,7 @@ from hearth.contracts.base import HOP_BY_HOP, Composed, Head, canonical
 from hearth.contracts.stdio.fields import BODILESS
 from hearth.models.call import QUEUED, Call, HeaderMap
 from hearth.models.call_result import new_result_token
+from hearth.models.destination import DEPTH
 from hearth.models.errors import CallTimeout, ReplayedError, RequestBodyTimeout, ServerBusy
 from hearth.models.fn_errors import NeverFits
 from hearth.models.function import FunctionSpec
@@ -478,6 +479,8 @@ class InvokeFront:
                 if target.counted is not None:
                     target.counted.accept(self._now())
                 own = {name: [*values] for name, values in headers.items()}
+                if DEPTH in own and exchange.client:
+                    del own[DEPTH]  # only this node itself counts
                 record = Call.of(spec, answer.call_id, self._clock.now(), method=method, url=url, headers=own)
                 record.trigger_id = target.trigger_id
                 deliver(record, target.delivery, target.fields)

@@ -381,6 +381,11 @@ class RunnerApi:
             raise InvalidJSON from exc
         return {"held": [await self._accepted.retry(lease, again, delay_s)]}
 
+    async def callback(self, request: ApiRequest) -> dict[str, Any]:
+        """Queue the call that sends the record of a call to its destination."""
+        await self._accepted.call_back(_call(await request.body()))
+        return {"msg": "queued"}
+
     async def release(self, request: ApiRequest) -> dict[str, Any]:
         """Take calls back that were not started."""
         for one in _decoded(await request.body(), protocol.Releases).leases:

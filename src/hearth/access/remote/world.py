@@ -393,6 +393,20 @@ class RemoteAcceptedCalls(AcceptedCalls):
             return False
         return is_ours
 
+    async def call_back(self, call: Call) -> None:
+        """Queue the call at the API node; an older one knows no destinations."""
+        try:
+            await self._client.ask("POST", "runner/callback", protocol.read_done, _encode_request(call))
+        except ApiError as exc:
+            if exc.code not in _NO_SUCH_REQUEST:
+                raise
+            _log.warning("the API node is older: it sends no record to a destination", call_id=call.id)
+
+
+def _encode_request(call: Call) -> bytes:
+    """Encode what a destination needs of a call."""
+    return encode_plain(msgspec.structs.replace(call, payload=b"", config={}, result=None))
+
 
 def _encode_start(call: Call) -> bytes:
     """Encode what the record needs of a call."""

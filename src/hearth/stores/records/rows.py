@@ -37,6 +37,7 @@ class _Details(msgspec.Struct, kw_only=True, omit_defaults=True):
     trigger_id: str = ""
     origin: str = ""
     dead: bool = False
+    on_failure: str = ""
 
 
 class _ResultHead(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -89,7 +90,9 @@ def from_calls(ended: Iterable[tuple[Call, bytes | None]]) -> Parts:
             _storable(call.error) if call.error else "",
             call.app_id,
             str(call.response_status) if call.response_status else "",
-            _details(call) if call.attempt or call.result_digest or call.trigger_id or call.origin or call.dead else "",
+            _details(call)
+            if call.attempt or call.result_digest or call.trigger_id or call.origin or call.dead or call.on_failure
+            else "",
         )
         parts.calls.append(row)
         first, last = _surely_found(created_at[:_SECOND_LENGTH])
@@ -125,6 +128,7 @@ def _details(call: Call) -> str:
             trigger_id=call.trigger_id,
             origin=call.origin,
             dead=call.dead,
+            on_failure=call.on_failure,
         )
     )
 
@@ -218,6 +222,7 @@ def to_call(row: Row) -> Call:
         call.result_digest = details.result_digest
         call.attempt, call.attempts = details.attempt, details.attempts
         call.trigger_id, call.origin, call.dead = details.trigger_id, details.origin, details.dead
+        call.on_failure = details.on_failure
     if fields.unreadable:
         report(f"call {call.id}", fields.unreadable)
     return call
