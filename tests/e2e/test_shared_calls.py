@@ -88,6 +88,7 @@ def test_dozens_of_calls_share_a_process(crowd_node: RunningNode, pool: ThreadPo
 
 def test_a_late_call_ends_alone(crowd_node: RunningNode, pool: ThreadPoolExecutor) -> None:
     crowd = Crowd(crowd_node, pool, timeout=3)
+    assert until(lambda: crowd.call(echo="warm").status_code == 200), "a start that takes longer than a call may wait"
     born = crowd.seen(echo="warm")["born"]
     late = crowd.start(hold=True)
     while not late.done():

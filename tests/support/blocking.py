@@ -42,6 +42,7 @@ ALLOWED: Final = {
     "drivers/sockets.py": "opens names in memory, not their content (O_PATH)",
     "images/registry/credential_helpers.py": "starts the helper; asyncio forks in the thread of the loop",
     "drivers/local/bundle.py:Bundle.hold": "opens a folder; a thread would lose the descriptor of who gives up",
+    "models/timing.py:zone_of": "reads a file of some KiB of this machine, once for each time zone",
     "nodes/identity.py": "reads or makes the file of the node's id, while the node starts",
     "nodes/ports.py:holder_of": "finds who holds the port of a node that cannot start",
     "queues/redis.py:RedisQueue.__init__": "reads the script once, while the node starts",

@@ -251,8 +251,11 @@ class Client:
 
     def redrive_many(self, app: str, *, route: str, since: str) -> tuple[int, int]:
         """Make new calls of dead letters; return how many, and how many dead letters were skipped."""
-        pages = list(self._batches("POST", f"{_app(app)}/dead-letters/redrive", route, since))
-        return sum(page["redriven"] for page in pages), sum(page["skipped"] for page in pages)
+        redriven = skipped = 0
+        for page in self._batches("POST", f"{_app(app)}/dead-letters/redrive", route, since):
+            redriven += self._member(page, "redriven", int)
+            skipped += self._member(page, "skipped", int)
+        return redriven, skipped
 
     def remove_dead_letter(self, app: str, call_id: str) -> None:
         """Remove a dead letter."""
@@ -260,7 +263,8 @@ class Client:
 
     def remove_dead_letters(self, app: str, *, route: str, since: str) -> int:
         """Remove dead letters; return how many."""
-        return sum(page["removed"] for page in self._batches("DELETE", f"{_app(app)}/dead-letters", route, since))
+        pages = self._batches("DELETE", f"{_app(app)}/dead-letters", route, since)
+        return sum(self._member(page, "removed", int) for page in pages)
 
     def _batches(self, method: str, path: str, route: str, since: str) -> Iterator[Record]:
         asked = {"route": route, "from": since, "cursor": ""}
