@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.support.node import MULTI
 
+from bench.bodies import bodies
 from bench.cold import cold
 from bench.figures import Figures
 from bench.limits import Direct
@@ -22,9 +23,10 @@ from bench.local_fleet import local_fleet
 from bench.node import api, start
 from bench.release import Release
 from bench.scale import scale
+from bench.shared import shared
 from bench.warm import warm
 
-PARTS = ("direct", "warm", "cold", "api", "start", "local-fleet", "scale")
+PARTS = ("direct", "warm", "shared", "bodies", "cold", "api", "start", "local-fleet", "scale")
 #: Only with ``--full``, or when asked for.
 SLOW = ("local-fleet", "scale")
 QUICK = {"connections": (1, 8, 32), "rounds": 3, "seconds": 3.0}
@@ -72,6 +74,10 @@ def _run(part: str, figures: Figures, size: dict[str, object], release: Release 
             reference=os.environ.get("BENCH_REFERENCE_URL", ""),
             release=release,
         )
+    elif part == "shared":
+        shared(figures, rounds=rounds, seconds=seconds)
+    elif part == "bodies":
+        bodies(figures, rounds=rounds)
     elif part == "cold":
         for driver in drivers:
             cold(figures, driver, rounds=rounds * 3)
