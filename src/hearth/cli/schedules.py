@@ -98,7 +98,7 @@ def create_schedule(
     """Create a schedule, and print the next five times at which it calls its function.
 
     Examples:
-        hearth schedules create shop nightly --route /report --cron "0 2 * * *" --timezone Europe/Berlin
+        hearth schedules create shop nightly --route /report --cron "0 2 * * *"
         hearth schedules create shop poll --route /poll --every 90s --overlap skip
         hearth schedules create shop launch --route /open --at 2030-01-31T12:00:00Z
     """
