@@ -12,6 +12,7 @@ replaced (pull request 1371).
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +61,10 @@ def _knows_some(config: pytest.Config, tests: Path) -> bool:
     return _WITH_ALL <= number < count and not chosen and [Path(one).resolve() for one in config.args] == [tests]
 
 
+#: Its name, and how many of that name come before it: Schemathesis gives all operations of a test one name.
+_Test = tuple[str, int]
+
+
 class _Worker:
     """A worker.
 
@@ -70,9 +75,9 @@ class _Worker:
     """
 
     def __init__(self) -> None:
-        self.collected: list[str] | None = None
-        self.numbers: dict[str, int] = {}
-        self.pending: dict[str, None] = {}
+        self.collected: list[_Test] | None = None
+        self.numbers: dict[_Test, int] = {}
+        self.pending: dict[_Test, None] = {}
 
 
 class FileScheduling:
@@ -87,7 +92,7 @@ class FileScheduling:
         self._count = workers
         self._session = session
         self._workers: dict[WorkerController, _Worker] = {}
-        self._queue: dict[str, list[str]] | None = None
+        self._queue: dict[str, list[_Test]] | None = None
         self._rare: set[str] = set()  # files that not every worker knows
 
     @property
@@ -126,8 +131,11 @@ class FileScheduling:
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
         """Note what a worker knows."""
         worker = self._workers[node]
-        worker.collected = list(collection)
-        worker.numbers = {test: number for number, test in enumerate(collection)}
+        seen, tests = collections.Counter[str](), list[_Test]()
+        for name in collection:
+            tests.append((name, seen[name]))
+            seen[name] += 1
+        worker.collected, worker.numbers = tests, {test: number for number, test in enumerate(tests)}
 
     def schedule(self) -> None:
         """Give work to all workers."""
@@ -136,7 +144,7 @@ class FileScheduling:
         for node in self.nodes:
             self._supply(node)
 
-    def _files(self) -> dict[str, list[str]]:
+    def _files(self) -> dict[str, list[_Test]]:
         """Return the tests of each file, in the order of the worker that knows most.
 
         Raises:
@@ -144,7 +152,7 @@ class FileScheduling:
         """
         known = max((worker.collected or [] for worker in self._workers.values()), key=len)
         self._session.testscollected = len(known)  # the library takes what the last one has told
-        everything, files = set(known), dict[str, list[str]]()
+        everything, files = set(known), dict[str, list[_Test]]()
         for worker in self._workers.values():
             if strange := set(worker.numbers) - everything:
                 raise RuntimeError(f"the workers collect different tests: {sorted(strange)[:3]}")
@@ -190,14 +198,14 @@ class FileScheduling:
         if not pending:
             return None
         crashed, *left = pending
-        files: dict[str, list[str]] = {}
+        files: dict[str, list[_Test]] = {}
         for test in left:
             files.setdefault(_file(test), []).append(test)
         self._queue = {**files, **(self._queue or {})}
         self.schedule()
-        return crashed
+        return crashed[0]
 
 
-def _file(test: str) -> str:
+def _file(test: _Test) -> str:
     """Return the file of a test."""
-    return test.partition("::")[0]
+    return test[0].partition("::")[0]

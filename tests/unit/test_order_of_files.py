@@ -30,9 +30,11 @@ class Told:
 
     def __init__(self, *collected: str) -> None:
         self.collected, self.given, self.shutting_down = collected, list[str](), False
+        self.numbers: list[int] = []
 
     def send_runtest_some(self, indices: list[int]) -> None:
         self.given += [self.collected[number] for number in indices]
+        self.numbers += indices
 
     def shutdown(self) -> None:
         self.shutting_down = True
@@ -82,3 +84,17 @@ def test_what_a_worker_leaves_goes_to_one_that_knows_it() -> None:
 def test_workers_that_know_different_tests_end_the_run() -> None:
     with pytest.raises(RuntimeError, match="b::x"):
         scheduled(Told("a::a", "b::a"), Told("b::x"))
+
+
+def test_tests_of_one_name_are_run_once_each() -> None:
+    worker = Told("a::one", "a::one", "a::one", "b::two")
+    run = scheduled(worker)
+    assert worker.numbers == [0, 1, 2]
+    run.mark_test_complete(worker, 0)
+    assert not run.tests_finished
+    assert run.remove_node(worker) == "a::one"
+    other = Told(*worker.collected)
+    run.add_node(other)
+    run.add_node_collection(other, other.collected)
+    run.schedule()
+    assert other.numbers == [2, 3]
