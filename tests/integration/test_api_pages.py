@@ -154,5 +154,5 @@ async def test_calls_may_be_listed_by_their_status(api: httpx.AsyncClient, datas
     refused = await api.get(f"{APPS}/myapp/calls", params={"status": "failed"})
     assert (refused.status_code, message(refused)) == (
         400,
-        "status is not one of queued, running, success, error, timeout, expired",
+        "status is not one of queued, running, success, error, timeout, expired, cancelled",
     )

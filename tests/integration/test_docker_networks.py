@@ -215,7 +215,7 @@ except firewall.NotClosed as exc:
     assert on_a_bridge(look, f"iptables -w 5 {rules}") == found
 
 
-def test_the_rules_of_nodes_are_removed_with_the_last_one_that_uses_the_bridge(docker: None) -> None:
+def test_the_rules_of_nodes_are_removed_with_the_last_one_that_uses_the_bridge(docker: None, tmp_path: Path) -> None:
     look = f"""
 import subprocess
 from hearth.drivers.docker.firewall import Firewall
@@ -253,11 +253,11 @@ subprocess.check_call(["ip", "link", "delete", "left"])
 other.remove()
 print(hearths())
 """
-    resolver = "printf 'nameserver 127.0.0.53\\nnameserver 10.7.7.7\\n' > /tmp/resolv"
-    resolver += " && mount --bind /tmp/resolv /etc/resolv.conf"
+    servers = tmp_path / "resolv.conf"
+    servers.write_text("nameserver 127.0.0.53\nnameserver 10.7.7.7\n")
     engine = "iptables -N DOCKER-USER && iptables -A FORWARD -j DOCKER-USER"
     engine += f" && iptables -A FORWARD -i {networks.BRIDGE} -o {networks.BRIDGE} -j DROP"
-    assert on_a_bridge(look, f"mount -t tmpfs none /tmp && {resolver} && {engine}") == "[]"
+    assert on_a_bridge(look, f"mount --bind {servers} /etc/resolv.conf && {engine}") == "[]"
 
 
 def test_a_node_that_cannot_keep_functions_from_private_networks_says_so(docker: None) -> None:

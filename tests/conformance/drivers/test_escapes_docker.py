@@ -188,8 +188,12 @@ async def test_its_network_leads_no_further_than_its_mode(
 async def test_bombs_end_in_their_container(driver: DockerDriver) -> None:
     assert (await told(driver, "fork_bomb"))["made"] < 50
     assert (await told(driver, "descriptor_bomb"))["made"] < 1024
-    async with started(driver, "hog") as container:
-        assert (await container.wait()).oom
+    ends = []
+    for _ in range(3):  # on a busy machine the Engine may tell why a container was killed too late
+        async with started(driver, "hog") as container:
+            ends.append(await container.wait())
+    assert {end.code for end in ends} == {137}
+    assert any(end.oom for end in ends)
 
 
 async def test_a_daemon_ends_with_its_container(driver: DockerDriver) -> None:
