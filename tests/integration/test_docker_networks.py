@@ -163,7 +163,7 @@ async def test_nodes_that_start_together_share_one_network(engine: PrivateEngine
     async with contextlib.AsyncExitStack() as stack:
         nodes = await asyncio.gather(*[stack.enter_async_context(opened(engine.host)) for _ in range(4)])
         assert len(own_networks(engine)) == 1
-        assert len({tuple(node.function_subnets) for node in nodes}) == 1
+        assert len({tuple(node.function_subnets) for node in nodes}) == 1, [node.warnings for node in nodes]
 
 
 async def test_a_network_that_was_removed_is_created_again(engine: PrivateEngine) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from aiodocker.exceptions import DockerError
 
+from hearth.aio.clock import pause
 from hearth.drivers.base import DriverUnavailable
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import NOT_FOUND
@@ -39,6 +40,9 @@ _BRIDGE_NAME: Final = "com.docker.network.bridge.name"
 _OPEN_LIMIT_S: Final = 30.0
 #: Characters of a digest in the names of a network that allows private ones: an interface's name has room for no more.
 _DIGEST: Final = 5
+
+#: Pauses before looks for a network that another node creates at this moment.
+_LOOK_PAUSES_S: Final = (0.0, 0.1, 0.2, 0.4, 0.8)
 
 _log = get_logger(__name__)
 
@@ -216,9 +220,11 @@ async def _create(engine: Engine, own: Own) -> _Network:
     try:
         await engine.docker.networks.create(_form(own))
     except DockerError:
-        if (found := await _look(engine, own)) is None:  # else another node was faster
-            raise
-        return found
+        for pause_s in _LOOK_PAUSES_S:  # another node may be faster, and the Engine lists a network once it is complete
+            await pause(engine.clock, pause_s)
+            if (found := await _look(engine, own)) is not None:
+                return found
+        raise
     _log.info("network of functions created", network=own.name, bridge=own.bridge)
     return await _look(engine, own) or await _create(engine, own)
 
