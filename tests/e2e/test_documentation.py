@@ -50,9 +50,10 @@ def follow(name: str, home: Path, promised: list[str], **more: str) -> str:
     return done.stdout
 
 
-def test_the_tutorial_works_as_it_is_written_where_clients_need_a_token(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["required", "off"])
+def test_the_tutorial_works_as_it_is_written_in_each_mode(tmp_path: Path, mode: str) -> None:
     """The command finds the token by itself; the other tutorial shows the mode of a node that is told nothing."""
-    printed = follow("tutorial.md", tmp_path, PROMISED, FN_AUTH="required")
+    printed = follow("tutorial.md", tmp_path, PROMISED, FN_AUTH=mode)
     assert printed.count('{"message": "Hello Ada"}') == 2
     assert printed.count("greeting Ada\n") == 1
     assert re.search(r"/greet .* success", printed)
