@@ -205,6 +205,27 @@ async def test_a_call_waits_for_its_next_attempt_in_the_queue_and_nowhere_else(w
     assert world.executed == ["a", "a"]
 
 
+async def test_the_deliveries_of_an_attempt_do_not_delay_the_next_one(world: AsyncWorld) -> None:
+    """Each attempt is given back once. Guard: the deliveries that count are those of the present attempt."""
+    policy = msgspec.structs.replace(POLICY, attempts=8, backoff_s=0)
+    refused: set[int] = set()
+    async with world.node() as agent:
+        agent.failing = {"a": tuple(range(1, 8))}
+
+        def look() -> None:
+            if len(agent.attempts) not in refused:
+                refused.add(len(agent.attempts))
+                world.faults.once["start_calls"] = away()
+
+        world.faults.look = look
+        began = world.clock.monotonic()
+        await world.accepted.enqueue(retried("a", policy))
+        await world.ended("a", step_s=0.1)
+    assert world.store.calls["a"].attempt == 8
+    assert 8 <= world.clock.monotonic() - began < 16
+    assert await world.is_empty()
+
+
 async def test_a_call_that_started_in_time_may_be_tried_again_after_its_expiry(world: AsyncWorld) -> None:
     """Guard: only the first attempt of a call expires."""
     expiring = msgspec.structs.replace(

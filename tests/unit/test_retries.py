@@ -96,12 +96,12 @@ def test_the_next_attempt_remembers_the_last_twenty_and_nothing_of_their_ends() 
     call.retry = RetryPolicy(attempts=20)
     for number in range(1, 25):
         call.status, call.error, call.completed_at, call.delay = ERROR, "x" * 2000, NOW, 5
-        call = next_attempt(call, "node")
+        call = next_attempt(call, "node", 3 * number)
         assert (call.attempt, call.status, call.error, call.completed_at) == (number + 1, QUEUED, "", ZERO)
     assert [past.attempt for past in call.attempts] == list(range(5, 25))
     past = call.attempts[-1]
     assert (past.node, past.status, len(past.error), past.started_at) == ("node", ERROR, 1000, "")
-    assert (call.payload, call.headers, call.delay) == (b"body", {"X": ["y"]}, 0)
+    assert (call.payload, call.headers, call.delay, call.earlier_deliveries) == (b"body", {"X": ["y"]}, 0, 72)
     assert decode_call(encode_call(call)) == call
 
 

@@ -112,6 +112,7 @@ class _Run:
 
     Attributes:
         app: The name of its app.
+        deliveries: How often the queue has handed the call out, including this time.
         until: Loop time until which this node surely holds the lease.
         waiting: True until the call is started.
         in_line: True while the call waits for a container.
@@ -125,6 +126,7 @@ class _Run:
     app: str
     attempt: int
     lease: str
+    deliveries: int
     until: float
     waiting: bool = True
     in_line: bool = False
@@ -298,7 +300,7 @@ class Consumer:
         self._fill()
         if all(self._limits.is_full(one.call) for one in taken):
             await pause(self._clock, _STEP_BACK_S)  # most of them go back to the queue
-        again = [one.call for one in taken if one.deliveries > 1]
+        again = [one.call for one in taken if _deliveries(one) > 1]
         if not all([await self._fits(call) for call in again]):
             await pause(self._clock, _STEP_BACK_S)  # the queue serves the longest wait first: now that of another node
 
@@ -372,7 +374,9 @@ class Consumer:
             known.lease, known.until = reserved.lease, reserved.until  # its renewal was late, and it came back here
             return
         # The attempt before it may still be here: its message was replaced, and the answer is on its way.
-        run = self._runs[call.id] = _Run(call.app_name, call.attempt, reserved.lease, reserved.until)
+        run = self._runs[call.id] = _Run(
+            call.app_name, call.attempt, reserved.lease, reserved.deliveries, reserved.until
+        )
         self._waiting += 1
         self._held[run.app] += 1
         self._line.add(run.app, (reserved, run))
@@ -489,10 +493,10 @@ class Consumer:
             try:
                 spec = await self._spec(reserved)
             except ServerBusy:  # it never fits here
-                if reserved.deliveries < self._max_misfits:
+                if _deliveries(reserved) < self._max_misfits:
                     _log.info("queued call is too large for this node, left to others", call_id=call.id)
                     return False
-                return await self._failed(call, run, FitsNowhere(call, reserved.deliveries))
+                return await self._failed(call, run, FitsNowhere(call, _deliveries(reserved)))
             except StoreUnavailable as exc:  # its secrets cannot be read now
                 _log.error("queued call given back, its secrets are not available", call_id=call.id, error=str(exc))
                 return False
@@ -508,7 +512,7 @@ class Consumer:
             raise InvalidMessage(reserved.fault)
         spec = await self._function_of(reserved.call)
         is_limited = self._agent.pool.function(spec).share.limits_delivery  # a quota is no reason to give up
-        if reserved.deliveries > MAX_DELIVERIES and not is_limited and not reserved.call.max_concurrent:
+        if _deliveries(reserved) > MAX_DELIVERIES and not is_limited and not reserved.call.max_concurrent:
             raise NeverStarted(reserved.deliveries)
         self._agent.check_capacity(spec)
         return spec
@@ -623,7 +627,7 @@ class Consumer:
         """Put the next attempt of a call into the queue; return false if the call is another node's by now."""
         if end.ended is None:
             raise InternalError("the call's end is not known")
-        again = EndedCall(next_attempt(end.ended.call, self._node), end.ended.log)
+        again = EndedCall(next_attempt(end.ended.call, self._node, run.deliveries), end.ended.log)
         after_s = run.again_after_s or 0.0
         while True:
             try:
@@ -721,4 +725,9 @@ class Consumer:
             return 0.0
         if run.not_before:
             return max(0.0, run.not_before - self._clock.monotonic())
-        return min(_MAX_QUOTA_DELAY_S if run.over_quota else _MAX_DELAY_S, 2.0 ** min(reserved.deliveries - 1, 10))
+        return min(_MAX_QUOTA_DELAY_S if run.over_quota else _MAX_DELAY_S, 2.0 ** min(_deliveries(reserved) - 1, 10))
+
+
+def _deliveries(reserved: Reserved) -> int:
+    """Return how often the queue has handed out the present attempt of a call."""
+    return max(1, reserved.deliveries - reserved.call.earlier_deliveries)

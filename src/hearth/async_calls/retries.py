@@ -64,8 +64,14 @@ def failure_of(error: Exception | None) -> Failure | None:
     return Failure.INTERRUPTED if isinstance(error, Interrupted | Stopped) else Failure.ERROR
 
 
-def next_attempt(ended: Call, node: str) -> Call:
-    """Return a call as its next attempt finds it, with the one that has ended among the past ones."""
+def next_attempt(ended: Call, node: str, deliveries: int) -> Call:
+    """Return a call as its next attempt finds it, with the one that has ended among the past ones.
+
+    Args:
+        ended: The call with the end of its attempt.
+        node: Where that ran.
+        deliveries: How often the queue has handed the call out.
+    """
     past = Attempt(
         attempt=ended.attempt,
         node=node,
@@ -78,6 +84,7 @@ def next_attempt(ended: Call, node: str) -> Call:
         ended,
         attempt=ended.attempt + 1,
         attempts=(*ended.attempts, past)[-MAX_ATTEMPTS:],
+        earlier_deliveries=deliveries,
         status=QUEUED,
         delay=0,
         started_at=ZERO,

@@ -73,7 +73,8 @@ class Call(msgspec.Struct, kw_only=True):
     ``trigger_id`` is the trigger through which a fn was called, ``syslog_url`` the syslog server of its app.
 
     ``retry`` says when it is run again, ``attempt`` is the number of the attempt that is next, runs, or was the last (0
-    where there is no policy), ``attempts`` are the past ones. A call that has not started at ``expires_at`` ends then.
+    where there is no policy), ``attempts`` are the past ones, and ``earlier_deliveries`` is how often the queue had
+    handed the call out by their end. A call that has not started at ``expires_at`` ends then.
 
     ``dead_letters`` says whether it joins the dead letters of its app if it fails (``None``: if it has a policy of
     retries), ``dead`` that it has. The message of an ``unreadable`` call could not be read: the payload is that.
@@ -118,6 +119,7 @@ class Call(msgspec.Struct, kw_only=True):
     retry: RetryPolicy | None = None
     attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
+    earlier_deliveries: int = 0
     expires_at: dt.datetime = ZERO
     trigger_id: str = ""
     syslog_url: str = ""

@@ -79,6 +79,7 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     retry: RetryPolicy | None = None
     attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
+    earlier_deliveries: int = 0
     expires_at: str = format_time(ZERO)
     trigger_id: str = ""
     syslog_url: str = ""
@@ -155,6 +156,7 @@ def encode_plain(call: Call, *, payload_bytes: int = 0) -> bytes:
             retry=call.retry,
             attempt=call.attempt,
             attempts=call.attempts,
+            earlier_deliveries=call.earlier_deliveries,
             expires_at=format_time(call.expires_at),
             trigger_id=call.trigger_id,
             syslog_url=call.syslog_url,
@@ -278,6 +280,7 @@ def _to_call(message: _Message) -> Call:
         retry=message.retry,
         attempt=message.attempt,
         attempts=message.attempts,
+        earlier_deliveries=max(0, message.earlier_deliveries),
         expires_at=parse_time(message.expires_at),
         trigger_id=message.trigger_id,
         syslog_url=message.syslog_url,
