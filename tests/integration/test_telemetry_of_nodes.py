@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import httpx
 from tests.support.agent import OBEDIENT, TOTAL, Records
+from tests.support.async_world import call
 from tests.support.scrape import Samples, samples
 
 from hearth import settings
@@ -14,6 +16,7 @@ from hearth.aio.clock import SystemClock
 from hearth.models.ids import encode
 from hearth.nodes import Options, open_node
 from hearth.nodes.node import Node
+from hearth.queues.open import open_queue
 from hearth.telemetry.node import Telemetry
 from hearth.testing.script import Script
 from hearth.testing.scripted_driver import FakeDriver
@@ -99,3 +102,14 @@ async def test_a_node_uses_the_telemetry_that_it_is_given(tmp_path: Path) -> Non
         assert node.telemetry is telemetry
         assert (await scrape(http))["fn_calls", "before", "/f"] == 7
     await made.close()
+
+
+async def test_an_api_node_reports_the_length_of_the_queue(tmp_path: Path) -> None:
+    """No node of such a fleet but its API nodes has the queue."""
+    queue = await open_queue("memory://", CLOCK)
+    await queue.push([call("waits")])
+    of_api = wanted(tmp_path / "api").model_copy(update={"node_type": settings.API})
+    async with open_node(of_api, 0, Options(queue=queue)) as node, client(node) as http:
+        while not total(await scrape(http), "hearth_queue_length"):
+            await asyncio.sleep(0)
+    await queue.close()

@@ -361,14 +361,11 @@ async def test_shutdown_does_not_wait_for_a_store_that_is_away(world: AsyncWorld
 async def test_its_health_is_that_of_its_looks_into_the_queue(world: AsyncWorld) -> None:
     """Guard: a failure is remembered until a look succeeds."""
     async with world.node() as agent:
-        watch = Watch(agent.telemetry.metrics)
         consumer = agent.consumer
         agent.room = False
         await world.until(lambda: world.faults.reached["has_async_room"] > 0)
-        await world.queue.push([msgspec.structs.replace(call("a"), created_at=world.clock.now())])
-        world.clock.advance(90)
+        await world.queue.push([call("a")])
         await consumer.check()
-        assert (watch("hearth_queue_length"), watch("hearth_queue_oldest_age_seconds")) == (1, 90)
         world.faults.broken["dequeue"] = away()
         agent.room = True
         agent.pool.room_changed.set()
@@ -378,7 +375,6 @@ async def test_its_health_is_that_of_its_looks_into_the_queue(world: AsyncWorld)
         del world.faults.broken["dequeue"]
         await world.ended("a", step_s=0.5)
         await consumer.check()
-        assert watch("hearth_queue_length") == 0
 
 
 async def test_an_outage_of_the_queue_is_told_when_it_begins_and_when_it_ends(world: AsyncWorld) -> None:

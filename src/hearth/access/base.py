@@ -24,7 +24,7 @@ from hearth.models.route import Route
 from hearth.models.secret import NO_SECRETS, SecretValues
 from hearth.models.token import Token
 from hearth.models.trigger import Trigger
-from hearth.queues.base import Backlog, Reserved
+from hearth.queues.base import Reserved
 
 
 class EndedCall(NamedTuple):
@@ -352,10 +352,6 @@ class AcceptedCalls(abc.ABC):
             HearthError: Nobody can tell whether it is queued; it can be tried again.
         """
         return
-
-    async def backlog(self) -> Backlog | None:
-        """Return the length and age of the queue; ``None`` if this node cannot know them."""
-        return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from hearth.models.call import FINAL, RUNNING, Call
 from hearth.models.destination import callback_id, callback_of
 from hearth.models.errors import CallNotFound, CallTooLarge, HearthError, StoreRefused, StoreUnavailable
 from hearth.models.idempotency import Claim, KeyEnd, StoredKey
-from hearth.queues.base import Backlog, Queue, Reserved
+from hearth.queues.base import Queue, Reserved
 from hearth.stores.datastore import Datastore
 from hearth.stores.logs.base import Log, LogsLost, LogStore
 from hearth.telemetry.logs import get_logger
@@ -310,10 +310,6 @@ class LocalAcceptedCalls(AcceptedCalls):
         except CallNotFound:
             return False
         return True
-
-    async def backlog(self) -> Backlog | None:
-        """Return the backlog of the queue."""
-        return await self._queue.backlog()
 
     async def _acknowledge_many(self, batches: list[list[str]]) -> Sequence[list[bool]]:
         with self._span("mq_delete"):

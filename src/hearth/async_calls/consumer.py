@@ -191,8 +191,6 @@ class Consumer:
         self._agent = agent
         self._send = send
         self._span = agent.telemetry.tracing.span
-        self._length = agent.telemetry.metrics.gauge("hearth_queue_length")
-        self._oldest_age = agent.telemetry.metrics.gauge("hearth_queue_oldest_age_seconds")
         self._records = records
         self._accepted = accepted
         self._clock = clock
@@ -247,22 +245,13 @@ class Consumer:
         self._end_loops()
 
     async def check(self) -> None:
-        """Check that accepted calls are taken, and update the gauges of the queue.
+        """Check that accepted calls are taken.
 
         Raises:
             InternalError: They are not taken; the text says why.
         """
         if self._failure or any(loop.done() for loop in self._loops):
             raise InternalError(self._failure or "async calls are no longer taken")
-        await self._measure()
-
-    async def _measure(self) -> None:
-        """Update the gauges. An age below 0 comes from a clock that was set, or from that of another node."""
-        if (backlog := await self._accepted.backlog()) is None:
-            return
-        age = (self._clock.now() - backlog.oldest).total_seconds() if backlog.oldest else 0.0
-        self._length.set(backlog.length)
-        self._oldest_age.set(max(0.0, age))
 
     # -- taking ---------------------------------------------------------------------------------------------------
 
@@ -398,8 +387,6 @@ class Consumer:
     async def _renew(self) -> None:
         await pause(self._clock, self._accepted.visibility_s / 3)
         await self._renew_leases()
-        with contextlib.suppress(HearthError):  # the gauges keep their last values
-            await self._measure()
 
     async def _renew_leases(self) -> None:
         runs = {run.lease: (call_id, run) for call_id, run in self._runs.items()}

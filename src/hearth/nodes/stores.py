@@ -13,6 +13,7 @@ from hearth.access.stored_bytes import StoredBytes
 from hearth.models.errors import StartUpError
 from hearth.nodes.dead_letter_gauges import DeadLetterGauges
 from hearth.nodes.foundation import Foundation
+from hearth.nodes.queue_gauges import QueueGauges
 from hearth.nodes.retention import retention
 from hearth.nodes.startup_errors import DATABASE, LOG_STORE, QUEUE, NamedStartUpError, named_errors
 from hearth.queues.base import Queue
@@ -106,6 +107,7 @@ async def open_stores(base: Foundation, before_change: Callable[[], Awaitable[No
     stack.push_async_callback(records.close)
     stack.push_async_callback(accepted.close)
     await stack.enter_async_context(retention(settings, datastore, queue, logs, base.clock))
+    await stack.enter_async_context(QueueGauges(queue, base.clock, base.telemetry.metrics))
     await stack.enter_async_context(DeadLetterGauges(datastore, base.clock, base.telemetry.metrics))
     vault = Vault(datastore, keyring(settings))
     await vault.look()

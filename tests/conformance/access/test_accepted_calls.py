@@ -223,12 +223,6 @@ async def test_the_visibility_timeout_is_that_of_the_queue(world: World) -> None
     assert got.until <= time.monotonic() + VISIBILITY_S
 
 
-async def test_a_node_knows_the_length_of_its_own_queue(world: World) -> None:
-    await accept(world, "1", "2")
-    backlog = await world.accepted.backlog()
-    assert backlog is None or (backlog.length, backlog.oldest) == (2, NOW)
-
-
 async def test_a_call_that_the_queue_never_takes_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(_: Sequence[Call]) -> None:
         raise StoreRefused("too big")
