@@ -14,6 +14,7 @@ import pytest
 import yaml
 from tests.support.node import RunningNode, build_multi, running_node
 from tests.support.servers import prometheus, s3
+from tests.support.waiting import until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((DEPLOY / "grafana").glob("*.json"))}
@@ -33,11 +34,12 @@ def expressions(dashboard: dict[str, Any]) -> dict[str, str]:
 def config(node: RunningNode, folder: Path) -> str:
     """The shipped configuration, with one node in place of the fleet, looked at more often."""
     shipped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
-    shipped["global"]["scrape_interval"] = "1s"
+    shipped["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     [job] = shipped["scrape_configs"]
     token = folder / "token"  # the server is another user
     token.write_text((node.data / "admin-token").read_text())
     job["authorization"]["credentials_file"] = str(token)
+    (folder / "hearth.rules.yml").write_text((DEPLOY / "prometheus" / "hearth.rules.yml").read_text())
     job["static_configs"] = [{"targets": [node.url.removeprefix("http://")]}]
     return yaml.safe_dump(shipped)
 
@@ -74,6 +76,16 @@ def test_every_panel_shows_something(tmp_path: Path) -> None:
                 load(node)
                 missing = {key: expression for key, expression in missing.items() if not _has_data(asks, expression)}
             assert not missing
+            assert until(lambda: "unknown" not in _alerts(asks).values())
+            alerts = _alerts(asks)
+            assert len(alerts) >= 20
+            assert set(alerts.values()) == {"ok"}, alerts
+
+
+def _alerts(asks: httpx.Client) -> dict[str, str]:
+    """Whether Prometheus could evaluate each alert."""
+    groups = asks.get("/api/v1/rules").json()["data"]["groups"]
+    return {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
 
 
 def _has_data(asks: httpx.Client, expression: str) -> bool:

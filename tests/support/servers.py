@@ -96,7 +96,7 @@ def free_port() -> int:
 @contextlib.contextmanager
 def postgres(folder: Path, *, durable: bool = False) -> Iterator[Server]:
     """PostgreSQL; the user is ``fn``, the password ``pass``."""
-    bin_folder = Path(_need(*sorted(glob.glob("/usr/lib/postgresql/*/bin/postgres"), reverse=True), "postgres")).parent
+    bin_folder = Path(need(*sorted(glob.glob("/usr/lib/postgresql/*/bin/postgres"), reverse=True), "postgres")).parent
     data, port = folder / "data", free_port()
     _own(folder)
     secret = folder / "password"
@@ -126,7 +126,7 @@ def postgres(folder: Path, *, durable: bool = False) -> Iterator[Server]:
 @contextlib.contextmanager
 def mariadb(folder: Path, *, durable: bool = False) -> Iterator[Server]:
     """MariaDB; the user is ``fn``, the password ``pass``, which may make databases."""
-    program, install = _need("mariadbd", "/usr/sbin/mariadbd"), _need("mariadb-install-db")
+    program, install = need("mariadbd", "/usr/sbin/mariadbd"), need("mariadb-install-db")
     data, port = folder / "data", free_port()
     (folder / "init.sql").write_text(
         "CREATE USER IF NOT EXISTS fn@'127.0.0.1' IDENTIFIED BY 'pass';\n"
@@ -150,7 +150,7 @@ def mariadb(folder: Path, *, durable: bool = False) -> Iterator[Server]:
         "--skip-name-resolve",
         *speed,
     ]
-    ping = [_need("mariadb-admin"), "--no-defaults", "-h127.0.0.1", f"-P{port}", "-ufn", "-ppass", "ping", "--silent"]
+    ping = [need("mariadb-admin"), "--no-defaults", "-h127.0.0.1", f"-P{port}", "-ufn", "-ppass", "ping", "--silent"]
     server = Server(command, folder, port, lambda: subprocess.run(ping, capture_output=True).returncode == 0)
     with _running(server):
         yield server
@@ -159,7 +159,7 @@ def mariadb(folder: Path, *, durable: bool = False) -> Iterator[Server]:
 @contextlib.contextmanager
 def s3(folder: Path) -> Iterator[Server]:
     """An S3-compatible store; the access key is ``key``, the secret ``se/cr+et``."""
-    program = _need(str(Path(sys.executable).with_name("rclone")), "rclone")
+    program = need(str(Path(sys.executable).with_name("rclone")), "rclone")
     (folder / "buckets").mkdir()
     _own(folder)
     port = free_port()
@@ -196,7 +196,8 @@ def _listens(port: int) -> bool:
     return False
 
 
-def _need(*names: str) -> str:
+def need(*names: str) -> str:
+    """Return the path of a program, the first of these that is there; without one, the test is skipped."""
     for name in names:
         if (found := shutil.which(name)) is not None:
             return found
@@ -233,7 +234,7 @@ def _own(folder: Path) -> None:
 @contextlib.contextmanager
 def prometheus(folder: Path, config: str) -> Iterator[Server]:
     """A Prometheus with this configuration."""
-    program = _need("prometheus")
+    program = need("prometheus")
     (folder / "prometheus.yml").write_text(config)
     _own(folder)
     port = free_port()
