@@ -13,7 +13,7 @@ from hearth import settings
 from hearth.authorize import admin_token
 from hearth.authorize.attempts import WrongTokens
 from hearth.authorize.rules import OPEN, RULES, Action, authorize, entry_point, is_allowed
-from hearth.authorize.tokens import Tokens, is_token, new_token
+from hearth.authorize.tokens import Tokens, digest, is_token, new_token
 from hearth.models.errors import (
     AppsNotFound,
     Forbidden,
@@ -192,9 +192,9 @@ def test_tokens_are_random_and_carry_a_checksum() -> None:
 
 def test_a_token_is_found_whole_and_exact_only() -> None:
     tokens = Tokens([(ADMIN, "secret-a"), (RUNNER, "secret-b"), (RUNNER, "")])
-    assert (tokens.find(b"secret-a"), tokens.find(b"secret-b")) == (ADMIN, RUNNER)
+    assert (tokens.find(digest(b"secret-a")), tokens.find(digest(b"secret-b"))) == (ADMIN, RUNNER)
     for wrong in (b"", b"secret", b"secret-A", b"secret-a ", b"\xff"):
-        assert tokens.find(wrong) is None
+        assert tokens.find(digest(wrong)) is None
     assert "secret" not in repr(vars(tokens))
     assert not Tokens([(RUNNER, "")]).has(RUNNER)
 

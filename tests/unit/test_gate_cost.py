@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import sys
@@ -47,6 +48,7 @@ class World:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
+        self.is_away = self.refused = False
         self.provider = Provider("https://issuer.example")
         made = dt.datetime.now(dt.UTC)
         token = Token(
@@ -64,6 +66,9 @@ class World:
         self.gates = CallGates(Authenticator(Tokens([(ADMIN, OWN)]), WrongTokens(clock), self.stored, oidc), clock)
 
     async def fetch(self, url: str) -> bytes:
+        if self.is_away:
+            self.refused = True
+            raise OSError("no route to host")
         keys = KeySet(self.provider.keys).as_dict(private=False)
         found = {"issuer": self.provider.issuer, "jwks_uri": f"{self.provider.issuer}/keys"}
         return json.dumps(keys if url.endswith("/keys") else found).encode()
@@ -109,11 +114,13 @@ def test_nothing_stands_before_an_open_route(world: World) -> None:
     assert world.gates.of(world.definition("")) is None
 
 
-@pytest.mark.parametrize(("kind", "own", "native"), [("stored", 8, 9), ("own", 11, 12), ("issuer", 19, 22)])
+@pytest.mark.parametrize(
+    ("kind", "own", "native"), [("stored", 7, 9), ("own", 9, 11), ("issuer", 9, 10), ("issuer away", 11, 10)]
+)
 async def test_a_known_token_is_checked_by_few_functions(world: World, kind: str, own: int, native: int) -> None:
     gate = world.gates.of(world.definition("token"))
     assert gate is not None
-    token = {"stored": STORED, "own": OWN, "issuer": world.jwt()}[kind]
+    token = {"stored": STORED, "own": OWN}.get(kind) or world.jwt()
 
     async def no_body() -> bytes:
         return b""
@@ -122,6 +129,13 @@ async def test_a_known_token_is_checked_by_few_functions(world: World, kind: str
         assert await gate.admit(_EXCHANGE, {"Authorization": [f"Bearer {token}"]}, no_body) is None
 
     await admit()  # the first one is looked up, or its signature verified
+    if kind == "issuer away":
+        world.is_away = True
+        world.clock.advance(601)
+        await admit()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert world.refused
     work = Work()
     sys.setprofile(work)
     try:

@@ -23,6 +23,7 @@ from tests.support.turns import LIMIT_S, limit_s
 from hearth import settings
 from hearth.authorize.issuer import STALE_S, IssuerKeys, is_secure_url
 from hearth.authorize.oidc import Oidc
+from hearth.authorize.tokens import digest
 from hearth.models.errors import IssuerUnavailable, StartUpError
 from hearth.models.principal import Principal, Role
 from hearth.nodes.oidc import oidc_rules
@@ -81,7 +82,9 @@ def rules(**changes: str) -> Any:
 
 
 async def found(oidc: Oidc, token: str) -> Principal | None:
-    return await oidc.find(token.encode())
+    """Ask as the node does: first for a token that was verified before."""
+    known = oidc.find_nowait(digest(token.encode()))
+    return known if known is not None else await oidc.find(token.encode())
 
 
 def encoded(part: object) -> str:
@@ -185,7 +188,55 @@ async def test_a_verified_token_expires_and_goes_with_its_key(
     assert await found(oidc, lasting) is not None
     issuer.rotate("new")
     clock.advance(STALE_S + 1)
-    assert await found(oidc, lasting) is None
+    for _ in range(2):
+        assert await found(oidc, lasting) is None
+
+
+async def test_a_verified_token_is_verified_again_when_the_keys_were_fetched(
+    oidc: Oidc, issuer: Issuer, clock: FakeClock, verified: list[str]
+) -> None:
+    token = issuer.sign(exp=clock.now_ms() // 1000 + 3600)
+    assert await found(oidc, token) is not None
+    issuer.rotate("new")
+    clock.advance(601)
+    assert await found(oidc, token) is not None, "known keys are used until the new ones are there"
+    assert len(verified) == 1
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(issuer.fetched) == 4
+    assert await found(oidc, token) is None
+
+
+async def test_a_verified_token_is_not_valid_before_its_time_when_the_clock_is_set_back(
+    oidc: Oidc, issuer: Issuer, clock: FakeClock
+) -> None:
+    token = issuer.sign(nbf=clock.now_ms() // 1000, iat=None)
+    assert await found(oidc, token) is not None
+    clock.set_wall(-61)
+    assert await found(oidc, token) is None
+    clock.set_wall(61)
+    assert await found(oidc, token) is not None
+    clock.set_wall(361)
+    assert await found(oidc, token) is None
+
+
+async def test_signed_tokens_that_give_nothing_push_no_valid_one_out(
+    oidc: Oidc, issuer: Issuer, verified: list[str]
+) -> None:
+    token = issuer.sign()
+    assert await found(oidc, token) is not None
+    for number in range(1000):
+        assert await found(oidc, issuer.sign(roles=[], sub=f"s{number}")) is None
+    assert await found(oidc, token) is not None
+    assert len(verified) == 1001, "the valid one was not verified again"
+
+
+async def test_no_token_is_kept_only_its_digest(oidc: Oidc, issuer: Issuer) -> None:
+    token = issuer.sign()
+    assert await found(oidc, token) is not None
+    kept = repr(vars(oidc))
+    assert digest(token.encode()) in kept
+    assert not any(part in kept for part in token.split("."))
 
 
 async def test_the_newest_thousand_tokens_are_remembered(oidc: Oidc, issuer: Issuer, verified: list[str]) -> None:

@@ -8,7 +8,7 @@ import binascii
 from hearth.authorize.attempts import WrongTokens
 from hearth.authorize.oidc import Oidc
 from hearth.authorize.stored_tokens import StoredTokens
-from hearth.authorize.tokens import Tokens
+from hearth.authorize.tokens import Tokens, digest
 from hearth.models.principal import RUNNER, Principal
 
 
@@ -39,10 +39,6 @@ class Authenticator:
         """Return whether the settings have a token for runners."""
         return self._known.has(RUNNER)
 
-    def find_nowait(self, token: bytes) -> Principal | None:
-        """Return the principal of a stored token that was checked a moment ago, without waiting."""
-        return None if self._stored is None else self._stored.find_nowait(token)
-
     async def find(self, token: bytes) -> Principal | None:
         """Return the principal of a token; ``None`` for a wrong one.
 
@@ -50,11 +46,16 @@ class Authenticator:
             TokensUnavailable: The database that stores tokens does not answer.
             IssuerUnavailable: The keys of the issuer are not known.
         """
-        if (found := self._known.find(token)) is not None:
+        key, stored, oidc = digest(token), self._stored, self._oidc
+        if stored is not None and (found := stored.find_nowait(key)) is not None:
             return found
-        if self._stored is not None and (found := await self._stored.find(token)) is not None:
+        if oidc is not None and (found := oidc.find_nowait(key)) is not None:
             return found
-        return None if self._oidc is None else await self._oidc.find(token)
+        if (found := self._known.find(key)) is not None:
+            return found
+        if stored is not None and (found := await stored.find(token)) is not None:
+            return found
+        return None if oidc is None else await oidc.find(token)
 
     def note_wrong(self, address: str) -> None:
         """Count a wrong token.

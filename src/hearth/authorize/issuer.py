@@ -62,6 +62,7 @@ class IssuerKeys:
         self._clock = clock
         self._fetch = fetch
         self._keys: KeySet | None = None
+        self._generation = 0
         self._found: dict[tuple[str | None, str], Key] = {}
         self._fetched_s = 0.0
         self._tried_s: float | None = None
@@ -83,6 +84,16 @@ class IssuerKeys:
             IssuerUnavailable: They are not, and the issuer cannot be reached.
         """
         await self._ensure_keys()
+
+    def generation(self) -> int:
+        """Return a number that changes whenever keys are fetched; 0 if that must be done first.
+
+        Keys that are no longer fresh are fetched again in the background.
+        """
+        age_s = self._clock.monotonic() - self._fetched_s
+        if age_s > _FRESH_S:
+            self._renew(age_s)
+        return self._generation if self._keys is not None else 0
 
     async def find(self, kid: str | None, algorithm: str) -> Key | None:
         """Return the key with this id; ``None`` if the issuer has none.
@@ -116,13 +127,15 @@ class IssuerKeys:
         return found
 
     async def _ensure_keys(self) -> None:
-        age_s = self._clock.monotonic() - self._fetched_s
-        if self._keys is None or age_s > STALE_S:
-            self._keys = None
+        if not self.generation():
             if self._seconds_since_try() < _RETRY_S and self._refresh is None:
                 raise IssuerUnavailable
             await self._refreshed()
-        elif age_s > _FRESH_S and self._seconds_since_try() >= _UNKNOWN_KEY_S:
+
+    def _renew(self, age_s: float) -> None:
+        if age_s > STALE_S:
+            self._keys = None
+        elif self._seconds_since_try() >= _UNKNOWN_KEY_S:
             self._start_refresh()
 
     def _seconds_since_try(self) -> float:
@@ -149,7 +162,8 @@ class IssuerKeys:
         try:
             async with asyncio.timeout(_LIMIT_S):
                 self._keys = await self._fetch_keys()
-                self._found = {}
+            self._generation += 1
+            self._found = {}
             self._fetched_s = self._clock.monotonic()
         except (OSError, ValueError) as exc:  # TimeoutError is an OSError
             _log.error("keys of the OIDC issuer cannot be fetched", issuer=self._issuer, error=str(exc) or repr(exc))

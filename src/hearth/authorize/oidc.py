@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from hearth.aio.clock import Clock
 from hearth.authorize.issuer import IssuerKeys
+from hearth.authorize.tokens import digest
 from hearth.models.principal import Principal, Role
-
-if TYPE_CHECKING:  # signed tokens are seldom used, and the library takes long to import
-    from joserfc.jwk import Key
 
 #: Signatures with a private key. With ``none`` or HMAC everybody could sign who knows the public key.
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")
@@ -67,45 +64,48 @@ class OidcRules:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Verified:
-    """A token whose signature and claims were found right: with this key, for these seconds of the wall clock."""
+    """The sender of a valid token.
 
-    kid: str | None
-    algorithm: str
-    key: Key
+    Attributes:
+        generation: The generation of the issuer's keys that verified the signature.
+        since_s: The first second of the wall clock at which the claims are known to be valid.
+        until_s: The last one.
+    """
+
+    generation: int
     since_s: int
     until_s: float
-    principal: Principal | None
+    principal: Principal
 
 
 class Oidc:
     """Finds the senders of tokens that an issuer has signed.
 
     A signature costs a node more than the call that it opens, so a token is verified once: until it expires, or the
-    issuer has no longer the key that signed it.
+    keys of the issuer are fetched again. What is remembered are digests of valid tokens.
     """
 
     def __init__(self, rules: OidcRules, keys: IssuerKeys, clock: Clock) -> None:
         self._rules = rules
         self._keys = keys
         self._clock = clock
-        self._verified: dict[bytes, _Verified] = {}
+        self._verified: dict[str, _Verified] = {}
+
+    def find_nowait(self, key: str) -> Principal | None:
+        """Return the sender of a token that was verified before, by its digest, without waiting."""
+        known = self._verified.get(key)
+        if known is None or not known.since_s <= self._clock.now_ms() // 1000 <= known.until_s:
+            return None
+        return known.principal if known.generation == self._keys.generation() else None
 
     async def find(self, token: bytes) -> Principal | None:
-        """Return the sender of a token; ``None`` if it is not valid here.
+        """Verify a token. Return its sender; ``None`` if it is not valid here.
 
         Raises:
             IssuerUnavailable: The keys of the issuer are not known.
         """
         if len(token) > _MAX_BYTES:
             return None
-        now_s, name = self._clock.now_ms() // 1000, hashlib.sha256(token).digest()
-        known = self._verified.get(name)
-        if (
-            known is not None
-            and known.since_s <= now_s <= known.until_s
-            and await self._keys.find(known.kid, known.algorithm) is known.key
-        ):
-            return known.principal
         if _FORM.fullmatch(token) is None:
             return None
         from joserfc import jws, jwt
@@ -123,23 +123,24 @@ class Oidc:
         key = await self._keys.find(kid, algorithm)
         if key is None:
             return None
+        now_s = self._clock.now_ms() // 1000
         try:
             claims = jwt.decode(token, key, algorithms=[algorithm]).claims
             self._registry(now_s).validate(claims)
         except (JoseError, ValueError, TypeError):
             return None
         principal = self._rules.principal(claims)
+        if principal is not None:  # others are wrong tokens, which push no valid one out of what is remembered
+            self._remember(digest(token), principal, now_s, claims["exp"] + _SKEW_S)
+        return principal
+
+    def _remember(self, key: str, principal: Principal, since_s: int, until_s: float) -> None:
+        self._verified.pop(key, None)
         if len(self._verified) >= _MAX_VERIFIED:
             del self._verified[next(iter(self._verified))]
-        self._verified[name] = _Verified(
-            kid=kid,
-            algorithm=algorithm,
-            key=key,
-            since_s=now_s,
-            until_s=claims["exp"] + _SKEW_S,
-            principal=principal,
+        self._verified[key] = _Verified(
+            generation=self._keys.generation(), since_s=since_s, until_s=until_s, principal=principal
         )
-        return principal
 
     def _registry(self, now_s: int) -> Any:
         from joserfc.jwt import JWTClaimsRegistry

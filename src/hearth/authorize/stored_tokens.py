@@ -75,9 +75,21 @@ class StoredTokens:
     def __repr__(self) -> str:
         return f"<StoredTokens checked={len(self._checked)}>"
 
-    def find_nowait(self, token: bytes) -> Principal | None:
-        """Return the principal of a token that was checked less than 5 s ago, without waiting."""
-        return self._known(digest(token))
+    def find_nowait(self, key: str) -> Principal | None:
+        """Return the principal of a token that was checked less than 5 s ago, by its digest, without waiting."""
+        one = self._checked.get(key)
+        if one is None:
+            return None
+        now, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        if now >= one.until or now_ms >= one.expires_ms:
+            del self._checked[key]
+            return None
+        if now >= one.refresh_at:
+            one.refresh_at = one.until
+            self._background.run(self._refresh(key))
+        if now_ms // _HOUR_MS > one.used_hour:
+            self._use(one, now_ms)
+        return one.principal
 
     async def find(self, token: bytes) -> Principal | None:
         """Return the principal of a token; ``None`` if it is unknown, revoked or expired.
@@ -86,7 +98,7 @@ class StoredTokens:
             TokensUnavailable: The database does not answer, and the last check is too long ago.
         """
         key = digest(token)
-        if (known := self._known(key)) is not None:
+        if (known := self.find_nowait(key)) is not None:
             return known
         if not is_token(token.decode("latin-1")):
             return None  # a text without a valid checksum costs the database nothing
@@ -105,21 +117,6 @@ class StoredTokens:
     async def close(self) -> None:
         """Stop the checks and notes that still run."""
         await self._background.cancel()
-
-    def _known(self, key: str) -> Principal | None:
-        one = self._checked.get(key)
-        if one is None:
-            return None
-        now, now_ms = self._clock.monotonic(), self._clock.now_ms()
-        if now >= one.until or now_ms >= one.expires_ms:
-            del self._checked[key]
-            return None
-        if now >= one.refresh_at:
-            one.refresh_at = one.until
-            self._background.run(self._refresh(key))
-        if now_ms // _HOUR_MS > one.used_hour:
-            self._use(one, now_ms)
-        return one.principal
 
     async def _check(self, key: str) -> Principal | None:
         asked_at, generation = self._clock.monotonic(), self._generation

@@ -111,7 +111,7 @@ class TokenGate:
         token = bearer(shown[0]) if len(shown) == 1 else b""
         if not token:
             raise Unauthenticated
-        principal = self._tokens.find_nowait(token) or await self._tokens.find(token)
+        principal = await self._tokens.find(token)
         if principal is None:
             self._tokens.note_wrong(exchange.client)
             raise Unauthenticated
