@@ -85,7 +85,7 @@ async def test_queued_calls_of_a_function_are_counted(store: SqlDatastore) -> No
     assert await store.count_queued("app", 2, "/0") == 2
 
 
-async def test_the_bytes_of_an_app_are_those_of_its_results_and_logs(
+async def test_the_bytes_of_an_app_are_those_of_its_results_logs_and_dead_letters(
     store: SqlDatastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "SIZES_AT_ONCE", 2)
@@ -101,6 +101,10 @@ async def test_the_bytes_of_an_app_are_those_of_its_results_and_logs(
     assert await store.stored_bytes("app", 10_000) == with_result + 5000
     assert 2000 <= await store.stored_bytes("app", 1500) < with_result + 5000, "no further than asked for"
     assert await store.stored_bytes("nobody", 10_000) == 0
+    large = [dead(f"dead {n}", app_name="dead", payload=b"x" * 1000) for n in range(5)]
+    await store.put_calls([(one, None) for one in large])
+    assert 5000 < await store.stored_bytes("dead", 100_000) < 10_000
+    assert 2000 <= await store.stored_bytes("dead", 1500) < 5000, "no further than asked for"
 
 
 async def test_a_swap_stores_the_new_call_only_over_the_expected_one(store: SqlDatastore) -> None:
@@ -331,25 +335,28 @@ async def test_a_dead_letter_is_stored_with_the_final_record_and_read_as_it_was(
     assert (await store.get_dead_letter("app", "1"))[1] == given.payload
 
 
-async def test_dead_letters_are_listed_newest_call_first_page_by_page(store: SqlDatastore) -> None:
-    letters = [dead(f"{n}", path="/b" if n % 2 else "/a", completed_at=NOW + n * TICK) for n in range(6)]
+async def test_dead_letters_are_listed_newest_failure_first_page_by_page(store: SqlDatastore) -> None:
+    at = {"0": 0, "3": 1, "2": 2, "5": 3, "4": 3, "1": 4}  # not in the order of the calls, two at one time
+    letters = [dead(one, path="/b" if int(one) % 2 else "/a", completed_at=NOW + n * TICK) for one, n in at.items()]
     await store.put_calls([(one, None) for one in letters])
 
     async def listed(**which: Any) -> str:
         found = await store.get_dead_letters(DeadLetterFilter(**{"app_name": "app", "per_page": 10, **which}))
+        cursors.update({one.call.id: one.cursor for one in found})
         return "".join(one.call.id for one in found)
 
-    assert await listed() == "543210"
-    assert [await listed(per_page=2), await listed(per_page=2, cursor="4")] == ["54", "32"]
-    assert [await listed(path="/b"), await listed(died_from=NOW + 3 * TICK)] == ["531", "543"]
-    assert await listed(path="/b", died_from=NOW + 3 * TICK, cursor="5") == "3"
+    cursors: dict[str, str] = {}
+    assert await listed() == "154230"
+    assert [await listed(per_page=2), await listed(per_page=2, cursor=cursors["5"])] == ["15", "42"]
+    assert [await listed(path="/b"), await listed(died_from=NOW + 3 * TICK)] == ["153", "154"]
+    assert await listed(path="/b", died_from=NOW + 3 * TICK, cursor=cursors["1"]) == "5"
     assert await listed(app_name="other") == ""
     (counted,) = await store.count_dead_letters()
     assert (counted.app_name, counted.count, counted.oldest) == ("app", 6, NOW)
     assert [await store.remove_dead_letter("app", "5"), await store.remove_dead_letter("app", "5")] == [True, False]
     assert not await store.remove_dead_letter("other", "4")
     assert [await store.remove_dead_letters(NOW + 3 * TICK, most) for most in (2, 2, 2)] == [2, 1, 0]
-    assert await listed() == "43"
+    assert await listed() == "14"
     assert (await store.get_call("app", "0")).dead, "its record stays"
 
 

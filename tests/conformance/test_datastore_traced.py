@@ -103,6 +103,7 @@ async def test_each_operation_is_a_span_of_its_name(tmp_path: Path) -> None:
         ("ds_remove_firings", "remove_firings", (NOW, 1)),
         ("ds_remove_schedule", "remove_schedule", ("app", "s")),
         ("ds_claim_key", "claim_key", (KEY, NOW)),
+        ("ds_get_keys", "key_bytes", ("app", 1)),
         ("ds_update_key", "renew_keys", ([(KEY.id, "1")], NOW)),
         ("ds_update_key", "end_key", (idempotency.KeyEnd(id=KEY.id, call_id="1", ttl_s=1), NOW)),
         ("ds_remove_keys", "remove_keys", (NOW, 1)),

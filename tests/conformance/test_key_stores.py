@@ -17,6 +17,7 @@ from hearth.models.call_result import CallResult
 from hearth.models.errors import StoreUnavailable
 from hearth.models.idempotency import LEASE_S, Claim, KeyEnd, KeyState, StoredKey, later
 from hearth.stores.datastore import Datastore
+from hearth.stores.keys import sql as keys
 from hearth.stores.sql import open_datastore
 
 NOW = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
@@ -88,6 +89,21 @@ async def test_an_answer_is_kept_until_it_expires(stores: tuple[Datastore, Datas
     assert (await two.claim_key(OTHER, later(NOW, TTL_S))).is_held, "the key is free, also for another request"
     third = msgspec.structs.replace(AGAIN, call_id="C")
     assert not (await one.claim_key(third, later(NOW, TTL_S))).is_held
+
+
+async def test_the_answers_of_an_app_are_measured(
+    stores: tuple[Datastore, Datastore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "SIZES_AT_ONCE", 2)
+    one, two = stores
+    large = msgspec.structs.replace(RESULT, body=b"x" * 1000)
+    for number in range(5):
+        claim = msgspec.structs.replace(CLAIM, id=f"{number:064x}")
+        await one.claim_key(claim, NOW)
+        await one.end_key(msgspec.structs.replace(end(KeyState.DONE, large), id=claim.id), NOW)
+    assert 5000 < await two.key_bytes("app", 100_000) < 10_000
+    assert 2000 <= await two.key_bytes("app", 1500) < 5000, "no further than asked for"
+    assert await two.key_bytes("nobody", 100_000) == 0
 
 
 async def test_an_end_is_stored_once_and_by_the_holder(stores: tuple[Datastore, Datastore]) -> None:

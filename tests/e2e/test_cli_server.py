@@ -96,6 +96,15 @@ def test_routes_with_every_flag(cli: Cli, server: RunningNode) -> None:
     cli("route", "config", "set", "flags", "/a/b", "N", "1")
     changed = cli.json("routes", "inspect", "flags", "/a/b")
     assert (changed["image"], changed["config"], changed["memory"]) == ("x/y:2", {"E": "a=b", "N": "1"}, 64)
+    rules = {"dead_letters": True, "expires_s": 60, "idempotency_ttl_s": 90, "max_queued": 5}
+    cli(
+        *("routes", "update", "flags", "/a/b", "--dead-letters", "yes", "--expires", "60"),
+        *("--idempotency-ttl", "90", "--max-queued", "5"),
+    )
+    assert rules.items() <= cli.json("routes", "inspect", "flags", "/a/b").items()
+    cli("routes", "update", "flags", "/a/b", "--dead-letters", "default", "--expires", "0", "--max-queued", "0")
+    assert rules.keys() & cli.json("routes", "inspect", "flags", "/a/b").keys() == {"idempotency_ttl_s"}
+    assert "must be yes, no or default" in cli.fails(2, "routes", "update", "flags", "/a/b", "--dead-letters", "maybe")
     cli("create", "route", "flags", "/", "--image", "root:1")
     assert cli("routes", "inspect", "flags", "/", "image") == "root:1\n"
     assert [line.split() for line in cli("routes", "list", "flags").splitlines()] == [

@@ -270,10 +270,10 @@ async def test_nodes_that_start_at_once_migrate_once(empty_database: str) -> Non
     "step",
     [
         "schema.reshape._swap",
-        "schema.shapes.index_calls",
+        "schema.shapes.add_index",
         "schema.shapes.note_fn_version",
         "time_index.note_all",
-        "schema.shapes.drop_index_of_calls",
+        "schema.shapes.drop_index",
     ],
 )
 async def test_a_migration_that_was_killed_is_done_by_the_next_start(empty_database: str, step: str) -> None:

@@ -25,6 +25,7 @@ class Stores:
 
     Attributes:
         size: What a count finds.
+        of_keys: The bytes of answers of keys.
         counts: How often somebody has counted.
         gate: Closed, it holds counts up.
     """
@@ -32,6 +33,7 @@ class Stores:
     def __init__(self, clock: FakeClock) -> None:
         self.quotas: dict[str, Quotas] = {"a": Quotas(stored_bytes=1000)}
         self.size = 0
+        self.of_keys = 0
         self.counts = 0
         self.takes_s = 0.0
         self.is_away = False
@@ -55,6 +57,9 @@ class Stores:
         if self.is_away:
             raise StoreUnavailable("away")
         return size
+
+    async def key_bytes(self, app_name: str, most: int) -> int:
+        return self.of_keys
 
 
 class World:
@@ -86,7 +91,7 @@ async def world() -> AsyncIterator[World]:
 
 
 async def test_what_is_queued_and_stored_counts_together(world: World) -> None:
-    world.stores.size = 200  # in the datastore, and as much in the store of logs
+    world.stores.size, world.stores.of_keys = 150, 100  # in the datastore, and as much of the size in the store of logs
     await world.queue.push([Call(id="0", app_name="a", path="/p", payload=b"x" * 200)])
     room = 1000 - 400 - await world.queue.bytes_of("a")
     assert await world.admit(room + 1) == COUNT_EVERY_S

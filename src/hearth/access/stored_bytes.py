@@ -59,7 +59,7 @@ class StoredBytes:
 
     Args:
         queue: Has accepted calls.
-        datastore: Has results, and logs unless ``logs`` has them.
+        datastore: Has results, dead letters, answers of keys, and logs unless ``logs`` has them.
         logs: The store of logs, if they have one of their own.
         quotas: The quotas of apps.
         defaults: The quotas of apps that have none of their own.
@@ -125,8 +125,10 @@ class StoredBytes:
         began_at, before = self._clock.monotonic(), count.accepted
         try:
             found = await self._queue.bytes_of(app_name)
-            for store in (self._datastore, self._logs):
-                found += 0 if store is None else await store.stored_bytes(app_name, quota)
+            found += await self._datastore.stored_bytes(app_name, quota)
+            found += await self._datastore.key_bytes(app_name, quota)
+            if self._logs is not None:
+                found += await self._logs.stored_bytes(app_name, quota)
         except HearthError as exc:
             _log.warning("stored bytes of an app not counted", app_name=app_name, error=str(exc))
         else:

@@ -23,7 +23,7 @@ From = Annotated[
 def list_dead_letters(
     ctx: typer.Context, app: App, path: OfRoute = "", since: From = "", n: Limit = 100, output: Output = Format.TABLE
 ) -> None:
-    """List the dead letters of an app, those of the newest calls first.
+    """List the dead letters of an app, the newest failures first.
 
     Examples:
         hearth dead-letters list shop

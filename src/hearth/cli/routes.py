@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -79,6 +79,30 @@ ResultTtl = Annotated[
     int,
     typer.Option("--result-ttl", min=0, help="Seconds for which results of async calls are kept.", show_default=False),
 ]
+Expires = Annotated[
+    int | None,
+    typer.Option(
+        "--expires", min=0, help="Seconds in which an async call has to start; 0: any number.", show_default=False
+    ),
+]
+IdempotencyTtl = Annotated[
+    int | None,
+    typer.Option(
+        "--idempotency-ttl",
+        min=0,
+        help="Seconds for which answers to an Idempotency-Key are kept; 0: the default of the node.",
+        show_default=False,
+    ),
+]
+DeadLetterRule = Annotated[
+    str,
+    typer.Option(
+        "--dead-letters",
+        metavar="yes|no|default",
+        help="Keep async calls that fail; default: those of routes with --retry.",
+        show_default=False,
+    ),
+]
 MaxQueued = Annotated[
     int | None,
     typer.Option("--max-queued", min=0, help="Async calls that may be queued; 0: any number.", show_default=False),
@@ -112,6 +136,9 @@ OnFailure = Annotated[
     ),
 ]
 
+#: The values of the rule for dead letters, by what is typed.
+_KEPT: Final = {"yes": True, "no": False, "default": None}
+
 
 @routes.command()
 def create(
@@ -136,6 +163,9 @@ def create(
     tolerance: Tolerance = 0,
     retry: Retry = "",
     result_ttl: ResultTtl = 0,
+    dead_letters: DeadLetterRule = "",
+    expires: Expires = None,
+    idempotency_ttl: IdempotencyTtl = None,
     max_queued: MaxQueued = None,
     max_concurrent_async: MaxConcurrentAsync = None,
     on_success: OnSuccess = "",
@@ -150,8 +180,8 @@ def create(
     fields = _fields(image or image_argument, memory, cpus, type, format, timeout, idle_timeout, config, headers)
     if concurrency:
         fields["concurrency"] = concurrency
-    fields |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl, on_success, on_failure)
-    fields |= _limits(max_queued, max_concurrent_async)
+    fields |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl, dead_letters, on_success, on_failure)
+    fields |= _integers(expires, idempotency_ttl, max_queued, max_concurrent_async)
     if "image" not in fields:
         raise typer.BadParameter("name what it runs: hearth routes create APP PATH IMAGE", param_hint="IMAGE")
     made = session(ctx).client().create_route(app, {"path": path if path.startswith("/") else f"/{path}", **fields})
@@ -216,6 +246,9 @@ def update(
     tolerance: Tolerance = 0,
     retry: Retry = "",
     result_ttl: ResultTtl = 0,
+    dead_letters: DeadLetterRule = "",
+    expires: Expires = None,
+    idempotency_ttl: IdempotencyTtl = None,
     max_queued: MaxQueued = None,
     max_concurrent_async: MaxConcurrentAsync = None,
     on_success: OnSuccess = "",
@@ -230,8 +263,8 @@ def update(
     changes = _fields(image, memory, cpus, type, format, timeout, idle_timeout, config, headers)
     if concurrency:
         changes["concurrency"] = concurrency
-    changes |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl, on_success, on_failure)
-    changes |= _limits(max_queued, max_concurrent_async)
+    changes |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl, dead_letters, on_success, on_failure)
+    changes |= _integers(expires, idempotency_ttl, max_queued, max_concurrent_async)
     session(ctx).client().update_route(app, path, changes)
     say(f"{app} {path} updated")
 
@@ -317,13 +350,16 @@ def _fields(
     return {name: value for name, value in fields.items() if value}
 
 
-def _delivery(retry: str, result_ttl: int, on_success: str, on_failure: str) -> dict[str, Any]:
+def _delivery(retry: str, result_ttl: int, dead_letters: str, on_success: str, on_failure: str) -> dict[str, Any]:
     """Return the rules for async calls that were given.
 
     Raises:
-        typer.BadParameter: A rule has no value.
+        typer.BadParameter: A rule has no value, or not one of its values.
     """
     fields: dict[str, Any] = {"result_ttl_s": result_ttl} if result_ttl else {}
+    if dead_letters and dead_letters not in _KEPT:
+        raise typer.BadParameter("must be yes, no or default", param_hint="--dead-letters")
+    fields |= {"dead_letters": _KEPT[dead_letters]} if dead_letters else {}
     destinations = {"on_success": on_success, "on_failure": on_failure}
     fields |= {name: None if value == "none" else value for name, value in destinations.items() if value}
     if retry == "none":
@@ -337,9 +373,16 @@ def _delivery(retry: str, result_ttl: int, on_success: str, on_failure: str) -> 
     return {**fields, "retry": policy} if policy else fields
 
 
-def _limits(max_queued: int | None, max_concurrent_async: int | None) -> dict[str, int | None]:
-    """Return the limits of async calls that were given; 0 removes one."""
-    given = {"max_queued": max_queued, "max_concurrent_async": max_concurrent_async}
+def _integers(
+    expires: int | None, idempotency_ttl: int | None, max_queued: int | None, max_concurrent_async: int | None
+) -> dict[str, int | None]:
+    """Return the numbers among the rules that were given; 0 removes one."""
+    given = {
+        "expires_s": expires,
+        "idempotency_ttl_s": idempotency_ttl,
+        "max_queued": max_queued,
+        "max_concurrent_async": max_concurrent_async,
+    }
     return {name: value or None for name, value in given.items() if value is not None}
 
 

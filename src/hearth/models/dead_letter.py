@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Final
 
 import msgspec
 
 from hearth.models.call import Call
+from hearth.models.times import format_time
+
+#: Stands in a cursor between the time of a failure and the id of its call.
+BETWEEN: Final = "/"
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -21,6 +26,11 @@ class DeadLetter(msgspec.Struct, frozen=True):
     call: Call
     payload_bytes: int
     redriven_as: str = ""
+
+    @property
+    def cursor(self) -> str:
+        """Return where a list goes on behind this one: lists are in the order of the failures."""
+        return f"{format_time(self.call.completed_at)}{BETWEEN}{self.call.id}"
 
 
 class DeadLetterCount(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         calls_per_second: Calls that are accepted, on average.
         burst: Calls that are accepted at once after a quiet time; by default those of one second.
         queued_calls: Accepted async calls that have not started.
-        stored_bytes: Bytes of queued async calls, of results and of logs.
+        stored_bytes: Bytes of queued async calls, dead letters, results, stored answers of idempotency keys, and logs.
         request_bytes: Bytes of the body of a request.
         weight: The share of the app when memory is short, relative to that of other apps.
     """

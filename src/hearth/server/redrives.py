@@ -122,7 +122,7 @@ class Redrives:
                 except ApiError as exc:
                     done.skipped += 1
                     _log.info("dead letter not redriven", call_id=letter.call.id, error=str(exc))
-                done.next_cursor = letter.call.id
+                done.next_cursor = letter.cursor
             if len(letters) < page.per_page:
                 done.next_cursor = ""
                 break

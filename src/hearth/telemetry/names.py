@@ -105,7 +105,7 @@ _STEPS: Final = {
     " update_trigger remove_trigger get_secret_values get_secret_keys get_secrets_of_key update_secret remove_secret"
     " insert_version get_versions get_version_images pin get_unpinned get_dead_letters update_dead_letter"
     " remove_dead_letters put_schedule get_schedule get_schedules remove_schedule get_schedules_due claim_firings"
-    " settle_firings get_firings remove_firings claim_key update_key remove_keys",
+    " settle_firings get_firings remove_firings claim_key get_keys update_key remove_keys",
     "schedules": "fire",
     "s3": "insert_log get_log list_logs",
     "mq": "push reserve delete",

@@ -36,7 +36,7 @@ class DeadLetters:
         return self._redrives is not None
 
     async def list(self, request: ApiRequest) -> dict[str, Any]:
-        """Return a page of dead letters, those of the newest calls first."""
+        """Return a page of dead letters, the newest failures first."""
         which = self._filter(request, decode.per_page(request.query("per_page")))
         found = await self._datastore.get_dead_letters(which)
         if not found:
@@ -44,7 +44,7 @@ class DeadLetters:
         return {
             "message": "Successfully listed dead letters",
             "calls": [_json(one) for one in found],
-            "next_cursor": found[-1].call.id if len(found) == which.per_page else "",
+            "next_cursor": found[-1].cursor if len(found) == which.per_page else "",
         }
 
     async def get(self, request: ApiRequest) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class DeadLetters:
             letters = await self._datastore.get_dead_letters(page_behind(which, cursor))
             for letter in letters:
                 removed += await self._datastore.remove_dead_letter(request.app, letter.call.id)
-                cursor = letter.call.id
+                cursor = letter.cursor
             if len(letters) < PAGE:
                 cursor = ""
                 break

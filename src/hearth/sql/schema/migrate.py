@@ -144,7 +144,7 @@ def _migrate(connection: sa.Connection, version: Version) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     if not version.hearth:
         reshape(connection, shapes.first())
-        shapes.index_calls(connection, "calls_by_path", "app_name", "path", "id")
+        shapes.add_index(connection, "calls", "calls_by_path", "app_name", "path", "id")
         command.stamp(config, "0001")
     command.upgrade(config, "head")
 

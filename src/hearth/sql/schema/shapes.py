@@ -150,11 +150,11 @@ def name_apps(connection: sa.Connection) -> None:
         connection.execute(sa.update(apps).where(apps.c.name == name).values(id=ids.random_id()))
 
 
-def index_calls(connection: sa.Connection, name: str, *columns: str, where: str = "") -> None:
-    """Add an index to the calls, unless an interrupted migration has: MySQL keeps what was done."""
-    if name in {index["name"] for index in sa.inspect(connection).get_indexes("calls")}:
+def add_index(connection: sa.Connection, table: str, name: str, *columns: str, where: str = "") -> None:
+    """Add an index to a table, unless an interrupted migration has: MySQL keeps what was done."""
+    if name in {index["name"] for index in sa.inspect(connection).get_indexes(table)}:
         return
-    connection.exec_driver_sql(f"CREATE INDEX {name} ON calls ({', '.join(columns)}){where}")
+    connection.exec_driver_sql(f"CREATE INDEX {name} ON {table} ({', '.join(columns)}){where}")
 
 
 def index_apps(connection: sa.Connection) -> None:
@@ -163,10 +163,12 @@ def index_apps(connection: sa.Connection) -> None:
         connection.exec_driver_sql("CREATE UNIQUE INDEX apps_by_id ON apps (id)")
 
 
-def drop_index_of_calls(connection: sa.Connection, name: str) -> None:
-    """Drop an index of the calls, unless an interrupted migration has."""
-    if name in {index["name"] for index in sa.inspect(connection).get_indexes("calls")}:
-        connection.exec_driver_sql(f"DROP INDEX {name}" + (" ON calls" if connection.dialect.name == "mysql" else ""))
+def drop_index(connection: sa.Connection, table: str, name: str) -> None:
+    """Drop an index of a table, unless an interrupted migration has."""
+    if name in {index["name"] for index in sa.inspect(connection).get_indexes(table)}:
+        connection.exec_driver_sql(
+            f"DROP INDEX {name}" + (f" ON {table}" if connection.dialect.name == "mysql" else "")
+        )
 
 
 def note_fn_version(connection: sa.Connection, version: int) -> None:

@@ -167,7 +167,7 @@ dead_letters = sa.Table(
     sa.Column("redriven_as", kinds.name(32), nullable=False),
     sa.Column("head", kinds.text(), nullable=False),
     sa.Column("payload", kinds.blob(), nullable=False),
-    sa.Index("dead_letters_by_app", "app_name", "id", "died_at"),
+    sa.Index("dead_letters_by_failure", "app_name", "died_at", "id"),
     sa.Index("dead_letters_by_time", "died_at", "id"),
     **kinds.TABLE_OPTIONS,
 )
@@ -187,7 +187,7 @@ idempotency_keys = sa.Table(
     sa.Column("head", kinds.text(), nullable=False),
     sa.Column("body", kinds.blob(), nullable=False),
     sa.Index("idempotency_keys_by_expiry", "expires_at", "id"),
-    sa.Index("idempotency_keys_by_app", "app_name"),
+    sa.Index("idempotency_keys_of_app", "app_name", "id"),
     **kinds.TABLE_OPTIONS,
 )
 

@@ -34,5 +34,9 @@ class KeyStore(abc.ABC):
         """Store the end of the request that holds a key; false if it does not hold it any more."""
 
     @abc.abstractmethod
+    async def key_bytes(self, app_name: str, most: int) -> int:
+        """Return the bytes of the stored answers of an app's keys; at least ``most`` if there are more."""
+
+    @abc.abstractmethod
     async def remove_keys(self, now: dt.datetime, most: int) -> int:
         """Remove some of the keys that have expired; return how many."""

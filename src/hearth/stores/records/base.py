@@ -36,7 +36,10 @@ class Removed:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterFilter:
-    """Which dead letters to list, those of the newest calls first. The time is that of the failure, inclusive."""
+    """Which dead letters to list, the newest failures first, behind a ``DeadLetter.cursor``.
+
+    ``died_from`` is the time of the first failure, inclusive.
+    """
 
     app_name: str
     per_page: int
@@ -186,7 +189,7 @@ class RecordStore(abc.ABC):
         return len(await self.get_calls(CallFilter(app_name=app_name, path=path, status=QUEUED, per_page=most)))
 
     async def stored_bytes(self, app_name: str, most: int) -> int:
-        """Return the bytes of the results and logs of an app's calls; at least ``most`` if there are more."""
+        """Return the bytes of the results, logs and dead letters of an app; at least ``most`` if there are more."""
         return 0
 
     async def shrink(self) -> bool:

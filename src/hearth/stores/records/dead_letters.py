@@ -7,7 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from hearth.models.dead_letter import DeadLetter, DeadLetterCount
+from hearth.models.dead_letter import BETWEEN, DeadLetter, DeadLetterCount
 from hearth.models.errors import DeadLetterNotFound
 from hearth.models.times import format_time, parse_time
 from hearth.sql.database import Database, Read, Steps, Write
@@ -34,16 +34,25 @@ _OLD: Final = Query(
     .order_by(_TABLE.died_at, _TABLE.id)
     .limit(number("most"))
 )
-#: Sorts behind every id.
+#: Sorts behind every time.
 _BEHIND: Final = "~"
+#: The first condition bounds what is read of the index.
+_OF_APP: Final = (
+    _TABLE.app_name == param("app"),
+    _TABLE.died_at <= param("died_at"),
+    sa.or_(_TABLE.died_at < param("died_at"), _TABLE.id < param("id")),
+)
+_NEWEST: Final = (_TABLE.died_at.desc(), _TABLE.id.desc())
+_SIZES: Final = Query(
+    sa.select(_TABLE.id, _TABLE.died_at, (sa.func.length(_TABLE.payload) + sa.func.length(_TABLE.head)).label("size"))
+    .where(*_OF_APP)
+    .order_by(*_NEWEST)
+    .limit(number("most"))
+)
 
 
 def _list(*filters: sa.ColumnElement[bool]) -> Query:
-    return Query(
-        _HEADS.where(_TABLE.app_name == param("app"), _TABLE.id < param("cursor"), *filters)
-        .order_by(_TABLE.id.desc())
-        .limit(number("most"))
-    )
+    return Query(_HEADS.where(*_OF_APP, *filters).order_by(*_NEWEST).limit(number("most")))
 
 
 _PATH: Final = _TABLE.path == param("path")
@@ -58,10 +67,12 @@ _LISTS: Final = {
 
 
 async def list_dead_letters(database: Database, which: DeadLetterFilter) -> list[DeadLetter]:
-    """Return dead letters, newest call first."""
+    """Return dead letters, the newest failure first."""
+    died_at, _, call_id = (which.cursor or _BEHIND).partition(BETWEEN)
     params: dict[str, str | int] = {
         "app": which.app_name,
-        "cursor": which.cursor or _BEHIND,
+        "died_at": died_at,
+        "id": call_id,
         "most": which.per_page,
     }
     if which.path:
@@ -132,3 +143,15 @@ async def count_dead_letters(database: Database) -> list[DeadLetterCount]:
     """Return the number of dead letters of each app that has some, and the age of the oldest."""
     rows = await database.query(_COUNTS)
     return [DeadLetterCount(row["app_name"], int(row["count"]), parse_time(row["oldest"])) for row in rows]
+
+
+async def bytes_of_dead_letters(database: Database, app_name: str, most: int, at_once: int) -> int:
+    """Return the bytes of the dead letters of an app; at least ``most`` if there are more. Reads some at a time."""
+    size, died_at, call_id = 0, _BEHIND, ""
+    while size < most:
+        rows = await database.query(_SIZES, app=app_name, died_at=died_at, id=call_id, most=at_once)
+        size += sum(int(row["size"]) for row in rows)
+        if len(rows) < at_once:
+            break
+        died_at, call_id = rows[-1]["died_at"], rows[-1]["id"]
+    return size

@@ -334,7 +334,8 @@ class SqlRecords(RecordStore):
             if found["count"] < SIZES_AT_ONCE:
                 break
             cursor = found["last"]
-        return size
+        with self._span("ds_get_dead_letters"):
+            return size + await dead_letters.bytes_of_dead_letters(self._database, app_name, most - size, SIZES_AT_ONCE)
 
     async def _ask(self, read: Read) -> list[Row]:
         return await self._database.query(read.query, **read.params)

@@ -14,7 +14,7 @@ def upgrade() -> None:
     """Make the four tables; MySQL may have some from a migration that was interrupted."""
     for table in shapes.first().values():
         table.create(op.get_bind(), checkfirst=True)
-    shapes.index_calls(op.get_bind(), "calls_by_path", "app_name", "path", "id")
+    shapes.add_index(op.get_bind(), "calls", "calls_by_path", "app_name", "path", "id")
 
 
 def downgrade() -> None:

@@ -12,8 +12,8 @@ down_revision = "0001"
 
 def upgrade() -> None:
     """Add the indexes, and the note where Fn did not write it."""
-    shapes.index_calls(op.get_bind(), "calls_by_app", "app_name", "id")
-    shapes.index_calls(op.get_bind(), "calls_by_time", "app_name", "created_at", "id")
+    shapes.add_index(op.get_bind(), "calls", "calls_by_app", "app_name", "id")
+    shapes.add_index(op.get_bind(), "calls", "calls_by_time", "app_name", "created_at", "id")
     shapes.note_fn_version(op.get_bind(), shapes.FN_VERSION)
 
 

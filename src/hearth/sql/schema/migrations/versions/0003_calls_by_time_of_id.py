@@ -17,10 +17,10 @@ def upgrade() -> None:
     noted.drop(op.get_bind(), checkfirst=True)  # what an interrupted migration has left, on MySQL
     noted.create(op.get_bind())
     time_index.note_all(op.get_bind(), shapes.first()["calls"], noted)
-    shapes.drop_index_of_calls(op.get_bind(), "calls_by_time")
+    shapes.drop_index(op.get_bind(), "calls", "calls_by_time")
 
 
 def downgrade() -> None:
     """Drop the notes, index the time."""
     op.drop_table("stray_calls")
-    shapes.index_calls(op.get_bind(), "calls_by_time", "app_name", "created_at", "id")
+    shapes.add_index(op.get_bind(), "calls", "calls_by_time", "app_name", "created_at", "id")

@@ -17,7 +17,7 @@ def upgrade() -> None:
         shapes.add_text(connection, table, column, length)
     shapes.name_apps(connection)
     where = "" if connection.dialect.name == "mysql" else " WHERE status <> 'success'"
-    shapes.index_calls(connection, "calls_by_status", "app_name", "status", "id", where=where)
+    shapes.add_index(connection, "calls", "calls_by_status", "app_name", "status", "id", where=where)
 
 
 def downgrade() -> None:
