@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# What a node needs, and nothing else; a complete .venv has it, too.
+NODE   := $(or $(wildcard $(STAMP)),$(VENV)/.runtime)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+EPOCH  := $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
 # Usual in containers; with it each command compiles all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 # One test may take longer than the limit of pyproject.toml.
 LONG   := -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run bench-full bench-check profile test durations mutants storm deaths probe soak fleet fuzz lint format bench bench-async simulate docs reference transcript lock engines clean
+.PHONY: help setup run dist bench-full bench-check profile test durations mutants storm deaths probe soak fleet fuzz lint format bench bench-async simulate docs reference transcript lock engines clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,12 +22,21 @@ setup: $(STAMP) ## Build .venv with the locked dependencies and Hearth itself
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PIP_INSTALL) --require-hashes -r requirements.lock
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable . --editable fdk
 	@$(BIN)/python -m compileall -q src
 	@touch $@
 
-run: setup ## Start a node, deploy and call the sample function, keep serving
+# The build backend stays outside of the environment that it installs into.
+$(VENV)/.runtime: deploy/requirements.lock deploy/build.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) --require-hashes -r deploy/requirements.lock
+	@$(PIP_INSTALL) --require-hashes --upgrade --target $(VENV)/build -r deploy/build.lock
+	@PYTHONPATH=$(CURDIR)/$(VENV)/build $(PIP_INSTALL) --no-deps --no-build-isolation --editable . --editable fdk
+	@$(BIN)/python -m compileall -q src
+	@touch $@
+
+run: $(NODE) ## Start a node, deploy and call the sample function, keep serving
 	@$(BIN)/python tools/run_sample.py
 
 engines: setup ## Install and start the engines that the tests need (root; idempotent)
@@ -92,18 +105,22 @@ docs: setup ## Build the documentation into site/
 reference: setup ## Write docs/cli.md from the command itself
 	@$(BIN)/python tools/command_reference.py
 
+dist: setup ## Build wheels and source archives of hearth-faas and hearth-fdk into dist/; equal commits, equal bytes
+	@SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m hatchling build -d dist
+	@cd fdk && SOURCE_DATE_EPOCH=$(EPOCH) ../$(BIN)/python -m hatchling build -d ../dist
+
 transcript: setup ## Play the four first commands for real; writes docs/transcript.md
 	@$(BIN)/python tools/transcript.py
 
-LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
+LOCK := $(BIN)/uv pip compile --quiet --no-emit-package hearth-fdk --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 
 lock: ## Renew requirements.lock from pyproject.toml, those of the image from it, those of Fn's kits (npm)
 	@$(LOCK) --extra dev -o requirements.lock pyproject.toml
 	@$(LOCK) -c requirements.lock -o deploy/requirements.lock pyproject.toml
-	@echo 'hatchling>=1.25,<2' | $(LOCK) -c requirements.lock -o deploy/build.lock -
+	@printf '%s\n' 'hatchling>=1.25,<2' 'editables>=0.5' | $(LOCK) -c requirements.lock -o deploy/build.lock -
 	@echo 'fdk' | $(LOCK) -o tests/functions/kits/python/newest.lock -
 	@echo 'fdk==0.1.47' | $(LOCK) -o tests/functions/kits/python/oldest.lock -
 	@npm install --silent --package-lock-only --omit-lockfile-registry-resolved --prefix tests/functions/kits/node
 
 clean: ## Remove what the other targets built
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache

@@ -46,7 +46,8 @@ class Release:
         subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=self._folder, check=True)
         pip = [".venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "--require-hashes", "-r", "requirements.lock"], cwd=self._folder, check=True)
-        subprocess.run([*pip, "--no-deps", "--no-build-isolation", "."], cwd=self._folder, check=True)
+        parts = [part for part in (".", "./fdk") if (self._folder / part).exists()]
+        subprocess.run([*pip, "--no-deps", "--no-build-isolation", *parts], cwd=self._folder, check=True)
         done.touch()
 
     def build(self, data: Path) -> str:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install what the tests run against: a real Docker Engine (started here), bubblewrap, slirp4netns, and the servers that the tests
-# start for themselves: PostgreSQL, MariaDB, Redis, HAProxy, Prometheus; skopeo; a registry; a browser, Chromium; and what functions in
-# other languages need: gcc, Go, Node with npm. Idempotent; needs root once.
+# start for themselves: PostgreSQL, MariaDB, Redis, HAProxy, Prometheus; skopeo; a registry; a browser, Chromium; the checker of units
+# of systemd; and what functions in other languages need: gcc, Go, Node with npm. Idempotent; needs root once.
 set -eu
 
 say() { echo "engines: $*" >&2; }
@@ -32,6 +32,7 @@ command -v skopeo >/dev/null || missing="$missing skopeo"
 command -v docker-registry >/dev/null || missing="$missing docker-registry"
 command -v prometheus >/dev/null || missing="$missing prometheus"
 command -v chromium >/dev/null || missing="$missing chromium"
+command -v systemd-analyze >/dev/null || missing="$missing systemd"
 command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
 command -v go >/dev/null || missing="$missing golang-go"
 command -v node >/dev/null || missing="$missing nodejs"

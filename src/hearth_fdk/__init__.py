@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from hearth_fdk.serving import run
     from hearth_fdk.signatures import is_signed
 
+#: The version of the kit is that of Hearth: ``hearth build`` adds the kit that it was released with.
+__version__ = "0.2.0"
+
 __all__ = ["Answer", "BadInput", "Context", "Event", "function", "is_signed", "run", "sse"]
 
 

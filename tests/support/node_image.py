@@ -6,13 +6,14 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.docker_images import lock
 from tests.support.machine_image import machine_image
 
 ROOT = Path(__file__).parent.parent.parent
-_SHIPPED = ("pyproject.toml", "README.md", "LICENSE", ".dockerignore", "src", "deploy")
+_SHIPPED = ("pyproject.toml", "README.md", "LICENSE", ".dockerignore", "src", "fdk", "deploy")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "wheels")
 _LABEL = "hearth-test.source"
 
@@ -34,7 +35,7 @@ def node_image(folder: Path) -> str:
 
 
 def _build(folder: Path, name: str, base: str, digest: str) -> None:
-    shutil.copytree(_wheels(), folder / "deploy" / "wheels", copy_function=shutil.copy2)
+    shutil.copytree(locked_wheels(), folder / "deploy" / "wheels", copy_function=shutil.copy2)
     command: list[str | Path] = ["docker", "build", "--quiet", "-f", folder / "deploy" / "Dockerfile", "-t", name]
     for argument in (f"BASE={base}", "PIP_NO_INDEX=1", "PACKAGES="):
         command += ["--build-arg", argument]
@@ -51,27 +52,21 @@ def _digest(folder: Path, base: str) -> str:
     return found.hexdigest()
 
 
-def _wheels() -> Path:
+def locked_wheels() -> Path:
     """Wheels of both locks, fetched once as this machine fetches its packages."""
     locks = [ROOT / "deploy" / "requirements.lock", ROOT / "deploy" / "build.lock"]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in locks) + sys.version.encode()).hexdigest()[:12]
     wheels = ROOT / ".venv" / f"wheels-{digest}"
-    if not wheels.exists():
-        partial = wheels.with_suffix(".partial")
-        for file in locks:
-            options: list[str | Path] = [
-                "--quiet",
-                "--require-hashes",
-                "--only-binary",
-                ":all:",
-                "--dest",
-                partial,
-                "-r",
-                file,
-            ]
-            fetched = subprocess.run(
-                [sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True
-            )
-            assert fetched.returncode == 0, fetched.stderr[-2000:]
-        partial.rename(wheels)
+    with lock("wheels"):
+        if not wheels.exists():
+            _fetch(locks, wheels)
     return wheels
+
+
+def _fetch(locks: Sequence[Path], wheels: Path) -> None:
+    partial = wheels.with_suffix(".partial")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary", ":all:"]
+    for file in locks:
+        fetched = subprocess.run([*pip, "--dest", partial, "-r", file], capture_output=True, text=True)
+        assert fetched.returncode == 0, fetched.stderr[-2000:]
+    partial.rename(wheels)

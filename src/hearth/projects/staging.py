@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -145,11 +146,16 @@ def install_requirements(func: FuncFile, packages: Path, interpreter: str) -> di
         The URL and the hash of each archive that was installed; folders have an empty hash.
 
     Raises:
-        ProjectError: pip could not; what it said.
+        ProjectError: pip is missing, or has failed; with what it said.
     """
     arguments = pip_arguments(func)
     if not arguments:
         return {}
+    if importlib.util.find_spec("pip") is None:
+        raise ProjectError(
+            f"{func.folder / REQUIREMENTS}: pip is missing beside Hearth; install Hearth with it: "
+            "uv tool install --with pip hearth-faas"
+        )
     with tempfile.NamedTemporaryFile(prefix="hearth-report-") as report:
         done = subprocess.run(
             # pip names the interpreter that it installs for in the first line of each script.
