@@ -187,6 +187,23 @@ def test_a_fn_is_edited(node: DashboardNode, open_page: Open) -> None:
     dashboard.expect_no_breach()
 
 
+def test_a_function_shows_its_versions_and_goes_back_to_one(node: DashboardNode, open_page: Open) -> None:
+    node.route("shop", "/old")
+    for change in ({"image": "obey:2"}, {"config": {"A": "b"}, "image": "obey:2"}):
+        assert node.http.patch("/v1/apps/shop/routes/old", json={"route": change}).status_code == 200
+    dashboard = open_page(node)
+    dashboard.open("function/shop/%2Fold", "shop /old")
+    rows = dashboard.page.get_by_role("region", name="Versions").get_by_role("row")
+    changed = [row.get_by_role("cell").nth(3).inner_text() for row in rows.all()[1:]]
+    assert changed == ["configuration", "code", "first one known"]
+    expect(rows.nth(2).get_by_role("button")).to_have_count(0)  # it has the image of the present one
+    dashboard.page.get_by_role("button", name="Roll back to version −2").click()
+    expect(rows).to_have_count(5)
+    expect(rows.nth(1)).to_contain_text("code")
+    assert node.http.get("/v1/apps/shop/routes/old").json()["route"]["image"] == "obey"
+    dashboard.check("versions")
+
+
 def test_an_app_is_created_and_tells_what_to_do_next(node: DashboardNode, open_page: Open) -> None:
     dashboard = open_page(node)
     dashboard.open("apps", "Apps")

@@ -6,6 +6,7 @@ import { curl } from "./apps.js";
 import { callTable } from "./calls.js";
 import { configForm, limitsForm } from "./config.js";
 import { invokeForm } from "./invoke.js";
+import { versions } from "./versions.js";
 
 // The definition of a route of API v1, or of a fn of API v2, in one form.
 async function load(app, path, signal) {
@@ -36,6 +37,7 @@ export async function func({ me, parameters, signal, again }) {
     get(`/data/history${which}`, { signal }),
     me.can.calls ? get(`/data/calls${query({ app, path, per_page: 10 })}`, { signal }) : { calls: [] },
   ]);
+  const past = await get(`/api/v1/apps/${segment(app)}/versions${query({ function: path.startsWith("/") ? path : found.id })}`, { signal });
   const editable = path.startsWith("/") ? me.can.edit_routes : me.can.edit_fns;
   const number_ = (value, low, high) => h("input", { type: "number", value, min: low, max: high, required: true });
   const save = async (changes) => {
@@ -56,6 +58,8 @@ export async function func({ me, parameters, signal, again }) {
     h("h2", {}, "Newest calls"),
     calls.calls.length ? callTable(calls.calls, "Newest calls") : empty("There are no calls yet.", `hearth invoke ${quoted(app)} ${quoted(path)}`),
     calls.calls.length ? h("p", {}, h("a", { href: `#/calls${which}` }, "All calls of this function")) : null,
+    h("h2", {}, "Versions"),
+    versions(past.versions, app, path, editable, save),
     editable ? h("h2", {}, "Limits") : null,
     editable ? limitsForm(limits, save) : null,
     h("h2", {}, "Environment"),
@@ -64,10 +68,11 @@ export async function func({ me, parameters, signal, again }) {
     path.startsWith("/") ? null : triggers(app, path, found.triggers),
     commands([
       ["hearth", path.startsWith("/") ? `hearth routes inspect ${quoted(app)} ${quoted(path)}` : `fn inspect function ${quoted(app)} ${quoted(path)}`],
+      path.startsWith("/") ? ["versions", `hearth versions ${quoted(app)} ${quoted(path)}\nhearth rollback ${quoted(app)} ${quoted(path)}`] : null,
       ["invoke", path.startsWith("/") ? `hearth invoke ${quoted(app)} ${quoted(path)}` : `fn invoke ${quoted(app)} ${quoted(path)}`],
       ["curl", `${curl(me)} ${quoted(location.origin + found.api)}`],
       ["curl call", `curl -d '{}' ${quoted(location.origin + found.url)}`],
-    ]),
+    ].filter(Boolean)),
   ];
   return { title: `${visible(app)} ${visible(path)}`, content };
 }
