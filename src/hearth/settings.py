@@ -23,6 +23,7 @@ from hearth.models.errors import StartUpError
 from hearth.models.function_network import FunctionNetwork
 from hearth.models.principal import AuthMode
 from hearth.models.quotas import Quotas
+from hearth.models.registry_login import is_host, registry_of
 from hearth.models.settings_of_fn import SAME, WITHOUT_EFFECT, ZERO_IS_NONE
 
 #: Types of node; whatever else is asked for is a full node.
@@ -94,6 +95,15 @@ def _any_networks(text: str) -> str:
     return text
 
 
+def _registries(text: str) -> str:
+    for word in _words(text):
+        if not is_host(registry_of(word)):
+            raise ValueError(f"Input should be registries, as registry.example.com:5000, separated by commas: {word!r}")
+    return text
+
+
+#: Registries of images, as ``host[:port]``, separated by commas.
+_Registries = Annotated[str, pydantic.AfterValidator(_registries)]
 #: Networks of IPv4 or IPv6, separated by commas.
 _AnyNetworks = Annotated[str, pydantic.AfterValidator(_any_networks)]
 #: IPv4 networks, separated by commas.
@@ -392,6 +402,11 @@ class Settings(BaseSettings):
         le=MAX_TTL_S,
         validation_alias="FN_RESULT_TTL",
         description="seconds for which the results of async calls are kept",
+    )
+    image_registries: _Registries = Field(
+        default="",
+        validation_alias="FN_IMAGE_REGISTRIES",
+        description="registries that are asked for images, as registry.example.com:5000; empty: all",
     )
     callback_allow: _AnyNetworks = Field(
         default="",
@@ -852,6 +867,11 @@ class Settings(BaseSettings):
     def function_networks_allowed(self) -> tuple[ipaddress.IPv4Network, ...]:
         """The private networks that functions may reach."""
         return tuple(map(ipaddress.IPv4Network, _words(self.function_network_allow)))
+
+    @property
+    def registries_allowed(self) -> frozenset[str]:
+        """The registries that are asked for images; empty: all."""
+        return frozenset(map(registry_of, _words(self.image_registries)))
 
     @property
     def callback_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

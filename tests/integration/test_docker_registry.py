@@ -193,6 +193,17 @@ async def test_a_silent_registry_costs_the_limit_of_a_pull(registry: Registry, d
     assert error.phase == "pull"
 
 
+async def test_a_registry_that_is_not_listed_is_not_asked_by_the_engine(registry: Registry, drivers) -> None:
+    error = await failure(drivers(registries=["docker.io"]), f"{registry.host}/of/another:1")
+    assert isinstance(error, ImageRefused)
+    assert error.status == 403
+    assert "FN_IMAGE_REGISTRIES" in error.reason
+    assert registry.requests == []
+    driver = drivers(registries=[registry.host])
+    await driver.open()
+    await (await driver.prepare(spec(f"{registry.host}/of/this:1"))).remove()
+
+
 async def test_a_registry_that_is_not_there_is_named(docker: None, drivers) -> None:
     error = await failure(drivers(), "127.0.0.1:1/none:1")
     assert isinstance(error, ImageError)

@@ -7,16 +7,18 @@ import base64
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import aiohttp
 import pytest
 from aiohttp import web
 from tests.support.clock import Hasty
 from tests.support.layers import archive, entry, put_image
 from tests.support.registry import Registry, open_registry, refusal
+from tests.support.tls import Authority
 
 from hearth.drivers.base import ContainerSpec, DriverError, ImageError, ImageRefused, OutOfTime, PhaseLimits
 from hearth.drivers.local import stored
@@ -24,6 +26,7 @@ from hearth.drivers.local.driver import LocalDriver
 from hearth.host import machine
 from hearth.images.documents import MANIFEST_TYPE, Descriptor, Index, Manifest, Platform, encode
 from hearth.images.layout import Fault, ImageStore
+from hearth.images.registry.client import new_session
 from hearth.images.registry.credentials import Credentials
 from hearth.images.unpack import Limits
 from hearth.models.registry_login import RegistryLogin
@@ -78,7 +81,9 @@ class World:
         self.tags["1"] = apart(lambda: self.origin.blobs.add(data))
         return self.tags["1"]
 
-    def driver(self, *, pull_s: float = 60.0, most_bytes: int = 1 << 30, auth: str = "") -> LocalDriver:
+    def driver(
+        self, *, pull_s: float = 60.0, most_bytes: int = 1 << 30, auth: str = "", registries: Sequence[str] = ()
+    ) -> LocalDriver:
         return LocalDriver(
             self.bundles,
             "test",
@@ -86,6 +91,7 @@ class World:
             image_limits=Limits(bytes=most_bytes),
             clock=Hasty(),
             credentials=Credentials(auth),
+            registries=registries,
         )
 
     def wants(self, image: str = "", login: RegistryLogin | None = None) -> ContainerSpec:
@@ -287,6 +293,66 @@ async def test_an_image_of_one_apps_login_has_no_name_for_others(world: World) -
         await driver.get_image(world.wants())
     assert apart(lambda: stored.digest(world.bundles, world.image)) is None
     await driver.close()
+
+
+# -- what a registry or a reference may lead to -----------------------------------------------------------------------
+
+
+async def test_a_registry_that_is_not_listed_is_not_asked(world: World) -> None:
+    digest = world.offer()
+    others = ["registry.example.com", "docker.io", world.registry.host.partition(":")[0]]
+    driver, strict = world.driver(registries=[*others, world.registry.host]), world.driver(registries=others)
+    assert await strict.resolve(world.image) == ""
+    for _ in range(2):  # what another node of the data folder has pulled does not stand in for it
+        asked = len(world.registry.requests)
+        with pytest.raises(ImageRefused, match="FN_IMAGE_REGISTRIES") as refused:
+            await strict.get_image(world.wants())
+        assert refused.value.status == 403
+        assert len(world.registry.requests) == asked
+        assert await driver.get_image(world.wants()) == f"{world.image}@{digest}"
+    await driver.close()
+    await strict.close()
+
+
+async def test_nothing_is_asked_of_link_local_addresses(world: World) -> None:
+    driver = world.driver()
+    with pytest.raises(ImageError, match="is a link-local address"):
+        await driver.get_image(ContainerSpec(id="c", image="169.254.169.254/a/b:1", env={}, memory_mib=1))
+    await driver.close()
+    async with new_session() as session:
+        for host in ("169.254.0.1", "[fe80::1]", "[::ffff:169.254.169.254]"):
+            with pytest.raises(aiohttp.ClientError, match="is a link-local address"):
+                await session.get(f"https://{host}/v2/")
+
+
+async def test_no_registry_leads_from_tls_to_plain_http(world: World, tmp_path: Path) -> None:
+    authority = apart(lambda: Authority(tmp_path / "tls"))
+    certificate = apart(authority.issue)
+    context = apart(authority.client)
+    async with open_registry(certificate) as secure, new_session() as session:
+
+        async def redirected(source: str, target: str) -> str:
+            """Follow a redirect; the address that answers."""
+            async with session.get(f"{source}/redirect", params={"to": target}, ssl=context) as answer:
+                assert answer.status == 200
+                return str(answer.url)
+
+        def redirect(request: web.Request) -> web.StreamResponse | None:
+            to = request.query.get("to")
+            return None if to is None else web.Response(status=302, headers={"Location": to})
+
+        secure.script = world.spoil = redirect
+        with_tls, plain = f"https://{secure.host}", f"http://{world.registry.host}"
+        for target in (f"{plain}/v2/", "http://192.0.2.1/v2/", "file:///v2/"):
+            with pytest.raises(aiohttp.ClientError, match="which has no TLS"):
+                await redirected(with_tls, target)
+        assert world.registry.requests == []
+        with pytest.raises(aiohttp.ClientError, match="no address"):
+            await redirected(with_tls, "http://[")
+        with pytest.raises(aiohttp.ClientError, match=r"redirects to http://192\.0\.2\.1, which has no TLS"):
+            await redirected(plain, "http://192.0.2.1/v2/")
+        assert await redirected(with_tls, "/v2/") == f"{with_tls}/v2/"
+        assert await redirected(plain, f"{with_tls}/v2/") == f"{with_tls}/v2/"
 
 
 # -- what does not ----------------------------------------------------------------------------------------------------

@@ -8,8 +8,10 @@ import gzip
 import hashlib
 import io
 import json
+import ssl
 import tarfile
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 
 from aiohttp import web
 
@@ -119,14 +121,18 @@ def refusal(status: int, code: str, message: str, headers: Mapping[str, str] | N
 
 
 @contextlib.asynccontextmanager
-async def open_registry() -> AsyncIterator[Registry]:
-    """A registry that serves until the end of the block."""
+async def open_registry(certificate: tuple[Path, Path] | None = None) -> AsyncIterator[Registry]:
+    """A registry that serves until the end of the block; with TLS if it has a certificate and its key."""
     registry = Registry()
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", registry.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    tls = None
+    if certificate is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(*certificate)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     registry.port = runner.addresses[0][1]
     try:

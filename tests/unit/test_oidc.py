@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.jwk import Key, KeySet, OctKey, RSAKey
 from tests.support.clock import FakeClock
 from tests.support.oidc_provider import AUDIENCE, Provider, new_key
@@ -348,6 +348,15 @@ async def test_a_header_that_is_not_understood_is_not_valid(
 async def test_what_is_no_token_asks_nobody(oidc: Oidc, issuer: Issuer, token: str) -> None:
     assert await oidc.find(token.encode("latin-1")) is None
     assert issuer.fetched == []
+
+
+@pytest.mark.parametrize(
+    "payload", [b"[" * 9000, b'{"sub":' * 1500, b"[]", b"null", b"x", b"", b'{"exp":' + b"9" * 9000 + b"}"]
+)
+async def test_what_is_signed_but_no_claims_is_not_valid(oidc: Oidc, issuer: Issuer, payload: bytes) -> None:
+    key = issuer.keys[0]
+    token = jws.serialize_compact({"alg": key.get("alg"), "kid": key.kid}, payload, key, algorithms=["ES256"])
+    assert await found(oidc, token) is None
 
 
 # -- roles and apps ---------------------------------------------------------------------------------------------------

@@ -53,6 +53,8 @@ def test_code_beats_the_environment_and_that_the_default(monkeypatch: pytest.Mon
         ("FN_MAX_TOTAL_MEMORY", "-1"),
         ("FN_MAX_TOTAL_CPU", "all"),
         ("FN_GRACE_S", "-1"),
+        ("FN_IMAGE_REGISTRIES", "https://registry.example.com/shop,docker.io"),
+        ("FN_IMAGE_REGISTRIES", "docker.io,-x"),
         ("FN_ZIPKIN_URL", "zipkin:9411"),
         ("FN_OTLP_URL", "http:collector"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector:4317"),
@@ -62,6 +64,12 @@ def test_a_value_of_no_use_names_its_variable(monkeypatch: pytest.MonkeyPatch, n
     monkeypatch.setenv(name, value)
     with pytest.raises(StartUpError, match=f"^{name}={value!r}: Input should be"):
         settings.load()
+
+
+def test_registries_are_known_by_their_host() -> None:
+    assert settings.load().registries_allowed == frozenset()
+    found = settings.load(image_registries="index.docker.io, Registry.example.com:5000 localhost").registries_allowed
+    assert found == {"docker.io", "registry.example.com:5000", "localhost"}
 
 
 def test_a_password_in_an_address_of_no_use_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ class Oidc:
         try:
             claims = jwt.decode(token, key, algorithms=[algorithm]).claims
             self._registry(now_s).validate(claims)
-        except (JoseError, ValueError, TypeError):
+        except (JoseError, ValueError, TypeError, RecursionError):
             return None
         principal = self._rules.principal(claims)
         if principal is not None:  # others are wrong tokens, which push no valid one out of what is remembered

@@ -45,6 +45,14 @@ class RegistryRefused(ImageStoreError):
         self.image, self.status, self.reason = image, status, reason
 
 
+class RegistryNotAllowed(ImageStoreError):
+    """A node does not use the registry of an image."""
+
+    def __init__(self, image: str, reason: str) -> None:
+        super().__init__(f"{image}: {reason}")
+        self.image, self.reason = image, reason
+
+
 class RegistryAway(ImageStoreError):
     """A registry does not answer, breaks off, or asks for more patience than there is."""
 

@@ -43,6 +43,7 @@ def docker_driver(settings: Settings, node: str, instance: str, telemetry: Telem
         limits=phase_limits(settings),
         sockets=SocketPlace(settings.iofs_path, settings.iofs_docker_path),
         credentials=credentials(settings),
+        registries=settings.registries_allowed,
         notes=settings.data / "private-images",
         tls=_tls(settings),
         api_version=settings.docker_api_version,

@@ -115,6 +115,7 @@ async def _open_processes(settings: Settings, node: str, telemetry: Telemetry, f
         telemetry=telemetry,
         fetch=fetch,
         credentials=credentials(settings),
+        registries=settings.registries_allowed,
     )
     try:
         await processes.open()

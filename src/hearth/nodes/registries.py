@@ -20,4 +20,10 @@ def credentials(settings: Settings) -> Credentials:
 
 def pulls(settings: Settings, clock: Clock) -> Pulls:
     """Return what pulls into the data folder, to be closed by the caller."""
-    return Pulls(image_store(settings.bundles), credentials(settings), clock, most_bytes=settings.image_max_bytes)
+    return Pulls(
+        image_store(settings.bundles),
+        credentials(settings),
+        clock,
+        most_bytes=settings.image_max_bytes,
+        registries=settings.registries_allowed,
+    )

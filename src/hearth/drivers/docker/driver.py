@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -90,6 +90,7 @@ class DockerDriver(Driver):
         sockets: Where the sockets of functions are made.
         credentials: The credentials of registries; without any, only public images can be pulled.
         notes: The folder where images that were pulled with an app's login are noted; ``None`` forgets them.
+        registries: The registries that are asked for images; empty: all.
         tls: The TLS context of a ``tcp`` host; ``None`` for a plain connection.
         api_version: The version of the Engine's API, as ``1.24``; empty: the newest that the Engine offers.
         clock: The clock of the waits between tries.
@@ -118,6 +119,7 @@ class DockerDriver(Driver):
         sockets: SocketPlace | None = None,
         credentials: Credentials | None = None,
         notes: Path | None = None,
+        registries: Collection[str] = (),
         tls: ssl.SSLContext | None = None,
         api_version: str = "",
         clock: Clock | None = None,
@@ -129,6 +131,7 @@ class DockerDriver(Driver):
         self._limits = limits or PhaseLimits()
         self._credentials = credentials or Credentials()
         self._notes = notes
+        self._registries = registries
         self._tls = tls
         self._api_version = api_version
         self._clock = clock or SystemClock()
@@ -167,7 +170,7 @@ class DockerDriver(Driver):
         engine = Engine(self._host, self._clock, tls=self._tls, api_version=self._api_version, tracing=self._tracing)
         remover = Remover(engine, self._limits.remove_s)
         exits = Exits(engine, f"{INSTANCE_LABEL}={self._instance}")
-        images = Images(engine, self._credentials, self._limits.pull_s, self._notes)
+        images = Images(engine, self._credentials, self._limits.pull_s, self._notes, self._registries)
         self._open = _Open(engine, images, remover, exits)
         self._creation.has_init = not init.is_missing(await engine.ping())
         self._unlimited = await missing_limits.look(engine, max_pids=self._max_pids)

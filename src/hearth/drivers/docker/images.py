@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ from aiodocker.exceptions import DockerError
 
 from hearth.aio.background import Background
 from hearth.aio.clock import pause
-from hearth.drivers.base import PULL, FindLogin, ImageError, OutOfTime
+from hearth.drivers.base import PULL, FindLogin, ImageError, ImageRefused, OutOfTime
 from hearth.drivers.docker.engine import Engine
 from hearth.drivers.docker.errors import phase
 from hearth.drivers.docker.private_images import PrivateImages
@@ -20,7 +20,7 @@ from hearth.drivers.docker.pull_errors import PullTrouble, pull_error, retry_aft
 from hearth.drivers.docker.retries import ENGINE_ERRORS, delays, warn
 from hearth.drivers.logins import Logins
 from hearth.images.registry.credentials import Auth, Credentials
-from hearth.images.registry.references import InvalidReference, Reference, parse
+from hearth.images.registry.references import InvalidReference, Reference, parse, refusal
 from hearth.models.registry_login import RegistryLogin
 from hearth.telemetry.logs import get_logger
 
@@ -49,13 +49,22 @@ class Images:
         credentials: The credentials of the node.
         limit_s: Seconds for a pull.
         notes: The folder where private images are noted; ``None`` notes them for the life of the process.
+        registries: Those that may be asked; empty: all.
     """
 
-    def __init__(self, engine: Engine, credentials: Credentials, limit_s: float, notes: Path | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        credentials: Credentials,
+        limit_s: float,
+        notes: Path | None = None,
+        registries: Collection[str] = (),
+    ) -> None:
         self._engine = engine
         self._logins = Logins(credentials, limit_s)
         self._private = PrivateImages(engine, self._logins, notes)
         self._limit_s = limit_s
+        self._registries = registries
         self._pulls: dict[_Wanted, asyncio.Task[None]] = {}
         self._background = Background()
 
@@ -69,10 +78,12 @@ class Images:
 
         Raises:
             ImageNotFound: The image does not exist.
-            ImageRefused: The registry refuses access.
+            ImageRefused: The registry refuses access, or may not be asked.
             ImageError: The pull failed for another reason.
             OutOfTime: The pull took too long.
         """
+        if reason := refusal(reference, self._registries):
+            raise ImageRefused(image, 403, reason)
         login = None if find_login is None else await self._logins.of_app(image, reference.registry, find_login)
         wanted = (reference, login)
         pull = self._pulls.get(wanted)

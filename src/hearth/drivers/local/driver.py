@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +39,7 @@ from hearth.drivers.local.users import NoUserLeft
 from hearth.drivers.logins import Logins
 from hearth.drivers.sockets import FOLDER, LISTENER, NAME, SocketFolders, UnixSocket
 from hearth.host import cgroups
-from hearth.images.errors import ImageStoreError, InvalidImage, RegistryAway, RegistryRefused
+from hearth.images.errors import ImageStoreError, InvalidImage, RegistryAway, RegistryNotAllowed, RegistryRefused
 from hearth.images.registry.credentials import Credentials
 from hearth.images.registry.pull import Pulls
 from hearth.images.registry.references import InvalidReference, parse
@@ -98,6 +98,7 @@ class LocalDriver(Driver):
         telemetry: Counts nodes without a sandbox.
         fetch: Gets images that are not in the store, and name no registry.
         credentials: The credentials of registries; without any, only public images can be pulled.
+        registries: The registries that are asked for images; empty: all.
     """
 
     name = "process"
@@ -116,6 +117,7 @@ class LocalDriver(Driver):
         telemetry: Telemetry | None = None,
         fetch: FetchImage | None = None,
         credentials: Credentials | None = None,
+        registries: Collection[str] = (),
     ) -> None:
         self._bundles = bundles
         self._node = node
@@ -135,6 +137,7 @@ class LocalDriver(Driver):
             limit_s=self._limits.pull_s,
             check=stored.manifest_of,
             metrics=telemetry.metrics,
+            registries=registries,
         )
         self._resolver = Resolver(bundles, self._pulls)
         self._sockets = SocketFolders(node, self._clock, parent=sockets, ready_s=self._limits.ready_s, mode=_PASSABLE)
@@ -558,6 +561,8 @@ def _image_error(image: str, exc: ImageStoreError) -> DriverError:
     match exc:
         case RegistryRefused():
             return ImageRefused(image, exc.status, exc.reason)
+        case RegistryNotAllowed():
+            return ImageRefused(image, 403, exc.reason)
         case RegistryAway():
             return ImageError(image, f"the registry cannot be read: {exc.reason}", 502)
         case _:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import itertools
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Final, TypeVar
 from urllib.parse import quote, urljoin
 
@@ -25,6 +28,7 @@ from hearth.images.errors import ImageTooLarge, InvalidImage, RegistryAway, Regi
 from hearth.images.registry.challenge import Prover
 from hearth.images.registry.credentials import Auth
 from hearth.images.registry.references import Reference
+from hearth.models.addresses import unmapped
 from hearth.models.registry_login import HUB
 from hearth.telemetry.logs import get_logger
 
@@ -298,13 +302,42 @@ class Repository:
 
 
 def new_session() -> aiohttp.ClientSession:
-    """Return a session for :class:`Repository`, to be closed by the caller."""
+    """Return a session for :class:`Repository`, to be closed by the caller.
+
+    A deployer names a registry, and the registry names further addresses. None of them leads to a
+    link-local address, where clouds keep the credentials of a machine, or from TLS to plain HTTP.
+    """
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(_check_redirect)
     return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=_socket),
+        trace_configs=[trace],
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=True,
         auto_decompress=False,
         skip_auto_headers=("Accept-Encoding",),
     )
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    host = str(address[4][0])
+    if unmapped(ipaddress.ip_address(host.partition("%")[0])).is_link_local:
+        raise PermissionError(errno.EACCES, f"{host} is a link-local address")
+    return socket.socket(*address[:3])
+
+
+async def _check_redirect(
+    session: aiohttp.ClientSession, context: SimpleNamespace, redirect: aiohttp.TraceRequestRedirectParams
+) -> None:
+    """Refuse a redirect to plain HTTP, unless it stays on this machine."""
+    headers = redirect.response.headers
+    try:
+        target = redirect.url.join(yarl.URL(str(headers.get("Location") or headers.get("URI", ""))))
+    except ValueError as exc:
+        raise aiohttp.ClientError(f"{redirect.url.host} redirects to what is no address") from exc
+    if target.scheme == "https" or (redirect.url.scheme == "http" and is_loopback(target.host or "")):
+        return
+    raise aiohttp.ClientError(f"{redirect.url.host} redirects to {target.scheme}://{target.host}, which has no TLS")
 
 
 def is_loopback(registry: str) -> bool:

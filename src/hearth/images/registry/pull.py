@@ -8,7 +8,7 @@ next attempt uses them, or collection removes them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from hearth.aio.background import Background
@@ -26,10 +26,10 @@ from hearth.images.documents import (
     read_config,
     read_manifest,
 )
-from hearth.images.errors import ImageStoreError, ImageTooLarge, InvalidImage, WrongDigest
+from hearth.images.errors import ImageStoreError, ImageTooLarge, InvalidImage, RegistryNotAllowed, WrongDigest
 from hearth.images.layout import Image, ImageStore, choose_platform
 from hearth.images.registry.credentials import Auth, Credentials
-from hearth.images.registry.references import Reference, parse
+from hearth.images.registry.references import Reference, parse, refusal
 from hearth.models.registry_login import RegistryLogin
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.metrics import Metrics
@@ -55,6 +55,7 @@ class Pulls:
         limit_s: Seconds for a pull.
         check: Refuses what cannot run here.
         metrics: Count pulled bytes.
+        registries: Those that may be asked; empty: all.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Pulls:
         limit_s: float = 600.0,
         check: Check = lambda image: None,
         metrics: Metrics | None = None,
+        registries: Collection[str] = (),
     ) -> None:
         self._store = store
         self._credentials = credentials
@@ -74,6 +76,7 @@ class Pulls:
         self._most_bytes = most_bytes
         self._limit_s = limit_s
         self._check = check
+        self._registries = registries
         self._bytes = (metrics or Metrics()).counter("hearth_image_bytes_pulled")
         self._pulls: dict[_Wanted, asyncio.Task[str]] = {}
         self._background = Background()
@@ -96,7 +99,7 @@ class Pulls:
             InvalidReference: The reference is malformed.
             TimeoutError: The pull took too long.
         """
-        wanted = (parse(image), login)
+        wanted = (self._parse(image), login)
         pull = self._pulls.get(wanted)
         if pull is None:
             pull = self._pulls[wanted] = self._background.start(self._pull(image, *wanted))
@@ -111,8 +114,8 @@ class Pulls:
         """
         from hearth.images.registry.client import Repository, new_session
 
-        reference = parse(image)
         try:
+            reference = self._parse(image)
             async with asyncio.timeout(_RESOLVE_S), new_session() as session:
                 auth = await self._credentials.find(reference.registry)
                 repository = Repository(session, image, reference, auth, self._clock, is_patient=False)
@@ -121,6 +124,18 @@ class Pulls:
             _log.info("image not resolved", image=image, error=str(exc) or "no answer")
             return ""
         return found if is_digest(found) else ""
+
+    def _parse(self, image: str) -> Reference:
+        """Return what a reference means.
+
+        Raises:
+            RegistryNotAllowed: Its registry may not be asked.
+            InvalidReference: The reference is malformed.
+        """
+        reference = parse(image)
+        if reason := refusal(reference, self._registries):
+            raise RegistryNotAllowed(image, reason)
+        return reference
 
     async def _pull(self, image: str, reference: Reference, login: RegistryLogin | None) -> str:
         from hearth.images.registry.client import Repository, new_session  # aiohttp: 8 MiB, for those who pull

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from hearth.models.registry_login import HUB, is_host, registry_of
@@ -69,6 +69,18 @@ def has_registry(text: str) -> bool:
     """Return whether a reference names its registry: by a dot or a port, or as localhost."""
     first, slash, _ = text.partition("/")
     return bool(slash) and ("." in first or ":" in first or first == "localhost")
+
+
+def refusal(reference: Reference, allowed: Collection[str]) -> str:
+    """Return why a registry is not asked for an image; empty if it is.
+
+    Args:
+        reference: Names the registry.
+        allowed: The registries that a node asks; empty: all.
+    """
+    if not allowed or reference.registry in allowed:
+        return ""
+    return f"{reference.registry} is not one of the registries that this node uses (FN_IMAGE_REGISTRIES)"
 
 
 def digest_at(reference: Reference, names: Iterable[str]) -> str:
