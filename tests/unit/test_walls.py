@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,17 +15,22 @@ from hearth.settings import Settings
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 TEXTS = {path: path.read_text() for path in SOURCES}
-TREES = {path.relative_to(ROOT / "src").as_posix(): ast.parse(text) for path, text in TEXTS.items()}
 
 #: What the interfaces are called whose implementations only a composition chooses.
 BACKENDS = frozenset({"Driver", "Datastore", "Queue", "LogStore"})
+
+
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Return the sources by their paths, parsed; only the worker that runs these tests needs them."""
+    return {path.relative_to(ROOT / "src").as_posix(): ast.parse(text) for path, text in TEXTS.items()}
 
 
 def found_in_sources(find: Callable[[ast.Module], Iterable[ast.AST]], *, but_in: tuple[str, ...] = ()) -> list[str]:
     """Return the places in the sources that a rule finds, except in files and folders that it does not hold for."""
     return [
         f"{name}:{node.lineno}: {ast.unparse(node)}"
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         if not name.startswith(but_in)
         for node in find(tree)
         if isinstance(node, ast.expr)
@@ -41,9 +47,9 @@ def imported_names(tree: ast.Module) -> Iterator[str]:
 
 def test_no_module_imports_a_private_name() -> None:
     private = [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path, text in TEXTS.items()
-        for name in imported_names(ast.parse(text))
+        f"{path}: {name}"
+        for path, tree in trees().items()
+        for name in imported_names(tree)
         if any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
     ]
     assert not private
@@ -295,16 +301,19 @@ def implementations(trees: Iterable[ast.Module]) -> set[str]:
     return found - BACKENDS
 
 
-CONCRETE = implementations(TREES.values())
+@functools.cache
+def concrete() -> set[str]:
+    """Return the backends of the sources."""
+    return implementations(trees().values())
 
 
 def constructions(tree: ast.Module) -> Iterator[ast.expr]:
     """Yield constructions of concrete drivers, datastores, queues and log stores."""
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and last_name(node.func) in CONCRETE)
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and last_name(node.func) in concrete())
 
 
 def test_backends_are_found() -> None:
-    assert {"DockerDriver", "LocalDriver", "RedisQueue", "SqlDatastore"} <= CONCRETE
+    assert {"DockerDriver", "LocalDriver", "RedisQueue", "SqlDatastore"} <= concrete()
 
 
 def test_the_wall_of_composition_stops_a_construction() -> None:
