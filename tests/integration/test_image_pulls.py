@@ -534,10 +534,10 @@ CASES: list[Case] = [
         "neither an entrypoint nor a command",
     ),
     (
-        "image with a file system of its own",
-        lambda world: (world.offer(labels={}), None)[1],
+        "image with more volumes than the limit",
+        lambda world: (world.offer(labels={}, volumes={f"/v{n}": {} for n in range(40)}), None)[1],
         ImageError,
-        "has a root file system of its own",
+        "40 volumes; the limit is 32",
     ),
 ]
 

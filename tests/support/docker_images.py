@@ -16,6 +16,8 @@ from pathlib import Path
 
 _PREFIX = Path(sys.base_prefix)
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+#: In images that have :func:`python_files`.
+INTERPRETER = str(_PREFIX / "bin" / _VERSION)
 _LEFT_OUT = {
     "test",
     "tests",

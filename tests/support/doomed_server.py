@@ -25,7 +25,9 @@ async def main(name: str, folder: Path, node: str, image: str) -> None:
     if name == "docker":
         driver = DockerDriver(DOCKER, node=node, instance="doomed")
     else:
-        driver = LocalDriver(folder / "bundles", node, walls=Walls(sandbox="required" if name == "process" else "off"))
+        driver = LocalDriver(
+            folder / "bundles", node, walls=Walls(sandbox="off" if name == "process without sandbox" else "required")
+        )
     await driver.open()
     containers = [await driver.prepare(spec(image, "echo")) for _ in range(3)]
     for container in containers:

@@ -23,14 +23,17 @@ from hearth import projects
 from hearth.aio.clock import SystemClock
 from hearth.drivers.base import Container, ContainerSpec, Driver, Exit
 from hearth.drivers.docker.driver import DockerDriver
+from hearth.drivers.local import stored
 from hearth.drivers.local.build import build_bundle
 from hearth.drivers.local.bundle import MANIFEST
 from hearth.drivers.local.driver import LocalDriver
 from hearth.drivers.local.surroundings import Walls
+from hearth.images.layout import ImageStore
 from hearth.models.ids import encode
 from hearth.testing.scripted_driver import FakeDriver
-from tests.support.docker_images import broken_image, python_image
+from tests.support.docker_images import INTERPRETER, broken_image, member, python_files, python_image
 from tests.support.fake_probes import script_of
+from tests.support.layers import TAR_TYPE, archive, put_image
 
 PROBE = Path(__file__).parent.parent / "functions" / "probe.py"
 DOCKER = "unix:///var/run/docker.sock"
@@ -151,6 +154,24 @@ def _spoiled(source: Path, bundles: Path, program: str) -> str:
     return image
 
 
+@functools.cache
+def _probe_images() -> _ProbeBundles:
+    """The same with images that bring a root file system, unpacked once for all benches."""
+    folder = Path(tempfile.mkdtemp(prefix="hearth-probe-images-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    store, bundles = ImageStore(folder / "images"), folder / "bundles"
+    store.make()
+    entrypoint = [INTERPRETER, "-S", "/function.py"]
+    env = ["PYTHONUNBUFFERED=1"]
+    put_image(store, [archive(*python_files(PROBE))], ["probe:1"], TAR_TYPE, entrypoint=entrypoint, env=env)
+    broken = {"absent:1": "/missing", "not-executable:1": "/program", "not-in-path:1": "no-such-program"}
+    for name, program in broken.items():
+        put_image(store, [archive(member("program", b"not a program", 0o644))], [name], entrypoint=[program])
+    for name in ("probe:1", *broken):
+        stored.find(bundles, name)
+    return _ProbeBundles(bundles, "probe:1", tuple(broken))
+
+
 class DockerBench(Bench):
     """The Docker Engine of this machine."""
 
@@ -175,15 +196,19 @@ class DockerBench(Bench):
 
 
 class ProcessBench(Bench):
-    """Child processes, in a sandbox or not."""
+    """Child processes, in a sandbox or not; of bundles, or of images that bring a root file system."""
 
-    def __init__(self, folder: Path, *, sandboxed: bool) -> None:
+    def __init__(self, folder: Path, *, sandboxed: bool, images: bool = False) -> None:
         super().__init__()
         self._bundles = folder / "bundles"
         self._sandboxed = self.dies_with_the_server = sandboxed
         self.driver = self.another(NODE, "now")
-        built = _probe_bundles()
-        shutil.copytree(built.folder, self._bundles, symlinks=True, dirs_exist_ok=True)
+        if images:
+            built = _probe_images()
+            self._bundles.symlink_to(built.folder)
+        else:
+            built = _probe_bundles()
+            shutil.copytree(built.folder, self._bundles, symlinks=True, dirs_exist_ok=True)
         self.image, self.missing, self.broken = built.image, "none:1", list(built.broken)
 
     def build(self, source: Path, recipe: str) -> str:
@@ -249,7 +274,7 @@ def make_bench(name: str, folder: Path) -> Bench:
     elif name == "fake":
         bench = FakeBench()
     else:
-        bench = ProcessBench(folder, sandboxed=name == "process")
+        bench = ProcessBench(folder, sandboxed=name != "process without sandbox", images=name == "process with images")
     bench.name = name
     return bench
 

@@ -18,7 +18,10 @@ from typing import Any
 from hearth import projects
 from hearth.drivers.local import mounts
 from hearth.drivers.local.build import build_bundle
+from hearth.images.layout import ImageStore
 from hearth.models.ids import encode
+from tests.support.docker_images import INTERPRETER, python_files
+from tests.support.layers import TAR_TYPE, archive, put_image
 
 ESCAPE = Path(__file__).parent.parent / "functions" / "escape.py"
 ROOT = Path(__file__).parents[2]
@@ -132,24 +135,28 @@ def user_of(pid: int) -> set[int]:
 
 @contextlib.contextmanager
 def opened_jail(
-    folder: Path, *, is_root: bool, function: Path = ESCAPE, prepared: str = "", **walls: Any
+    folder: Path, *, is_root: bool, function: Path = ESCAPE, prepared: str = "", user: str | None = None, **walls: Any
 ) -> Iterator[Jail]:
-    """Start a server with a bundle of one function; leaving it ends it.
+    """Start a server with a bundle of one function, or an image; leaving it ends it.
 
     Args:
         folder: An empty one.
         is_root: The server runs as root, else as an ordinary user.
         function: The function: every escape, if none is given.
         prepared: Shell commands to run first, in a mount namespace of the server's own; as root only.
+        user: The function is an image with a root file system of its own that says this user, not a bundle.
         walls: Of the driver, in the form of JSON.
     """
-    source = folder / "escape"
-    source.mkdir(exist_ok=True)
-    shutil.copy(function, source / "func.py")
-    (source / "func.yaml").write_text("name: escape\nruntime: python\ncmd: [python3, func.py]\n")
-    func = projects.load(source)
     bundles = folder / "data" / "bundles"
-    build_bundle(func, bundles)
+    if user is None:
+        image = _bundle(folder, bundles, function)
+    else:
+        image = "escape:1"
+        store = ImageStore(bundles.with_name("images"))
+        store.make()
+        bundles.mkdir()
+        layer = archive(*python_files(function))
+        put_image(store, [layer], [image], TAR_TYPE, entrypoint=[INTERPRETER, "/function.py"], user=user)
     node = f"jail-{os.getpid()}-{'root' if is_root else 'user'}"
     command = [sys.executable, str(SERVER), str(bundles), node, json.dumps({"sandbox": "required", **walls})]
     if prepared:
@@ -161,9 +168,19 @@ def opened_jail(
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdin is not None
         with process:
-            yield Jail(process, bundles, func.image(), is_root=is_root)
+            yield Jail(process, bundles, image, is_root=is_root)
             process.stdin.close()
             assert process.wait(60) in (0, -signal.SIGKILL)
+
+
+def _bundle(folder: Path, bundles: Path, function: Path) -> str:
+    source = folder / "escape"
+    source.mkdir(exist_ok=True)
+    shutil.copy(function, source / "func.py")
+    (source / "func.yaml").write_text("name: escape\nruntime: python\ncmd: [python3, func.py]\n")
+    func = projects.load(source)
+    build_bundle(func, bundles)
+    return func.image()
 
 
 @contextlib.contextmanager

@@ -186,15 +186,6 @@ def test_a_bundle_that_is_gone_is_unpacked_again(tmp_path: Path) -> None:
     assert stored.find(data / "bundles", "f@sha256:" + "0" * 64) is None
 
 
-def test_an_image_with_a_file_system_of_its_own_is_refused_by_its_label(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path / "images")
-    store.make()
-    put_image(store, [archive(entry("bin/sh", b"x"))], ["full:1"], entrypoint=["/bin/sh"])
-    with pytest.raises(InvalidImage, match="has a root file system of its own"):
-        stored.find(tmp_path / "bundles", "full:1")
-    assert not (tmp_path / "bundles").exists()
-
-
 @pytest.mark.parametrize(
     ("run", "reason"),
     [
@@ -203,6 +194,19 @@ def test_an_image_with_a_file_system_of_its_own_is_refused_by_its_label(tmp_path
         ({"entrypoint": ["a"], "env": ["novalue"]}, "'novalue' is no variable"),
         ({"entrypoint": ["a"], "labels": {"io.hearth.paths": "["}}, "malformed label"),
         ({"entrypoint": ["a"], "labels": {"io.hearth.python": "2.7"}}, "built for Python 2.7; this node has"),
+        ({"labels": {"io.hearth.base": ""}}, "has neither an entrypoint nor a command"),
+        (
+            {"entrypoint": ["a"], "architecture": "s390x", "labels": {"io.hearth.base": ""}},
+            "built for linux/s390x; this machine is linux/",
+        ),
+        (
+            {"entrypoint": ["a"], "volumes": {f"/v{n}": {} for n in range(40)}, "labels": {"io.hearth.base": ""}},
+            "40 volumes; the limit is 32",
+        ),
+        (
+            {"entrypoint": ["a"], "working_dir": "/a\0b", "labels": {"io.hearth.base": ""}},
+            r"'/a\\x00b' is no path",
+        ),
     ],
 )
 def test_an_image_that_cannot_run_is_refused_with_its_cause(tmp_path: Path, run: dict[str, Any], reason: str) -> None:

@@ -131,6 +131,19 @@ def test_too_many_files_end_at_the_limit(tmp_path: Path) -> None:
         unpacked(archive(*(entry(f"f{number}") for number in range(11))), tmp_path / "l", entries=10)
 
 
+def test_folders_that_only_paths_name_count(tmp_path: Path) -> None:
+    deep = [entry(f"{number}/" + "d/" * 20 + "f", b"") for number in range(10)]
+    with pytest.raises(ImageTooLarge, match="more than 100 files"):
+        unpacked(archive(*deep), tmp_path / "l", entries=100)
+
+
+def test_folders_upon_each_other_are_bounded(tmp_path: Path) -> None:
+    unpacked(archive(entry("d/" * 255 + "f", b"x")), tmp_path / "l")
+    with pytest.raises(InvalidImage, match="deeper than 256 folders"):
+        unpacked(archive(entry("d/" * 1500 + "f", b"x")), tmp_path / "m")
+    assert list((tmp_path / "m").iterdir()) == []
+
+
 def test_a_description_without_end_is_refused(tmp_path: Path) -> None:
     data = archive(entry("f", b"x", pax_headers={"comment": "x" * (3 << 20)}))
     with pytest.raises(InvalidImage, match="the description of a file takes more than"):

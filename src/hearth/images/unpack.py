@@ -15,7 +15,7 @@ import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, Final, Protocol, cast
 
@@ -30,6 +30,8 @@ WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
 #: Begins the names of files that a file system of Docker's once kept in layers.
 _METADATA: Final = ".wh..wh."
+#: Folders upon each other: the kernel takes paths of 4,096 bytes, and what walks a tree goes one call deeper for each.
+_MAX_DEPTH: Final = 256
 _CHUNK: Final = 1 << 18
 #: The longest description of one file: names, links and extended attributes.
 _MAX_HEADER_BYTES: Final = 1 << 20
@@ -69,7 +71,7 @@ def unpack(source: BinaryIO, media_type: str, target: Path, limits: Limits, name
     archive = _Archive(_decompressed(source, media_type, name), limits, name)
     try:
         with (
-            contextlib.closing(_Folder(target)) as folder,
+            contextlib.closing(_Folder(target, archive.count_made)) as folder,
             tarfile.open(
                 fileobj=cast(IO[bytes], archive), mode="r|", encoding="utf-8", errors="surrogateescape"
             ) as tar,
@@ -151,12 +153,16 @@ class _Archive:
 
     def count(self, size: int) -> None:
         """Count a file of this size, whose content comes now."""
-        self._entries += 1
+        self.count_made()
         self._header_end = None
-        if self._entries > self._limits.entries:
-            raise ImageTooLarge(f"{self._name}: more than {self._limits.entries} files")
         if size > self._limits.bytes:  # a sparse file may be longer than the archive
             raise ImageTooLarge(f"{self._name}: a file of {size} bytes; the limit is {self._limits.bytes}")
+
+    def count_made(self) -> None:
+        """Count a file or a folder, also one that only the path of another names."""
+        self._entries += 1
+        if self._entries > self._limits.entries:
+            raise ImageTooLarge(f"{self._name}: more than {self._limits.entries} files")
 
     def drain(self) -> None:
         """Read what follows the end of the archive: it is part of the digest."""
@@ -174,10 +180,16 @@ def _entries(tar: tarfile.TarFile, archive: _Archive) -> Iterator[tarfile.TarInf
 
 
 class _Folder:
-    """The folder that a layer is unpacked to, with the last folder that was used below it."""
+    """The folder that a layer is unpacked to, with the last folder that was used below it.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The folder.
+        count_made: Called for each folder that is made because a path goes through it.
+    """
+
+    def __init__(self, path: Path, count_made: Callable[[], None]) -> None:
         self._root = os.open(path, _FOLDER)
+        self._count_made = count_made
         self._last: tuple[tuple[str, ...], int] | None = None
 
     def close(self) -> None:
@@ -197,6 +209,7 @@ class _Folder:
             for part in parts:
                 with contextlib.suppress(FileExistsError):
                     _make_folder(part, current)
+                    self._count_made()
                 below = os.open(part, _FOLDER, dir_fd=current)
                 os.close(current)
                 current = below
@@ -258,6 +271,8 @@ class _Extraction:
         parts = tuple(part for part in path.split("/") if part not in ("", "."))
         if ".." in parts:
             raise InvalidImage(f"{self._name}: {path!r} leaves the layer")
+        if len(parts) > _MAX_DEPTH:
+            raise InvalidImage(f"{self._name}: {path[:60]!r}... is deeper than {_MAX_DEPTH} folders")
         if any("\0" in part for part in parts):
             raise InvalidImage(f"{self._name}: {path!r} is no name of a file")
         return parts

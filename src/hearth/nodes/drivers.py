@@ -136,4 +136,9 @@ def process_walls(settings: Settings) -> Walls:
         # Tokens keep functions from the control API where nothing else does.
         network_without_tools=FunctionNetwork.HOST if settings.auth is AuthMode.REQUIRED else FunctionNetwork.NONE,
         allowed_networks=settings.function_networks_allowed,
+        read_only=settings.readonly_rootfs,
+        unprivileged=settings.unprivileged_containers,
+        listeners_read_only=not settings.disable_readonly_rootfs,
+        listeners_unprivileged=not settings.disable_unprivileged_containers,
+        listeners_have_volumes=settings.image_enable_volume,
     )

@@ -18,7 +18,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
     return _BOTH if item.path.stem == "test_drivers_streams" else None
 
 
-@pytest.fixture(params=["fake", "process", "process without sandbox", "docker"])
+@pytest.fixture(params=["fake", "process", "process without sandbox", "process with images", "docker"])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     """An opened driver of each kind. Leaving it checks that nothing is left."""
     if request.param == "docker":

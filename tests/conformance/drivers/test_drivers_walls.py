@@ -23,7 +23,7 @@ from hearth.drivers.docker.creation import Walls
 from hearth.drivers.docker.driver import DockerDriver
 
 
-@pytest.fixture(params=["process", "docker"])
+@pytest.fixture(params=["process", "process with images", "docker"])
 async def walled(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     """A driver that has walls."""
     if request.param == "docker":

@@ -216,8 +216,7 @@ async def test_requirements_are_installed_into_the_bundle(walled: ProcessBench, 
 def test_user_namespaces_are_off_inside_without_the_filter_too(tmp_path: Path) -> None:
     system_files.write(tmp_path)
     found = sandbox.find((), tmp_path, None)
-    usr = Path("/usr")
-    view = sandbox.View(usr, usr, (), tmp_path, 1 << 20, 1 << 20)
+    view = sandbox.View(system_files=tmp_path, workdir="/usr", tmp_bytes=1 << 20, shm_bytes=1 << 20)
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(found.wrap(command, view, filtered=False), capture_output=True, text=True, timeout=60)

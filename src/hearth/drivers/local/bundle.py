@@ -1,4 +1,6 @@
-"""Bundles: images of functions that run on the machine's own system files, unpacked to plain folders.
+"""Bundles: images of functions, unpacked to plain folders.
+
+Most run on the machine's own system files. Others have a root file system of their own, in ``root``.
 
 ``<bundles>/<name>/.sha256-<digest>/`` shows one image and never changes; ``<bundles>/<name>/<tag>`` links to the last
 build of a tag. A reference with a digest, ``name:tag@sha256:...``, means one build for as long as it exists;
@@ -26,6 +28,8 @@ from hearth.host import private_files
 MANIFEST: Final = "bundle.json"
 #: Where a bundle's own files are.
 FILES: Final = "function"
+#: Where the root file system of an image is that has one.
+ROOT: Final = "root"
 #: Begins the name of a folder in which a build is under way.
 BUILDING: Final = ".building-"
 _REFERENCE: Final = re.compile(
@@ -40,6 +44,20 @@ _LOCK: Final = ".swapping"
 LAYERS: Final = ".layers"
 
 
+class System(msgspec.Struct, frozen=True, kw_only=True):
+    """The root file system that an image brings, in ``ROOT``, and what only such images say.
+
+    Attributes:
+        user: ``user[:group]``, as numbers or as names of its ``/etc/passwd`` and ``/etc/group``; empty: root.
+        workdir: Where its program runs; an absolute path without links.
+        volumes: Folders that are to be writable; absolute paths without links.
+    """
+
+    user: str = ""
+    workdir: str = "/"
+    volumes: list[str] = msgspec.field(default_factory=list)
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """The manifest of a bundle: how to run it.
 
@@ -49,6 +67,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         paths: Variables that list folders, as ``PATH``: these folders of the bundle come first in them.
         roots: Folders outside the system's that the command needs to see.
         content: The digest of the image; of a build of an earlier release, ``sha256:...`` of all the files.
+        system: ``None`` if it runs on the machine's own system files.
     """
 
     cmd: list[str]
@@ -56,6 +75,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     paths: dict[str, list[str]] = msgspec.field(default_factory=dict)
     roots: list[str] = msgspec.field(default_factory=list)
     content: str = ""
+    system: System | None = None
 
 
 class Bundle:
@@ -69,6 +89,11 @@ class Bundle:
     def files(self) -> Path:
         """The function's own files: its working directory."""
         return self.folder / FILES
+
+    @property
+    def root(self) -> Path:
+        """Its root file system, if it has one."""
+        return self.folder / ROOT
 
     def pin(self, image: str) -> str:
         """Return the reference ``name:tag`` with the digest of this build: no later build changes what it means."""
@@ -113,6 +138,8 @@ def make_readable(folder: Path) -> None:
     for where, folders, files in os.walk(folder):
         if LAYERS in folders:
             folders.remove(LAYERS)  # readable since they were unpacked
+        if MANIFEST in files and ROOT in folders:
+            folders.remove(ROOT)  # made of such layers
         for name in (*folders, *files):
             path = os.path.join(where, name)
             mode = os.lstat(path).st_mode

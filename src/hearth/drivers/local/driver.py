@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import platform
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,18 +24,21 @@ from hearth.drivers.base import (
     DriverUnavailable,
     FetchImage,
     ImageError,
+    ImageHasVolumes,
     ImageNotFound,
     ImageRefused,
     OutOfTime,
     PhaseLimits,
     StartFailed,
 )
-from hearth.drivers.local import bundle, launch, marks, programs, sandbox, stored
+from hearth.drivers.local import bundle, launch, marks, programs, sandbox, starter, stored, system_images
 from hearth.drivers.local.container import ProcessContainer
 from hearth.drivers.local.network.apps import AppNetworks
 from hearth.drivers.local.network.namespace import NOTHING, Joined, NetworkFailed
 from hearth.drivers.local.resolving import Resolver
 from hearth.drivers.local.surroundings import Surroundings, Walls
+from hearth.drivers.local.system_files import HOSTNAME, UID
+from hearth.drivers.local.system_images import NoProgram
 from hearth.drivers.local.users import NoUserLeft
 from hearth.drivers.logins import Logins
 from hearth.drivers.sockets import FOLDER, LISTENER, NAME, SocketFolders, UnixSocket
@@ -51,6 +55,7 @@ from hearth.telemetry.logs import get_logger
 from hearth.telemetry.node import Telemetry
 
 _BASE_ENV: Final = {"PATH": programs.PATH, "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
+_UNPRIVILEGED: Final = f"{UID}:{UID}"
 _MIB: Final = 1 << 20
 #: Address space that a program maps without using it: interpreters, libraries.
 _SPACE_MARGIN_MIB: Final = 256
@@ -66,11 +71,21 @@ _log = get_logger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Plan:
-    """The facts read from the disk about a container to be created."""
+    """The facts read from the disk about a container to be created.
+
+    Attributes:
+        found: Its bundle.
+        env: Its environment.
+        fault: Why it cannot run.
+        program: The path of its program, if the image brings a root file system; so for the next.
+        user: Its user.
+    """
 
     found: bundle.Bundle
     env: dict[str, str]
     fault: str | None
+    program: str = ""
+    user: system_images.User | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -369,6 +384,8 @@ class LocalDriver(Driver):
         if found is None:
             return None
         manifest = found.manifest
+        if manifest.system is not None:
+            return self._plan_of_system(spec, found, manifest.system)
         env = found.environment(_BASE_ENV, {**spec.env, **_variables(spec)})
         missing = [root for root in manifest.roots if not Path(root).exists()]
         if missing:
@@ -379,6 +396,26 @@ class LocalDriver(Driver):
             return _Plan(found, env, f"{fault}: {sys.base_prefix}")
         visible = None if not self._sandboxed else [*sandbox.SYSTEM, *manifest.roots, str(found.folder)]
         return _Plan(found, env, programs.find_fault(manifest.cmd, found.files, env["PATH"], visible))
+
+    def _plan_of_system(self, spec: ContainerSpec, found: bundle.Bundle, system: bundle.System) -> _Plan:
+        """Read what is to run of an image that brings a root file system."""
+        walls = self._walls
+        if system.volumes and spec.listens and not walls.listeners_have_volumes:
+            raise ImageHasVolumes(spec.image, system.volumes)
+        unprivileged = walls.unprivileged or (spec.listens and walls.listeners_unprivileged)
+        given = {**spec.env, **_variables(spec)}
+        try:
+            if not self._sandboxed:
+                why = self._surroundings.missing or "FN_SANDBOX=off"
+                raise NoProgram(f"an image with a root file system of its own needs a sandbox on this node: {why}")
+            if self._surroundings.starter_fd is None:
+                raise NoProgram(f"images with a root file system of their own do not run on {platform.machine()}")
+            user = system_images.find_user(found.root, _UNPRIVILEGED if unprivileged else system.user)
+            env = found.environment({"PATH": programs.PATH, "HOSTNAME": HOSTNAME, "HOME": user.home}, given)
+            program = system_images.find_program(found.root, found.manifest.cmd, system.workdir, env["PATH"])
+        except NoProgram as exc:
+            return _Plan(found, given, str(exc))
+        return _Plan(found, env, None, program, user)
 
     async def _import_builds(self) -> None:
         """Make images of the builds of earlier releases. Without them, those run as before."""
@@ -484,20 +521,21 @@ class LocalDriver(Driver):
             plan.env[LISTENER] = f"unix:{folder}/{NAME}"
         secrets = [name for name in plan.env if name in _variables(spec)]
         env = {name: value for name, value in plan.env.items() if name not in secrets}
-        cmd = launch.lay_out(
-            plan.found.manifest.cmd,
-            len(env),
-            secrets=secrets,
-            folder=None if self._sandboxed else plan.found.files,
-            processes=self._pids if self._counts_in_namespace else 0,
-        )
+        processes = self._pids if self._counts_in_namespace else 0
+        if plan.program:
+            cmd = starter.wrap(plan.found.manifest.cmd, plan.program, processes=processes)
+        else:
+            where = None if self._sandboxed else plan.found.files
+            cmd = launch.lay_out(plan.found.manifest.cmd, len(env), secrets=secrets, folder=where, processes=processes)
         # File systems in memory hold no more than the function may use. A control group counts them as its memory.
         shm_mib = spec.memory_mib if group is not None else max(1, spec.memory_mib // 4)
         tmp_mib = spec.memory_mib if group is not None else spec.memory_mib - shm_mib
         files = spec.secrets if spec.secrets_as_files else {}
         numbers = {name: launch.FIRST_FREE + number for number, name in enumerate(files)}
         sockets = None if socket is None else socket.folder
-        cmd = self._surroundings.wrap(cmd, plan.found, numbers, tmp_mib=tmp_mib, shm_mib=shm_mib, sockets=sockets)
+        cmd = self._surroundings.wrap(
+            cmd, plan.found, plan.user, numbers, tmp_mib=tmp_mib, shm_mib=shm_mib, sockets=sockets
+        )
         limits = launch.Limits(
             groups=[] if group is None else group.entries,
             open_files=self._walls.max_open_files,
@@ -510,6 +548,7 @@ class LocalDriver(Driver):
             command,
             hidden=self._surroundings.inherited,
             filter_fd=filter_fd,
+            starter_fd=self._surroundings.starter_fd if plan.program else None,
             files=[value.encode() for value in files.values()],
             has_stdout=socket is None,
         )

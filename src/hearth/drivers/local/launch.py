@@ -13,6 +13,8 @@ the next one in the same process:
 4. A shell puts the pipes and the environment in place (:func:`lay_out`). Shells drop names of variables that they
    cannot spell, so the function's environment travels in numbered variables and is laid out by ``env``. Every user
    of the machine sees the arguments of a process, so the shell itself exports secrets, whose names it can spell.
+   An image with a root file system of its own may have no shell: there the starter does it, which takes the numbered
+   variables as they are.
 
 The function's pipes are 3, 4 and 5 up to then. A sandbox keeps its 0, 1 and 2 for as long as it lives, and with them
 a pipe would stay open that the function has closed; all others it hands on and lets go.
@@ -42,6 +44,8 @@ _OF_SHELLS: Final = ("PATH", "PWD", "OLDPWD", "SHLVL", "_")
 _LAST_GIVEN: Final = 5
 #: What the child finds the sandbox's filter at; the sandbox reads it and closes it.
 FILTER: Final = 9
+#: What it finds the first program of an image with a root file system at (:mod:`hearth.drivers.local.starter`).
+STARTER: Final = 8
 #: Above every number that the child's descriptors get, so that none is overwritten before it is copied.
 FIRST_FREE: Final = 10
 #: Of a function, so that the kernel ends functions before the server when the machine has no memory left.
@@ -101,6 +105,7 @@ class Command:
     Attributes:
         hidden: Descriptors that it must not inherit.
         filter_fd: Passed as ``FILTER``, opened again for each process, since a read moves its position.
+        starter_fd: Passed as ``STARTER``.
         files: Contents of files in memory, passed as ``FIRST_FREE`` and the numbers after it.
         has_stdout: stdout has a pipe of its own; otherwise it is a part of stderr.
     """
@@ -109,6 +114,7 @@ class Command:
     env: Mapping[str, str] = dataclasses.field(repr=False)
     hidden: Sequence[int] = ()
     filter_fd: int | None = None
+    starter_fd: int | None = None
     files: Sequence[bytes] = dataclasses.field(default=(), repr=False)
     has_stdout: bool = True
 
@@ -192,9 +198,11 @@ def spawn(command: Command) -> Spawned:
         ValueError: A NUL in the command or the environment.
     """
     opened: list[int] = []
-    filtered = []
-    if command.filter_fd is not None:
-        filtered.append((os.POSIX_SPAWN_OPEN, FILTER, f"/proc/self/fd/{command.filter_fd}", os.O_RDONLY, 0))
+    opened_again = [
+        (os.POSIX_SPAWN_OPEN, number, f"/proc/self/fd/{fd}", os.O_RDONLY, 0)
+        for number, fd in ((FILTER, command.filter_fd), (STARTER, command.starter_fd))
+        if fd is not None
+    ]
     files: list[int] = []
     try:
         for content in command.files:
@@ -215,7 +223,7 @@ def spawn(command: Command) -> Spawned:
                 (os.POSIX_SPAWN_DUP2, theirs_out if command.has_stdout else theirs_err, 4),
                 (os.POSIX_SPAWN_DUP2, theirs_err, _LAST_GIVEN),
                 *[(os.POSIX_SPAWN_CLOSE, fd) for fd in command.hidden],
-                *filtered,
+                *opened_again,
                 # Last: the numbers may be those of descriptors that were copied above.
                 *[(os.POSIX_SPAWN_DUP2, fd, FIRST_FREE + number) for number, fd in enumerate(files)],
             ],

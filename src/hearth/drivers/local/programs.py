@@ -10,6 +10,7 @@ from typing import Final
 #: Where a function's programs are looked for, unless its configuration says otherwise.
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LONGEST_SHEBANG: Final = 256
+DOS_SHEBANG: Final = "its first line ends in CR LF, which no system reads as an interpreter; save it with LF"
 
 
 def find_fault(cmd: Sequence[str], workdir: Path, search: str, visible: Sequence[str] | None) -> str | None:
@@ -42,17 +43,29 @@ def _interpreter_fault(name: str, program: Path, visible: Sequence[str] | None) 
     """Say why the interpreter that a script names in its first line cannot run."""
     try:
         with program.open("rb") as file:
-            first = file.read(_LONGEST_SHEBANG).partition(b"\n")[0]
+            first = file.read(_LONGEST_SHEBANG)
     except OSError:
         return None
-    if not first.startswith(b"#!") or not (words := first[2:].split(None, 1)):
+    if has_dos_shebang(first):
+        return f"{name}: {DOS_SHEBANG}"
+    if not (named := interpreter_of(first)):
         return None
-    interpreter = Path(os.fsdecode(words[0]))
-    if first.endswith(b"\r"):
-        return f"{name}: its first line ends in CR LF, which no system reads as an interpreter; save it with LF"
+    interpreter = Path(named)
     if not interpreter.exists() or (visible is not None and not _is_below(interpreter.resolve(), visible)):
         return f"{name}: its interpreter {interpreter} does not exist where functions run"
     return None
+
+
+def interpreter_of(head: bytes) -> str:
+    """Return the interpreter that a script names in its first line; empty if it is no script."""
+    first = head[:_LONGEST_SHEBANG].partition(b"\n")[0]
+    words = first[2:].split(None, 1) if first.startswith(b"#!") else []
+    return os.fsdecode(words[0]) if words else ""
+
+
+def has_dos_shebang(head: bytes) -> bool:
+    """Return whether the first line of a script ends as no system reads it."""
+    return head.startswith(b"#!") and head[:_LONGEST_SHEBANG].partition(b"\n")[0].endswith(b"\r")
 
 
 def _search(name: str, workdir: Path, search: str) -> Path | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hearth.drivers.local.launch import FILTER
-from hearth.drivers.local.system_files import HOSTNAME, RESOLVER, UID, present
+from hearth.drivers.local.system_files import HOSTNAME, OF_IMAGES, RESOLVER, UID, present
 from hearth.drivers.sockets import FOLDER as SOCKETS
 from hearth.models.function_network import FunctionNetwork
 from hearth.models.secret import FOLDER
@@ -29,6 +29,8 @@ _NO_NESTING: Final = "--disable-userns"
 _USER_NAMESPACES: Final = Path("/proc/sys/user/max_user_namespaces")
 _PROBE_LIMIT_S: Final = 10
 _PROBE_TMP: Final = 1 << 20
+#: Room for the files of all secrets of a function, where their folder is a file system of its own.
+_SECRET_BYTES: Final = 16 << 20
 
 
 class NoSandbox(Exception):
@@ -40,13 +42,30 @@ class NoSandbox(Exception):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class View:
-    """The part of the file system that one function sees.
+class Root:
+    """A root file system that an image brings.
 
     Attributes:
-        folder: Of its bundle.
-        workdir: Where it runs.
-        roots: Further folders, read-only.
+        folder: Where it lies.
+        volumes: Folders of it that can be written to, in memory; absolute paths without links.
+        is_writable: All of it can be written to.
+    """
+
+    folder: Path
+    volumes: Sequence[str] = ()
+    is_writable: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The part of the file system that one function sees, and the user that it is there.
+
+    Attributes:
+        shown: Folders of the machine that it sees under their own names, read-only.
+        root: Its root file system; ``None`` shows the programs and the system files of the machine.
+        workdir: Where it runs, as it sees it.
+        uid: Its user.
+        gid: Its group.
         system_files: The folder of what :mod:`~hearth.drivers.local.system_files` wrote.
         tmp_bytes: Size of /tmp.
         shm_bytes: Size of /dev/shm.
@@ -54,12 +73,14 @@ class View:
         sockets: The folder of its socket; ``None`` if it does not listen.
     """
 
-    folder: Path
-    workdir: Path
-    roots: Sequence[str]
     system_files: Path
+    workdir: str
     tmp_bytes: int
     shm_bytes: int
+    shown: Sequence[str] = ()
+    root: Root | None = None
+    uid: int = UID
+    gid: int = UID
     secrets: Mapping[str, int] = dataclasses.field(default_factory=dict)
     sockets: Path | None = None
 
@@ -83,32 +104,69 @@ class Sandbox:
     def wrap(self, cmd: Sequence[str], view: View, *, filtered: bool) -> list[str]:
         """Return the command that runs ``cmd`` in a sandbox.
 
-        It sees the system's programs, the view's folders, all read-only; a /tmp, /proc and /dev of its own; no other
-        process, no other file. System calls that the filter refuses fail. It dies with its parent.
+        It sees what the view shows; a /tmp, /proc and /dev of its own; no other process, no other file. System calls
+        that the filter refuses fail. It dies with its parent.
         """
-        argv = [self.program, *self.options, "--die-with-parent", "--new-session", "--hostname", HOSTNAME]
+        argv = [self.program, *self.options, "--uid", str(view.uid), "--gid", str(view.gid)]
+        argv += ["--die-with-parent", "--new-session", "--hostname", HOSTNAME]
         if self.network is FunctionNetwork.NONE:
             argv.append("--unshare-net")
-        argv += ["--ro-bind", str(view.system_files), "/etc", *self.binds]
-        if self.network is FunctionNetwork.HOST:
-            argv += ["--ro-bind-try", f"/etc/{RESOLVER}", f"/etc/{RESOLVER}"]
-        argv += ["--proc", "/proc", "--dev", "/dev"]
-        argv += ["--size", str(view.shm_bytes), "--perms", "1777", "--tmpfs", "/dev/shm"]
-        argv += ["--size", str(view.tmp_bytes), "--perms", "1777", "--tmpfs", "/tmp", "--dir", "/home"]
-        if view.sockets is not None:
-            argv += ["--bind", str(view.sockets), SOCKETS]
-        for path in (*view.roots, str(view.folder)):
-            argv += ["--ro-bind", path, path]
-        if view.secrets:
-            argv += ["--perms", "0700", "--dir", FOLDER]
-        for name, descriptor in view.secrets.items():
-            argv += ["--perms", "0400", "--file", str(descriptor), f"{FOLDER}/{name}"]
+        argv += self._show_machine(view) if view.root is None else self._show_image(view, view.root)
         # Both are memory without a limit. Files below /proc/sys belong to root, and a server in a container of
         # another kind may be root for them.
-        argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--remount-ro", "/proc"]
+        argv += ["--remount-ro", "/dev", "--remount-ro", "/proc"]
+        if view.root is None:
+            argv += ["--remount-ro", "/"]
         if filtered:
             argv += ["--seccomp", str(FILTER)]
-        return [*argv, "--chdir", str(view.workdir), "--", *cmd]
+        return [*argv, "--chdir", view.workdir, "--", *cmd]
+
+    def _show_machine(self, view: View) -> list[str]:
+        """Return the options for a function that runs on the machine's own system files."""
+        argv = ["--ro-bind", str(view.system_files), "/etc", *self.binds, *self._resolver, *_own_memory(view)]
+        argv += ["--dir", "/home"]
+        if view.sockets is not None:
+            argv += ["--bind", str(view.sockets), SOCKETS]
+        for path in view.shown:
+            argv += ["--ro-bind", path, path]
+        if view.secrets:
+            argv += ["--perms", "0700", "--dir", FOLDER, *_files(view.secrets)]
+        return argv
+
+    def _show_image(self, view: View, root: Root) -> list[str]:
+        """Return the options for a function of an image that brings its own. Every place of a mount is there."""
+        argv = ["--bind" if root.is_writable else "--ro-bind", str(root.folder), "/"]
+        for name in OF_IMAGES:
+            argv += ["--ro-bind", str(view.system_files / name), f"/etc/{name}"]
+        argv += [*self._resolver, *_own_memory(view)]
+        if view.sockets is not None:
+            argv += ["--bind", str(view.sockets), SOCKETS]
+        for path in () if root.is_writable else root.volumes:
+            argv += ["--size", str(view.tmp_bytes), "--tmpfs", path]
+        if view.secrets:
+            argv += ["--size", str(_SECRET_BYTES), "--perms", "0700", "--tmpfs", FOLDER, *_files(view.secrets)]
+            argv += ["--remount-ro", FOLDER]
+        return argv
+
+    @property
+    def _resolver(self) -> list[str]:
+        if self.network is not FunctionNetwork.HOST:
+            return []
+        return ["--ro-bind-try", f"/etc/{RESOLVER}", f"/etc/{RESOLVER}"]
+
+
+def _own_memory(view: View) -> list[str]:
+    """Return the options for what every function has for itself."""
+    argv = ["--proc", "/proc", "--dev", "/dev"]
+    argv += ["--size", str(view.shm_bytes), "--perms", "1777", "--tmpfs", "/dev/shm"]
+    return [*argv, "--size", str(view.tmp_bytes), "--perms", "1777", "--tmpfs", "/tmp"]
+
+
+def _files(secrets: Mapping[str, int]) -> list[str]:
+    argv: list[str] = []
+    for name, descriptor in secrets.items():
+        argv += ["--perms", "0400", "--file", str(descriptor), f"{FOLDER}/{name}"]
+    return argv
 
 
 def find(entry: Sequence[str], system_files: Path, filter_fd: int | None) -> Sandbox:
@@ -125,7 +183,7 @@ def find(entry: Sequence[str], system_files: Path, filter_fd: int | None) -> San
     program = shutil.which("bwrap")
     if program is None:
         raise NoSandbox("bubblewrap is not installed", "install bubblewrap (bwrap)")
-    plain = (*_SPACES, "--uid", str(UID), "--gid", str(UID), *_RIGHTS)
+    plain = (*_SPACES, *_RIGHTS)
     said, binds = "", _binds()
     for options in ((*plain, _NO_NESTING), *([] if filter_fd is None else [plain])):
         found = Sandbox(program, options, binds)
@@ -150,8 +208,7 @@ def _binds() -> tuple[str, ...]:
 
 def try_out(found: Sandbox, entry: Sequence[str], system_files: Path, filter_fd: int | None) -> str:
     """Run it; return what it says if it fails."""
-    usr = Path("/usr")
-    view = View(usr, usr, (), system_files, _PROBE_TMP, _PROBE_TMP)
+    view = View(system_files=system_files, workdir="/usr", tmp_bytes=_PROBE_TMP, shm_bytes=_PROBE_TMP)
     argv = [*entry, *found.wrap(["/bin/true"], view, filtered=filter_fd is not None)]
     if filter_fd is not None:  # opened again, because a reader moves its position
         argv = ["/bin/sh", "-c", f'exec "$@" {FILTER}</proc/self/fd/{filter_fd}', "probe", *argv]

@@ -1,8 +1,9 @@
 """The images of bundles: composed by builds, unpacked when a container needs them.
 
-Such an image has no root file system: the label ``io.hearth.base`` says that it runs on the machine's own. Its files
-lie in ``function`` and ``packages``; further labels say which of its folders come first in which variable, and which
-Python it needs: each node runs it with its own, where that lies.
+What ``hearth build`` makes has no root file system: the label ``io.hearth.base`` says that it runs on the machine's
+own. Its files lie in ``function`` and ``packages``; further labels say which of its folders come first in which
+variable, and which Python it needs: each node runs it with its own, where that lies. An image without the label
+brings everything.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hearth.drivers.local.bundle import (
     FILES,
     LAYERS,
     MANIFEST,
+    ROOT,
     Bundle,
     Manifest,
     builds,
@@ -34,6 +36,7 @@ from hearth.drivers.local.bundle import (
     make_folder,
     pinned_name,
 )
+from hearth.drivers.local.system_images import complete, system_of
 from hearth.host import machine
 from hearth.images.documents import (
     CONFIG_TYPE,
@@ -107,21 +110,19 @@ def manifest_of(image: Image) -> Manifest:
     """Return how a bundle runs.
 
     Raises:
-        InvalidImage: The image is not made to run on the machine's own system files.
+        InvalidImage: It cannot run on this machine.
     """
     labels = image.config.labels
-    run = image.config.config
-    if run is None or labels.get(BASE) != HOST:
-        raise InvalidImage(
-            f"{image.digest}: has a root file system of its own, which needs FN_DRIVER=docker; the driver process runs "
-            "images that hearth build makes of folders"
-        )
+    run = image.config.config or RunConfig()
     built_for, here = f"{image.config.os}/{image.config.architecture}", f"linux/{machine.architecture()}"
     if built_for != here:
         raise InvalidImage(f"{image.digest}: built for {built_for}; this machine is {here}")
     cmd = [*(run.entrypoint or ()), *(run.cmd or ())]
     if not cmd:
         raise InvalidImage(f"{image.digest}: has neither an entrypoint nor a command")
+    env = dict(_variable(text, image.digest) for text in run.env or ())
+    if labels.get(BASE) != HOST:
+        return Manifest(cmd=cmd, env=env, content=image.digest, system=system_of(run, image.digest))
     try:
         paths = msgspec.json.decode(labels.get(_PATHS, "{}"), type=dict[str, list[str]])
     except msgspec.DecodeError as exc:
@@ -133,7 +134,6 @@ def manifest_of(image: Image) -> Manifest:
         roots.append(sys.base_prefix)
         if cmd[0] == f"python{version}":
             cmd[0] = interpreter()
-    env = dict(_variable(text, image.digest) for text in run.env or ())
     return Manifest(cmd=cmd, env=env, paths=paths, roots=roots, content=image.digest)
 
 
@@ -215,7 +215,7 @@ def find(bundles: Path, image: str, limits: Limits | None = None) -> Bundle | No
     """Return the bundle that a reference means, unpacked if need be; ``None`` if there is no such image. Blocks.
 
     Raises:
-        ImageStoreError: It cannot be unpacked, or does not run on the machine's own system files.
+        ImageStoreError: It cannot be unpacked, or cannot run on this machine.
         OSError: The bundle cannot be read.
     """
     target = locate(bundles, image)
@@ -234,7 +234,7 @@ def unpack(bundles: Path, store: ImageStore, image: Image, place: Path, limits: 
     """Unpack an image to the folder of its bundle. Blocks.
 
     Raises:
-        ImageStoreError: It cannot be unpacked, or does not run on the machine's own system files.
+        ImageStoreError: It cannot be unpacked, or cannot run on this machine.
         OSError: The disk refused.
     """
     made = make(bundles, store, image, place, limits)
@@ -248,7 +248,7 @@ def make(bundles: Path, store: ImageStore, image: Image, place: Path, limits: Li
     """Make a bundle beside its place, the caller's to put there or remove. Blocks.
 
     Raises:
-        ImageStoreError: It cannot be unpacked, or does not run on the machine's own system files.
+        ImageStoreError: It cannot be unpacked, or cannot run on this machine.
         OSError: The disk refused.
     """
     manifest = manifest_of(image)
@@ -260,9 +260,15 @@ def make(bundles: Path, store: ImageStore, image: Image, place: Path, limits: Li
     made = Path(tempfile.mkdtemp(prefix=BUILDING, dir=place.parent))
     try:
         made.chmod(0o755)
-        make_tree(layers, made)
-        for name in (FILES, PACKAGES):
-            _make_readable(made / name)
+        if manifest.system is None:
+            make_tree(layers, made)
+            for name in (FILES, PACKAGES):
+                _make_readable(made / name)
+        else:
+            (made / ROOT).mkdir()
+            (made / ROOT).chmod(0o755)
+            make_tree(layers, made / ROOT)
+            manifest.system = complete(made / ROOT, manifest.system, image.digest)
         _write_manifest(made, manifest)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)

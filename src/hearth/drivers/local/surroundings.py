@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hearth.drivers.base import DriverUnavailable
-from hearth.drivers.local import bundle, launch, mounts, sandbox, system_files
+from hearth.drivers.local import bundle, launch, mounts, sandbox, starter, system_files, system_images
 from hearth.drivers.local.network.addresses import NAMESERVER
 from hearth.drivers.local.network.namespace import NOTHING, Joined
 from hearth.drivers.local.users import FunctionUsers
@@ -45,6 +45,11 @@ class Walls:
             ``network_without_tools``.
         network_without_tools: Where nothing is asked for, and networks cannot be made.
         allowed_networks: Private networks that functions with ``INTERNET`` may reach.
+        read_only: Functions of images that bring a root file system write to ``/tmp`` and to volumes only.
+        unprivileged: They are user 1000 and group 1000, whatever the image says.
+        listeners_read_only: The same as ``read_only`` for those that listen on a socket, as Fn's server has it.
+        listeners_unprivileged: The same as ``unprivileged`` for them.
+        listeners_have_volumes: They may be of images that declare volumes.
     """
 
     sandbox: Literal["required", "preferred", "off"] = "preferred"
@@ -54,6 +59,11 @@ class Walls:
     network: FunctionNetwork | None = None
     network_without_tools: FunctionNetwork = FunctionNetwork.NONE
     allowed_networks: tuple[ipaddress.IPv4Network, ...] = ()
+    read_only: bool = False
+    unprivileged: bool = False
+    listeners_read_only: bool = True
+    listeners_unprivileged: bool = True
+    listeners_have_volumes: bool = False
 
 
 class Surroundings:
@@ -68,6 +78,7 @@ class Surroundings:
         sandbox: ``None`` where functions run without one.
         missing: Why there is no sandbox; empty if there is one, or none is wanted.
         filter_fd: The filter of system calls; ``None`` on machines that it does not know.
+        starter_fd: The first program of images that bring a root file system; ``None`` where those do not run.
         inherited: Descriptors that no function may inherit.
     """
 
@@ -83,6 +94,7 @@ class Surroundings:
         self.sandbox: sandbox.Sandbox | None = None
         self.missing = ""
         self.filter_fd: int | None = None
+        self.starter_fd: int | None = None
         self.inherited: list[int] = []
 
     def set_up(self, sockets: Path | None = None, *, counts_memory: bool) -> None:
@@ -113,10 +125,10 @@ class Surroundings:
 
     def close(self) -> None:
         """Give back what the functions shared."""
-        for descriptor in (self.filter_fd, self._mounts):
+        for descriptor in (self.filter_fd, self.starter_fd, self._mounts):
             if descriptor is not None:
                 os.close(descriptor)
-        self.filter_fd = self._mounts = None
+        self.filter_fd = self.starter_fd = self._mounts = None
 
     def set_network(self, network: FunctionNetwork) -> None:
         """Set what functions in the sandbox reach. Blocks shortly.
@@ -176,6 +188,7 @@ class Surroundings:
         self,
         cmd: Sequence[str],
         found: bundle.Bundle,
+        user: system_images.User | None,
         secrets: Mapping[str, int],
         *,
         tmp_mib: int,
@@ -187,6 +200,7 @@ class Surroundings:
         Args:
             cmd: The command.
             found: The bundle.
+            user: The user of the container, if the image brings a root file system.
             secrets: As in :class:`~hearth.drivers.local.sandbox.View`; needs a sandbox.
             tmp_mib: Size of /tmp.
             shm_mib: Size of /dev/shm.
@@ -195,20 +209,24 @@ class Surroundings:
         if self.sandbox is None:
             return [*self._without_sandbox, *cmd]
         view = sandbox.View(
-            found.folder,
-            found.files,
-            found.manifest.roots,
-            self._system_files,
-            tmp_mib * _MIB,
-            shm_mib * _MIB,
-            secrets,
-            sockets,
+            system_files=self._system_files,
+            workdir=str(found.files),
+            tmp_bytes=tmp_mib * _MIB,
+            shm_bytes=shm_mib * _MIB,
+            shown=(*found.manifest.roots, str(found.folder)),
+            secrets=secrets,
+            sockets=sockets,
         )
+        if (system := found.manifest.system) is not None and user is not None:
+            root = sandbox.Root(found.root, system.volumes)
+            view = dataclasses.replace(view, workdir=system.workdir, root=root, uid=user.uid, gid=user.gid)
         return self.sandbox.wrap(cmd, view, filtered=self.filter_fd is not None)
 
     def _set_up_sandbox(self, refused: Sequence[str]) -> None:
         if self.filter_fd is None:
             self.filter_fd = _open_filter(refused)
+        if self.starter_fd is None:
+            self.starter_fd = starter.open_program()
         try:
             self.sandbox = sandbox.find(self._entry(self._probe_uid), self._system_files, self.filter_fd)
         except sandbox.NoSandbox as exc:

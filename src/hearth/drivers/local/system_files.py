@@ -42,6 +42,8 @@ _COPIED: Final = (
 _ETC: Final = Path("/etc")
 #: The machine's, or one made by :func:`write_resolver`.
 RESOLVER: Final = "resolv.conf"
+#: Shown to functions of images that bring a root file system, too: they are not the image's to know.
+OF_IMAGES: Final = ("hosts", RESOLVER)
 _HOSTS: Final = Path("/etc/hosts")
 _LOCAL: Final = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _TEXTS: Final = {
