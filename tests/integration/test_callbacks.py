@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.support.tls import Authority
@@ -50,12 +52,14 @@ class Receiver:
     def __init__(self, behave: Behaviour) -> None:
         self.behave = behave
         self.received: list[tuple[dict[str, str], bytes]] = []
+        self.addresses: list[str] = []
         self.port = 0
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n"))}
+            self.addresses.append(writer.get_extra_info("sockname")[0])
             self.received.append((headers, await reader.readexactly(int(headers["content-length"]))))
             await self.behave(reader, writer)
         writer.close()
@@ -70,9 +74,11 @@ def answering(data: bytes) -> Behaviour:
 
 
 @contextlib.asynccontextmanager
-async def receiving(behave: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+async def receiving(
+    behave: Behaviour, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[Receiver]:
     receiver = Receiver(behave)
-    server = await asyncio.start_server(receiver, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(receiver, host, 0, family=socket.AF_INET, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver
@@ -169,6 +175,28 @@ async def test_an_address_that_is_not_public_is_not_connected(host: str) -> None
     async with callbacks(allowed=()) as made:
         with pytest.raises(CallbackFailed, match=r"records are not sent to 127.0.0.1: .* \(FN_CALLBACK_ALLOW\)"):
             await made.send(callback(f"http://127.0.0.1:{receiver.port}/"))
+
+
+async def test_a_name_server_that_changes_its_answer_gets_no_record_to_another_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The name means an allowed address and, asked again, one that is not: what is connected is what was checked."""
+    answers: list[str] = []
+
+    async def resolve(self: object, host: str, port: int = 0, family: int = 0) -> list[dict[str, Any]]:
+        found = {"hostname": host, "host": answers.pop(0), "port": port, "family": socket.AF_INET}
+        return [{**found, "proto": 0, "flags": socket.AI_NUMERICHOST}]
+
+    monkeypatch.setattr(aiohttp.DefaultResolver, "resolve", resolve)
+    outside = [ipaddress.ip_network("127.0.0.2/32")]
+    async with receiving(answering(OK), host="") as receiver, callbacks(allowed=outside) as made:
+        call = callback(f"http://receiver.example:{receiver.port}/")
+        answers[:] = ["127.0.0.2", "127.0.0.1"]
+        assert await made.send(call) == 204
+        assert answers == ["127.0.0.1"], "asked once for each connection"
+        with pytest.raises(CallbackFailed, match=r"records are not sent to 127\.0\.0\.1"):
+            await made.send(call)
+        assert receiver.addresses == ["127.0.0.2"]
 
 
 async def test_a_redirect_is_not_followed() -> None:

@@ -18,7 +18,7 @@ from hearth.agent.agent import CallEnd, RunsAgain, TakeOver
 from hearth.agent.call import NotStarted
 from hearth.agent.outcomes import fail
 from hearth.agent.shares import Share
-from hearth.async_calls.consumer import Consumer
+from hearth.async_calls.consumer import Consumer, SendRecord
 from hearth.models.call import CANCELLED, FINAL, QUEUED, RUNNING, SUCCESS, Call
 from hearth.models.dead_letter import DeadLetter
 from hearth.models.errors import CallEnded, CallNotFound, DeadLetterNotFound, HearthError, ServerBusy, StoreUnavailable
@@ -371,15 +371,22 @@ class AsyncWorld:
 
     @contextlib.asynccontextmanager
     async def node(
-        self, *, max_waiting: int = 8, faults: Faults | None = None, quiet_s: float = 0.0, max_misfits: int = 30
+        self,
+        *,
+        max_waiting: int = 8,
+        faults: Faults | None = None,
+        quiet_s: float = 0.0,
+        max_misfits: int = 30,
+        send: SendRecord | None = None,
     ) -> AsyncIterator[StubAgent]:
-        """A node that consumes; leaving it shuts it down."""
+        """A node that consumes; leaving it shuts it down. ``send`` sends records to destinations."""
         faults = faults or self.faults
         records = FaultyRecords(self.store, faults)
         accepted = FaultyAcceptedCalls(self.store, self.queue, self.clock, faults)
         agent = StubAgent(records, self.clock, faults, self.executed)
         limits = {"max_waiting": max_waiting, "acknowledge_after_s": 0, "quiet_s": quiet_s, "max_misfits": max_misfits}
-        consumer = Consumer(agent, records, accepted, self.clock, agent.function_of, **limits)  # type: ignore[arg-type]
+        given: dict[str, Any] = {**limits, "send": send}
+        consumer = Consumer(agent, records, accepted, self.clock, agent.function_of, **given)  # type: ignore[arg-type]
         agent.consumer = consumer
         async with consumer:
             try:

@@ -16,6 +16,7 @@ from tests.support.scrape import Watch
 from hearth.async_calls.consumer import CANCEL_LOOK_S, MAX_HELD_BACK_OF_APP
 from hearth.async_calls.line import Line
 from hearth.models.call import CANCELLED, ERROR, QUEUED, RUNNING, SUCCESS, Call
+from hearth.models.destination import callback_of
 from hearth.models.errors import InternalError, StoreRefused
 from hearth.models.quotas import Quotas
 from hearth.queues.open import open_queue
@@ -659,3 +660,22 @@ async def test_more_short_calls_are_taken_ahead_and_shutdown_gives_them_back(wor
     left = [one.call.id for one in await world.queue.reserve(100)]
     assert left == names[20:]
     assert len(world.executed) == 20
+
+
+async def test_a_record_that_never_reaches_its_destination_joins_the_dead_letters(world: AsyncWorld) -> None:
+    sent: list[int] = []
+
+    async def send(call: Call) -> int:
+        sent.append(call.attempt)
+        raise InternalError("the destination answered 500")
+
+    message = msgspec.structs.replace(call("a"), on_success="https://x/ok")
+    callback = callback_of(message, msgspec.structs.replace(message, status=SUCCESS), None, world.clock.now(), "")
+    assert callback is not None
+    await world.accepted.enqueue(callback)
+    async with world.node(send=send) as agent:
+        await world.until(lambda: world.store.status("a-callback") == ERROR, step_s=60)
+    assert (sent, agent.attempts) == (list(range(1, 9)), [])
+    assert world.store.dead["a-callback"].call.error == "the destination answered 500"
+    assert world.store.payloads["a-callback"] == callback.payload
+    assert await world.is_empty()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from tests.support.clock import FakeClock
 
 from hearth.models.app import App
 from hearth.models.call import QUEUED, Call
 from hearth.models.dead_letter import DeadLetter
 from hearth.models.delivery import Delivery
+from hearth.models.destination import DEPTH, callback_of
 from hearth.models.retry import RetryPolicy
 from hearth.models.route import LIMITS, Route
 from hearth.models.secret import FILES
@@ -38,6 +40,7 @@ class World:
 
     def __init__(self) -> None:
         self.accepted: list[Call] = []
+        self.letter, self.payload = DEAD, b"payload"
 
     async def get_app(self, name: str) -> App:
         return App(name=name, id="app id", secrets=("OF_APP",))
@@ -48,7 +51,7 @@ class World:
         return Route(app_name=app_name, path=path, image="new:2", memory=256, delivery=rules, **own)
 
     async def get_dead_letter(self, app_name: str, call_id: str) -> tuple[DeadLetter, bytes]:
-        return DeadLetter(DEAD, 7), b"payload"
+        return DeadLetter(self.letter, len(self.payload)), self.payload
 
     async def claim_dead_letter(self, app_name: str, call_id: str, redriven_as: str) -> str:
         return redriven_as
@@ -74,3 +77,25 @@ async def test_the_request_stays_and_the_function_is_the_present_one() -> None:
     assert (call.attempt, call.retry, call.max_concurrent) == (1, RetryPolicy(attempts=5), 2)
     assert (call.delay, call.result_headers) == (0, (("x-route", "r"),))
     assert (call.expires_at - call.created_at).total_seconds() == 60
+
+
+async def test_a_record_that_has_not_arrived_is_sent_again() -> None:
+    message = Call(id="01C", app_name="a", path="/f", on_success="https://x/ok", headers={DEPTH: ["2"]})
+    done = msgspec.structs.replace(message, status="success")
+    callback = callback_of(message, done, None, FakeClock().now(), "https://node")
+    assert callback is not None
+    failed = msgspec.structs.replace(
+        callback, attempt=8, status="error", error="the destination answered 500", dead=True
+    )
+    world, clock = World(), FakeClock()
+    world.letter, world.payload = failed, callback.payload
+    stub: Any = world
+    redrives = Redrives(stub, stub, stub, stub, clock, lambda: "new", LIMITS)
+    assert await redrives.redrive("a", failed.id) == "new"
+    (call,) = world.accepted
+    stays = {
+        name: getattr(callback, name) for name in ("path", "url", "payload", "format", "method", "headers", "retry")
+    }
+    assert {name: getattr(call, name) for name in stays} == stays
+    assert (call.id, call.attempt, call.status, call.error, call.dead) == ("new", 1, QUEUED, "", False)
+    assert (call.origin, call.app_id, call.type) == (f"redrive {failed.id}", "app id", "async")

@@ -121,6 +121,35 @@ def callback_of(message: Call, record: Call, result: CallResult | None, now: dt.
     )
 
 
+def callback_again(dead: Call, app_id: str, call_id: str, now: dt.datetime) -> Call:
+    """Return a call that sends the record of a call once more, without the record, which is its payload.
+
+    Args:
+        dead: The call that has not reached the destination.
+        app_id: Of its app.
+        call_id: Of the new call.
+        now: The time.
+    """
+    return Call(
+        id=call_id,
+        app_name=dead.app_name,
+        app_id=app_id,
+        path=dead.path,
+        status=QUEUED,
+        type=ASYNC,
+        image=dead.image,
+        format=CALLBACK,
+        method=dead.method,
+        url=dead.url,
+        headers={DEPTH: dead.headers[DEPTH]},
+        timeout=TIMEOUT_S,
+        created_at=now,
+        retry=_RETRY,
+        attempt=1,
+        origin=f"redrive {dead.id}",
+    )
+
+
 def callback_id(call_id: str) -> str:
     """Return the id of the call that sends the record of another one."""
     return f"{call_id}-{CALLBACK}"

@@ -13,6 +13,7 @@ from hearth.access.cache import secret_names
 from hearth.aio.clock import Clock
 from hearth.models.call import QUEUED, Call
 from hearth.models.delivery import of_annotations
+from hearth.models.destination import CALLBACK, callback_again
 from hearth.models.errors import ApiError, DeadLetterUnreadable, QuotaExceeded, TooManyQueued
 from hearth.models.function import ASYNC
 from hearth.models.route import RouteLimits
@@ -131,6 +132,8 @@ class Redrives:
     async def _renewed(self, dead: Call) -> Call:
         """Return a new call with the request of one that failed, of its function as that is now."""
         app = await self._definitions.get_app(dead.app_name)
+        if dead.format == CALLBACK:
+            return callback_again(dead, app.id, self._next_id(), self._clock.now())
         fields: Iterable[tuple[bytes, bytes]] = ()
         if dead.path.startswith("/"):
             route = await self._definitions.get_route(dead.app_name, dead.path)
