@@ -1,4 +1,7 @@
-"""A function that is seen while it runs: it connects to the address in WITNESS, says its call, stays so long."""
+"""A function that is seen while it runs: it connects to the address in WITNESS, says its call, stays so long.
+
+It says, too, the key of its request, or the firing time of its schedule.
+"""
 
 import os
 import socket
@@ -14,10 +17,11 @@ def serve():
         headers = {}
         while (line := STDIN.readline().strip()) != b"":
             name, _, value = line.decode("latin-1").partition(": ")
-            headers[name] = value
-        body = STDIN.read(int(headers.get("Content-Length", "0")))
+            headers[name.lower()] = value
+        body = STDIN.read(int(headers.get("content-length", "0")))
         with socket.create_connection((HOST, int(PORT))) as witness:
-            witness.sendall(headers["Fn_call_id"].encode() + b"\n")
+            work = headers.get("idempotency-key") or headers.get("fn-schedule-time") or ""
+            witness.sendall(f"{headers['fn_call_id']} {work}\n".encode())
             witness.recv(1)  # seen
             time.sleep(float(body or b"0"))
         STDOUT.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")

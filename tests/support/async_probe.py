@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import random
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,15 +30,29 @@ class Probe:
         wanted: How many calls are to be accepted.
         cancels: The share of calls that are cancelled as soon as they are accepted.
         retries: Calls may run again: one that ran may be queued.
+        keys: The share of requests with an idempotency key. They are repeated until they are accepted, some once more.
+        outages: The database dies, too: who looks then may get no answer.
 
     Attributes:
+        ids_of: The calls that requests with each key were answered with.
         asked: Calls that were to be cancelled.
         cancelled: Those of them whose cancel was answered with 200.
     """
 
     def __init__(
-        self, urls: Sequence[str], path: str, wanted: int, *, cancels: float = 0.0, retries: bool = False
+        self,
+        urls: Sequence[str],
+        path: str,
+        wanted: int,
+        *,
+        cancels: float = 0.0,
+        retries: bool = False,
+        keys: float = 0.0,
+        outages: bool = False,
     ) -> None:
+        self.ids_of: defaultdict[str, set[str]] = defaultdict(set)
+        self._keys = keys
+        self._outages = {500, 503} if outages else set()
         self.asked: set[str] = set()
         self.cancelled: set[str] = set()
         self._cancels = cancels
@@ -51,23 +67,45 @@ class Probe:
     def call_on(self, number: int) -> None:
         """Make calls until there are enough."""
         dice = random.Random(number)
+        names = map(f"key-{number}-{{}}".format, itertools.count())  # the number changes later
+        body, key = "0", ""
         with httpx.Client(timeout=60) as http:
             while len(self.accepted) < self._wanted and not self.done.is_set():
-                body = f"{dice.choice((0, 0, 0.01, 0.05)):.2f}"
+                if not key:
+                    body = f"{dice.choice((0, 0, 0.01, 0.05)):.2f}"
+                    key = next(names) if dice.random() < self._keys else ""
                 url = self._urls[number % len(self._urls)]
                 try:
-                    answer = http.post(f"{url}{self._path}", content=body)
+                    answer = http.post(f"{url}{self._path}", content=body, headers=_with(key))
                     if answer.status_code == 202:
-                        with self._changed:
-                            self.accepted.append(answer.json()["call_id"])
-                            self._changed.notify_all()
+                        call_id, used, key = self._accept(answer, key), key, ""
+                        if used and dice.random() < 0.5:
+                            self._repeat(http, url, body, used)
                         if dice.random() < self._cancels:
-                            self._cancel(http, url, answer.json()["call_id"])
+                            self._cancel(http, url, call_id)
                         continue
+                    if key and answer.status_code in (409, 422):
+                        self.violations.append(f"{key}: {answer.status_code} {answer.text}")
+                        key = ""
                 except httpx.TransportError:
                     number += 1
                 self.refused += 1
                 self.done.wait(0.02)
+
+    def _accept(self, answer: httpx.Response, key: str) -> str:
+        call_id: str = answer.json()["call_id"]
+        with self._changed:
+            self.accepted.append(call_id)
+            if key:
+                self.ids_of[key].add(call_id)
+            self._changed.notify_all()
+        return call_id
+
+    def _repeat(self, http: httpx.Client, url: str, body: str, key: str) -> None:
+        """Send a request again whose answer is stored."""
+        answer = http.post(f"{url}{self._path}", content=body, headers=_with(key))
+        if answer.status_code == 202:
+            self.ids_of[key].add(answer.json()["call_id"])
 
     def _cancel(self, http: httpx.Client, url: str, call_id: str) -> None:
         self.asked.add(call_id)
@@ -95,6 +133,8 @@ class Probe:
                 self.done.wait(0.02)
 
     def _check(self, call_id: str, answer: httpx.Response, seen: dict[str, str]) -> None:
+        if answer.status_code in self._outages:
+            return
         status = answer.json()["call"]["status"] if answer.status_code == 200 else f"HTTP {answer.status_code}"
         before = seen.get(call_id, "queued")
         legal = self._legal
@@ -102,6 +142,10 @@ class Probe:
             self.violations.append(f"{call_id}: {before} -> {status}")
         else:
             seen[call_id] = status
+
+
+def _with(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key} if key else {}
 
 
 def all_ended(node: RunningNode) -> dict[str, dict[str, Any]]:
@@ -133,11 +177,16 @@ def judge(probe: Probe, witness: Witness, records: dict[str, dict[str, Any]]) ->
         f"accepted {len(probe.accepted)}, refused {probe.refused}, recorded {len(records)}, "
         f"{dict(collections.Counter(call['status'] for call in records.values()))}"
     )
-    assert probe.violations == []
+    assert not probe.violations, probe.violations[:9]
     assert len(set(probe.accepted)) == len(probe.accepted)
     assert set(probe.accepted) - set(records) == set()
     assert witness.twice_at_once == []
     assert probe.cancelled <= {call_id for call_id, call in records.items() if call["status"] == "cancelled"}
+    assert all(len(call_ids) == 1 for call_ids in probe.ids_of.values()), probe.ids_of
+    for work, call_ids in witness.calls_of.items():
+        first = {one for one in call_ids if not records[one].get("origin", "").startswith("redrive ")}
+        assert len(first) <= 1, (work, first)
+        assert first <= probe.ids_of.get(work, first), (work, first)
     for call_id, call in records.items():
         assert witness.executions[call_id] <= call.get("attempt", 1), call
         if call["status"] == "success":

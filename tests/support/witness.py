@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socketserver
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 
@@ -15,6 +15,7 @@ class Witness:
     Attributes:
         address: Where functions tell.
         executions: How often each call was begun.
+        calls_of: The calls that were begun for each key, and each firing of a schedule.
         twice_at_once: Calls that were begun while they ran.
         go: While it is not set, functions that were seen go no further.
     """
@@ -22,14 +23,17 @@ class Witness:
     def __init__(self) -> None:
         self.address = ""
         self.executions: Counter[str] = Counter()
+        self.calls_of: defaultdict[str, set[str]] = defaultdict(set)
         self.running: Counter[str] = Counter()
         self.twice_at_once: list[str] = []
         self.go = threading.Event()
         self.go.set()
         self._lock = threading.Lock()
 
-    def begin(self, call_id: str) -> None:
+    def begin(self, call_id: str, work: str) -> None:
         with self._lock:
+            if work:
+                self.calls_of[work].add(call_id)
             if self.running[call_id]:
                 self.twice_at_once.append(call_id)
             self.executions[call_id] += 1
@@ -52,10 +56,10 @@ def watching(address: str = "127.0.0.1") -> Iterator[Witness]:
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            call_id = self.rfile.readline().decode().strip()
+            call_id, _, work = self.rfile.readline().decode().strip().partition(" ")
             if not call_id:
                 return
-            witness.begin(call_id)
+            witness.begin(call_id, work)
             witness.go.wait()
             with contextlib.suppress(OSError):  # it was killed
                 self.wfile.write(b".")
