@@ -34,6 +34,8 @@ class _Hearth(LazyGroup):
         "start": Entry("hearth.cli.start:start", "Run a node in the foreground.", _NODE),
         "migrate": Entry("hearth.cli.migrate:migrate", "Show, upgrade or downgrade the database schema.", _NODE),
         "prune": Entry("hearth.cli.prune:prune", "Remove old calls, logs and builds.", _NODE),
+        "backup": Entry("hearth.cli.backup:backup", "Copy what a node keeps into a file.", _NODE),
+        "restore": Entry("hearth.cli.backup:restore", "Restore a backup into an empty folder.", _NODE),
         "images": Entry("hearth.cli.images:images", "List and check the images of the data folder.", _NODE),
         "doctor": Entry("hearth.cli.doctor:doctor", "Check everything that a start needs.", _NODE),
         "init": Entry("hearth.cli.init:init", "Create a func.yaml and a function that answers.", _FUNCTIONS),
