@@ -83,6 +83,10 @@ def is_closed(node: RunningNode, path: str) -> bool:
     return call(node, path).status_code == 401
 
 
+def is_open(node: RunningNode, path: str) -> bool:
+    return call(node, path).status_code == 200
+
+
 def test_a_token_opens_a_route_everywhere_until_it_is_revoked_or_reaches_no_further(fleet: Fleet) -> None:
     path = fleet.api.route("guarded", "http", auth="token")
     mine, others = invoker(fleet, "mine", "e2e"), invoker(fleet, "others", "other")
@@ -150,6 +154,28 @@ def test_no_fn_sees_the_token_of_a_caller_neither_by_id_nor_through_a_trigger(no
         assert "FN_APP_NAME" in answer.text
         assert token not in answer.text
         assert "authorization" not in answer.text.lower()
+
+
+def test_a_fn_and_its_trigger_are_closed_and_opened_whatever_their_app_says(node: RunningNode, fleet: Fleet) -> None:
+    name = f"own-{node.data.name}"
+    app_id = fleet.api.http.post("/v2/apps", json={"name": name}).json()["id"]
+    made = {"app_id": app_id, "name": "fn", "image": fleet.image, "memory": 128, "timeout": 30, "idle_timeout": 30}
+    fn_id = fleet.api.http.post("/v2/fns", json={**made, "annotations": {"hearth/auth": "token"}}).json()["id"]
+    source = {"app_id": app_id, "fn_id": fn_id, "name": "t", "type": "http", "source": "/t"}
+    assert fleet.api.http.post("/v2/triggers", json=source).status_code == 200
+    paths = (f"/invoke/{fn_id}", f"/t/{name}/t")
+    token = invoker(fleet, name, name)["value"]
+    for path in paths:
+        assert until(functools.partial(is_closed, node, path))
+        assert call(node, path, token, echo="x").text == "x"
+    assert fleet.api.http.patch(f"/v1/apps/{name}", json={"app": {"auth": "token"}}).status_code == 200
+    changed = fleet.api.http.put(f"/v2/fns/{fn_id}", json={"annotations": {"hearth/auth": "open"}})
+    assert changed.json()["annotations"]["hearth/auth"] == "open"
+    for path in paths:
+        assert until(functools.partial(is_open, node, path))
+    assert fleet.api.http.put(f"/v2/fns/{fn_id}", json={"annotations": {"hearth/auth": ""}}).status_code == 200
+    for path in paths:
+        assert until(functools.partial(is_closed, node, path))
 
 
 def test_an_app_and_a_change_close_routes_that_are_being_called(node: RunningNode, fleet: Fleet) -> None:

@@ -25,6 +25,8 @@ from hearth.models.app import App
 from hearth.models.call import Call
 from hearth.models.call_auth import Signature
 from hearth.models.errors import SecretGone, StoreUnavailable
+from hearth.models.fn import Fn
+from hearth.models.fn_errors import FnInvalidAuth
 from hearth.models.ids import encode
 from hearth.models.principal import ADMIN, RUNNER, Role
 from hearth.models.quotas import Quotas
@@ -242,6 +244,31 @@ async def test_the_route_decides_then_its_app_then_the_node_and_what_nobody_know
         for _ in range(2):
             assert (await node.call())[0] == status
         assert len(node.stored.accepted) == (2 if status == 202 else 0)
+
+
+@pytest.mark.parametrize(
+    ("fn", "app", "default", "is_closed"),
+    [
+        ({}, "", "open", False),
+        ({}, "token", "open", True),
+        ({"hearth/auth": '"token"'}, "open", "open", True),
+        ({"hearth/auth": '"open"'}, "token", "token", False),
+    ],
+)
+def test_the_fn_decides_then_its_app_then_the_node(fn: dict[str, str], app: str, default: str, is_closed: bool) -> None:
+    clock = FakeClock()
+    gates = CallGates(Authenticator(Tokens([]), WrongTokens(clock)), clock, default)
+    found = gates.of_fn(App(name="a", id="1", auth=app), Fn(id="f", name="f", app_id="1", annotations=fn))
+    assert (found is not None) is is_closed
+
+
+@pytest.mark.parametrize("text", ['"signed"', '"TOKEN"', "true", '["token"]', '"tok\\u0065n"'])
+def test_a_fn_that_asks_for_what_nobody_knows_is_closed(text: str) -> None:
+    clock = FakeClock()
+    gates = CallGates(Authenticator(Tokens([]), WrongTokens(clock)), clock)
+    stored = Fn(id="f", name="f", app_id="1", annotations={"hearth/auth": text})
+    with pytest.raises(FnInvalidAuth):
+        gates.of_fn(App(name="a", id="1", auth="open"), stored)
 
 
 async def test_a_route_that_is_closed_while_it_is_served_is_closed_at_once_on_its_node() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from hearth.models.fn_errors import (
+    AnnotationOfFns,
     InvalidAnnotationKey,
     InvalidAnnotationKeyLength,
     InvalidAnnotationValue,
@@ -22,6 +23,8 @@ INVOKE_ENDPOINT: Final = "fnproject.io/fn/invokeEndpoint"
 HTTP_ENDPOINT: Final = "fnproject.io/trigger/httpEndpoint"
 #: The annotation of a fn that says how many calls one container runs at once.
 CONCURRENCY_KEY: Final = "hearth/concurrency"
+#: The annotation of a fn that says what its callers must show.
+AUTH_KEY: Final = "hearth/auth"
 
 MAX_KEY_BYTES: Final = 128
 MAX_VALUE_BYTES: Final = 512
@@ -54,8 +57,12 @@ def merge_annotations(stored: Mapping[str, str], changes: Mapping[str, str] | No
     return merged
 
 
-def validate_annotations(annotations: Mapping[str, str]) -> None:
+def validate_annotations(annotations: Mapping[str, str], *, of_fn: bool = False) -> None:
     """Check annotations (API specification of version 2, 3).
+
+    Args:
+        annotations: All that the object will have.
+        of_fn: They are those of a fn. On an app or a trigger :data:`AUTH_KEY` would close nothing.
 
     Raises:
         ApiError: The matching row of the catalogue.
@@ -71,3 +78,5 @@ def validate_annotations(annotations: Mapping[str, str]) -> None:
             raise InvalidAnnotationValueLength
     if len(annotations) > MAX_KEYS:
         raise TooManyAnnotations
+    if AUTH_KEY in annotations and not of_fn:
+        raise AnnotationOfFns(AUTH_KEY)

@@ -8,11 +8,13 @@ from typing import Final
 
 import msgspec
 
-from hearth.models.annotations import CONCURRENCY_KEY, Annotations, merge_annotations, validate_annotations
+from hearth.models.annotations import AUTH_KEY, CONCURRENCY_KEY, Annotations, merge_annotations, validate_annotations
+from hearth.models.call_auth import DEFAULT_CALL_AUTHS
 from hearth.models.config import validate_config
 from hearth.models.delivery import of_annotations
 from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB
 from hearth.models.fn_errors import (
+    FnInvalidAuth,
     FnInvalidConcurrency,
     FnInvalidIdleTimeout,
     FnInvalidMemory,
@@ -34,6 +36,8 @@ MAX_IDLE_TIMEOUT_S: Final = 3600
 MAX_NAME_BYTES: Final = 255
 
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
+#: Values of the annotation, as the JSON of a client.
+_AUTHS: Final = {f'"{auth}"': auth for auth in DEFAULT_CALL_AUTHS}
 #: Characters that need no escape in a segment of a URL's path.
 _NAME: Final = re.compile(r"[A-Za-z0-9\-_.~$&+=:@]+", re.ASCII)
 
@@ -71,6 +75,20 @@ class Fn(msgspec.Struct, frozen=True, kw_only=True):
         if _NUMBER.fullmatch(text) is None or int(text) > MAX_CONCURRENCY:
             raise FnInvalidConcurrency
         return int(text)
+
+    @property
+    def auth(self) -> str:
+        """Return the proof that it asks of its callers, as its annotation says; empty: as its app says.
+
+        Raises:
+            FnInvalidAuth: The annotation says something else.
+        """
+        text = self.annotations.get(AUTH_KEY)
+        if text is None:
+            return ""
+        if text not in _AUTHS:
+            raise FnInvalidAuth
+        return _AUTHS[text]
 
 
 class FnPatch(msgspec.Struct, kw_only=True):
@@ -145,7 +163,7 @@ def validate_fn(fn: Fn, max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB) -> None:
         raise FnInvalidIdleTimeout
     if not 1 <= fn.memory <= max_memory_mib:
         raise FnInvalidMemory
-    validate_annotations(fn.annotations)
-    fn.concurrency  # noqa: B018  # it is checked where it is read
+    validate_annotations(fn.annotations, of_fn=True)
+    fn.auth, fn.concurrency  # noqa: B018  # they are checked where they are read
     of_annotations(fn.annotations)
     validate_config(fn.config)

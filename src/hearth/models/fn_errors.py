@@ -49,6 +49,13 @@ class InvalidAnnotationValueLength(BadRequest):
     )
 
 
+class AnnotationOfFns(BadRequest):
+    """An app or a trigger has an annotation that works for fns only."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"annotation {key} is for fns only. An app has its auth in /v1/apps")
+
+
 class TooManyAnnotations(BadRequest):
     message = "Invalid annotation change, new key(s) exceed maximum permitted number of annotations keys (100)"
 
@@ -120,6 +127,10 @@ class FnInvalidMemory(BadRequest):
 
 class FnInvalidConcurrency(BadRequest):
     message = f"annotation hearth/concurrency is out of range. It should be an integer from 1 to {MAX_CONCURRENCY}"
+
+
+class FnInvalidAuth(BadRequest):
+    message = 'annotation hearth/auth must be "open" or "token" (without it: as the app says)'
 
 
 class FnInvalidTimeout(BadRequest):

@@ -18,6 +18,7 @@ from hearth.models.app import App
 from hearth.models.call import HeaderMap
 from hearth.models.call_auth import OPEN, SIGNED, TOKEN, Signature
 from hearth.models.errors import ApiError, AppsInvalidAuth, RoutesInvalidAuth, SignatureUnchecked, Unauthenticated
+from hearth.models.fn import Fn
 from hearth.server.call_io import CallExchange
 
 _AUTHORIZATION: Final = "Authorization"
@@ -72,13 +73,14 @@ class CallGates:
             return SignatureGate(route.signature, definition.key, self._clock)
         return self._of(route.auth or app.auth, app, RoutesInvalidAuth)
 
-    def of_fn(self, app: App) -> Gate | None:
-        """Return the gate of an app's fns; ``None`` if they are open.
+    def of_fn(self, app: App, fn: Fn) -> Gate | None:
+        """Return the gate of a fn and its triggers; ``None`` if it is open.
 
         Raises:
-            AppsInvalidAuth: The app asks for a proof that this release does not know.
+            FnInvalidAuth: The fn asks for a proof that this release does not know.
+            AppsInvalidAuth: Its app does.
         """
-        return self._of(app.auth, app, AppsInvalidAuth)
+        return self._of(fn.auth or app.auth, app, AppsInvalidAuth)
 
     def _of(self, auth: str, app: App, unknown: type[ApiError]) -> Gate | None:
         auth = auth or self._default

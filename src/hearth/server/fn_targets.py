@@ -48,7 +48,7 @@ class FnTargets(Targets):
         if known is not None and known.definition is definition:
             return known
         durations = self._durations.series(*definition.labels)
-        gate = self._gates.of_fn(definition.app)
+        gate = self._gates.of_fn(definition.app, definition.fn)
         delivery = of_annotations(definition.fn.annotations)
         trigger_id = definition.trigger_id
         return self.keep(path, Target(definition, (), durations, gate, is_plain, trigger_id, delivery=delivery))
