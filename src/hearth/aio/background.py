@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -67,6 +69,30 @@ class Background:
     def _report(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_error(error)
+
+
+class BackgroundService(abc.ABC):
+    """Work that goes on while this async context manager is entered.
+
+    Args:
+        on_error: Receives the exception that ends the work. Without it, leaving the context raises that.
+    """
+
+    def __init__(self, on_error: Callable[[BaseException], None] | None = None) -> None:
+        self._background = Background(on_error)
+
+    async def __aenter__(self) -> Self:
+        self._background.run(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._background.cancel()
+
+    @abc.abstractmethod
+    async def _run(self) -> None:
+        """Work until cancelled."""
 
 
 class Workers(Background):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Final
 
-from hearth.aio.background import Background
+from hearth.aio.background import BackgroundService
 from hearth.aio.clock import Clock, pause
 from hearth.models.errors import HearthError
 from hearth.stores.records.base import RecordStore
@@ -18,7 +17,7 @@ _PERIOD_S: Final = 30.0
 _log = get_logger(__name__)
 
 
-class DeadLetterGauges:
+class DeadLetterGauges(BackgroundService):
     """Counts dead letters twice a minute, while this async context manager is entered.
 
     Args:
@@ -28,21 +27,12 @@ class DeadLetterGauges:
     """
 
     def __init__(self, store: RecordStore, clock: Clock, metrics: Metrics) -> None:
+        super().__init__(lambda exc: _log.error("dead letters are no longer counted", exc_info=exc))
         self._store = store
         self._clock = clock
         self._length = metrics.gauge("hearth_dead_letters")
         self._oldest_age = metrics.gauge("hearth_dead_letters_oldest_age_seconds")
         self._apps: set[str] = set()
-        self._background = Background(lambda exc: _log.error("dead letters are no longer counted", exc_info=exc))
-
-    async def __aenter__(self) -> DeadLetterGauges:
-        self._background.run(self._run())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._background.cancel()
 
     async def count(self) -> None:
         """Count now; an app without dead letters has 0 of them."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Final
 
-from hearth.aio.background import Background
+from hearth.aio.background import BackgroundService
 from hearth.aio.clock import Clock, pause
 from hearth.models.errors import HearthError
 from hearth.queues.base import Queue
@@ -18,7 +17,7 @@ _PERIOD_S: Final = 5.0
 _log = get_logger(__name__)
 
 
-class QueueGauges:
+class QueueGauges(BackgroundService):
     """Measures the queue every few seconds, while this async context manager is entered.
 
     Args:
@@ -28,20 +27,11 @@ class QueueGauges:
     """
 
     def __init__(self, queue: Queue, clock: Clock, metrics: Metrics) -> None:
+        super().__init__(lambda exc: _log.error("the queue is no longer measured", exc_info=exc))
         self._queue = queue
         self._clock = clock
         self._length = metrics.gauge("hearth_queue_length")
         self._oldest_age = metrics.gauge("hearth_queue_oldest_age_seconds")
-        self._background = Background(lambda exc: _log.error("the queue is no longer measured", exc_info=exc))
-
-    async def __aenter__(self) -> QueueGauges:
-        self._background.run(self._run())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._background.cancel()
 
     async def measure(self) -> None:
         """Measure now. An age below 0 comes from a clock that was set, or from that of another node."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final
 
 from hearth.access.base import Definitions, FnDefinitions
-from hearth.aio.background import Background
+from hearth.aio.background import BackgroundService
 from hearth.aio.clock import Clock, pause
 from hearth.models.errors import AppsNotFound, HearthError, RoutesNotFound
 from hearth.models.fn_errors import FnNotFound
@@ -23,7 +22,7 @@ _AT_ONCE: Final = 100
 _log = get_logger(__name__)
 
 
-class StaleSeries:
+class StaleSeries(BackgroundService):
     """Looks once a minute for series of deleted apps, routes and fns, while this async context manager is entered.
 
     It also finds what was deleted through another node. Prometheus has fetched the last values before.
@@ -43,22 +42,13 @@ class StaleSeries:
         metrics: Metrics,
         let_go: Callable[[str, str], bool] = lambda app, path: True,
     ) -> None:
+        super().__init__(lambda exc: _log.error("stale series are no longer removed", exc_info=exc))
         self._metrics = metrics
         self._definitions = definitions
         self._fns = fns
         self._clock = clock
         self._let_go = let_go
         self._turns: deque[Labels] = deque()
-        self._background = Background(lambda exc: _log.error("stale series are no longer removed", exc_info=exc))
-
-    async def __aenter__(self) -> StaleSeries:
-        self._background.run(self._run())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._background.cancel()
 
     async def look(self) -> None:
         """Look up the next pairs and remove the series of those that do not exist."""

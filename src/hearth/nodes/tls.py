@@ -8,10 +8,9 @@ import datetime as dt
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
-from hearth.aio.background import Background
+from hearth.aio.background import BackgroundService
 from hearth.aio.clock import Clock
 from hearth.host.certificates import Validity, client_context, server_context, validity
 from hearth.models.errors import StartUpError
@@ -85,7 +84,7 @@ class LoadedTls:
     validity: Validity
 
 
-class NodeTls:
+class NodeTls(BackgroundService):
     """The TLS contexts of a node's listeners. While this async context manager is entered, changed files are read.
 
     A new certificate that cannot be used does not replace the old one, nor does one that is not valid now replace one
@@ -98,6 +97,7 @@ class NodeTls:
     """
 
     def __init__(self, files: TlsFiles, loaded: LoadedTls, stamps: _Stamps, clock: Clock, expiry: Series) -> None:
+        super().__init__(lambda exc: _log.error("certificates are no longer renewed", exc_info=exc))
         self._files = files
         self._loaded = loaded
         self._stamps = stamps
@@ -105,19 +105,12 @@ class NodeTls:
         self._expiry = expiry
         self._failure = ""
         self._due = asyncio.Event()
-        self._background = Background(lambda exc: _log.error("certificates are no longer renewed", exc_info=exc))
         expiry.value = loaded.validity.not_after.timestamp()
 
-    async def __aenter__(self) -> NodeTls:
+    async def __aenter__(self) -> Self:
         for warning in self.warnings():
             _log.warning(warning)
-        self._background.run(self._watch())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._background.cancel()
+        return await super().__aenter__()
 
     def contexts(self, *, is_admin: bool) -> Callable[[], ssl.SSLContext]:
         """Return what returns the context of a new connection.
@@ -138,7 +131,7 @@ class NodeTls:
         """Return what an operator should know about the certificate."""
         return [text for text in (expiry_warning(self._loaded.validity, self._clock.now()), self._failure) if text]
 
-    async def _watch(self) -> None:
+    async def _run(self) -> None:
         while True:
             timer = self._clock.call_at(self._clock.monotonic() + _LOOK_S, self._due.set)
             try:

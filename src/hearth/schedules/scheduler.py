@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
-from hearth.aio.background import Background
+from hearth.aio.background import BackgroundService
 from hearth.aio.clock import Clock
 from hearth.models.call import FINAL, Call
 from hearth.models.errors import CallNotFound, HearthError, StoreUnavailable
@@ -60,7 +60,7 @@ class Enqueue(Protocol):
         """Accept a call."""
 
 
-class Scheduler:
+class Scheduler(BackgroundService):
     """Fires schedules. An async context manager: it does so while it is entered.
 
     Args:
@@ -81,6 +81,7 @@ class Scheduler:
         next_id: Callable[[], str],
         telemetry: Telemetry,
     ) -> None:
+        super().__init__()
         self._store = store
         self._records = records
         self._accepted = accepted
@@ -94,7 +95,6 @@ class Scheduler:
         self._missed = metrics.counter("hearth_schedule_missed")
         self._failed = metrics.counter("hearth_schedule_failed")
         self._lateness = metrics.histogram("hearth_schedule_lateness_seconds")
-        self._background = Background()
         self._woken = asyncio.Event()
         self._stopping = False
         self._look_for_stale_at = float("-inf")
@@ -102,13 +102,6 @@ class Scheduler:
 
     def __repr__(self) -> str:
         return f"<Scheduler stopping={self._stopping}>"
-
-    async def __aenter__(self) -> Scheduler:
-        self._background.run(self._run())
-        return self
-
-    async def __aexit__(self, *exc_info: Any) -> None:
-        await self._background.cancel()
 
     def stop(self) -> None:
         """Begin no further firing. Idempotent."""

@@ -6,9 +6,9 @@ import dataclasses
 import datetime as dt
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
-from hearth.aio.background import Background
+from hearth.aio.background import BackgroundService
 from hearth.aio.clock import Clock, pause
 from hearth.models.errors import HearthError
 from hearth.stores.datastore import Datastore
@@ -52,7 +52,7 @@ class Limits:
         return self != Limits()
 
 
-class Retention:
+class Retention(BackgroundService):
     """Sweeps a datastore. An async context manager: it sweeps again and again while it is entered.
 
     Calls that have not ended are never removed. Several nodes may sweep one database: each removes what is left.
@@ -73,20 +73,13 @@ class Retention:
         every_s: float = 3600.0,
         also: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        super().__init__()
         self._datastore = datastore
         self._clock = clock
         self._limits = limits
         self._logs = logs
         self._every_s = every_s
         self._also = also
-        self._background = Background()
-
-    async def __aenter__(self) -> Retention:
-        self._background.run(self._run())  # results expire, whatever the limits
-        return self
-
-    async def __aexit__(self, *exc_info: Any) -> None:
-        await self._background.cancel()
 
     async def sweep(self) -> Removed:
         """Remove what has expired and what is older than the limits, then return free space to the disk.

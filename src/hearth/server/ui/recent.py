@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from hearth.aio.background import Background
+from hearth.aio.background import BackgroundService
 from hearth.aio.clock import Clock, next_turn, pause
 from hearth.models.function import NOTHING, Amount
 from hearth.telemetry.logs import get_logger
@@ -147,7 +147,7 @@ class _New(NamedTuple):
     times: list[int]
 
 
-class Recent:
+class Recent(BackgroundService):
     """Watches the metrics of a node, while this async context manager is entered.
 
     Args:
@@ -163,6 +163,7 @@ class Recent:
         granted: Callable[[], Amount] = lambda: NOTHING,
         total: Amount = NOTHING,
     ) -> None:
+        super().__init__(lambda exc: _log.error("the dashboard shows no new numbers", exc_info=exc))
         self._clock = clock
         self._granted = granted
         self.total = total
@@ -186,20 +187,15 @@ class Recent:
         self._minute = 0
         self._looked = asyncio.Event()
         self._stopped = False
-        self._background = Background(lambda exc: _log.error("the dashboard shows no new numbers", exc_info=exc))
 
     def __repr__(self) -> str:
         return f"<Recent functions={len(self._rings)}>"
-
-    async def __aenter__(self) -> Recent:
-        self._background.run(self._run())
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-        await self._background.cancel()
+        await super().__aexit__(kind, error, traceback)
 
     def stop(self) -> None:
         """End what waits for the next look: the node stops."""
