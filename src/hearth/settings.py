@@ -747,7 +747,7 @@ class Settings(BaseSettings):
         default="",
         repr=False,
         validation_alias="FN_RUNNER_API_URL",
-        description="API node of a runner: [http://]host[:port]",
+        description="API node of a runner: [http://]host[:port] or unix:/path",
     )
     runner_connect_s: float = Field(
         default=5.0,

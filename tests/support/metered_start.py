@@ -127,7 +127,9 @@ def main(path: Path) -> None:
 
     serve: Any = nodes.serve
 
-    async def serve_measured(settings: Any, announce: Callable[..., None], options: Any = None) -> None:
+    async def serve_measured(
+        settings: Any, announce: Callable[..., None], options: Any = None, place: Any = None
+    ) -> None:
         meter = Meter()
 
         def write() -> None:
@@ -141,11 +143,11 @@ def main(path: Path) -> None:
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, write)
         with meter.watching():
-            await serve(settings, announced, options)
+            await serve(settings, announced, options, place)
         write()
 
     nodes.serve = serve_measured
-    start(nodes_=1)
+    start(workers="1", nodes_=1)
 
 
 if __name__ == "__main__":

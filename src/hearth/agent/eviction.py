@@ -72,14 +72,15 @@ class Standby(Generic[C]):
     def choose(self, shortage: Shortage) -> list[C]:
         """Return as few containers as possible whose end meets the shortage, or as much of it as can be met.
 
-        Return none if not even the first request could then be served. Longest idle first, those first whose function
-        keeps another idle container. Never one of a slot key that waits: the request would have taken it. What leaving
-        containers will return counts as met.
+        Return none if not even the first request could then be served, unless it takes parts. Longest idle first,
+        those first whose function keeps another idle container. Never one of a slot key that waits: the request would
+        have taken it. What leaving containers will return counts as met.
         """
         met = _returned(self._leaving, to_sync=shortage.is_sync)
         if shortage.lack.fits(met):
             return []
-        if not shortage.least.fits(met + _returned(self.idle, to_sync=shortage.is_sync)):
+        needed = NOTHING if shortage.takes_parts else shortage.least
+        if not needed.fits(met + _returned(self.idle, to_sync=shortage.is_sync)):
             return []
         chosen: list[C] = []
         for hot in self._in_order(shortage.keys):
@@ -89,7 +90,7 @@ class Standby(Generic[C]):
             if gain != NOTHING:
                 chosen.append(hot)
                 met += gain
-        return chosen if shortage.least.fits(met) else []
+        return chosen if needed.fits(met) else []
 
     def choose_own(self, crowd: Crowd) -> list[C]:
         """Return idle containers of an app that give way to its own next request, which its memory quota keeps out.

@@ -14,6 +14,7 @@ from hearth.agent.function import Function
 from hearth.agent.host import Host
 from hearth.agent.hot import HotContainer
 from hearth.agent.launcher import HotLauncher
+from hearth.agent.lending import Lender
 from hearth.agent.probation import Probation
 from hearth.agent.quiet import Lag
 from hearth.agent.resources import ResourceTracker, Shortage
@@ -63,13 +64,14 @@ class Pool:
         scaling: ScalingPolicy,
         are_busy: Callable[[], bool],
         quotas: Quotas,
+        lender: Lender | None = None,
         terms: Terms = USUAL,
         freeze_idle_s: float | None = None,
         logins: LoginSource = NO_LOGIN_SOURCE,
         note_image: NoteImage = ignore_image,
         syslog: Reach = "network",
     ) -> None:
-        self.resources = ResourceTracker(total, self._relieve, self._room_changed)
+        self.resources = ResourceTracker(total, self._relieve, self._room_changed, lender)
         self.shares = Shares(quotas, telemetry.metrics, self.resources.serve)
         self.room_changed = asyncio.Event()
         self._stats = stats

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import ClassVar, Final, NamedTuple
 
+from hearth.agent.lending import NO_LOAN, Lender, Loan, least, most
 from hearth.agent.shares import Share
 from hearth.models.function import DEFAULT_MEMORY_MIB, NOTHING, Amount
 
@@ -84,6 +85,7 @@ class Shortage:
         keys: The slot keys that they are for.
         first: The amount of the first.
         share: The share of the first.
+        takes_parts: Less than the first lacks helps, too.
     """
 
     least: Amount
@@ -92,6 +94,7 @@ class Shortage:
     keys: frozenset[bytes]
     first: Amount
     share: Share
+    takes_parts: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,10 +141,13 @@ class ResourceTracker:
     starve. Of several apps, the one is next whose containers use the smallest part of the node for its weight. After
     :attr:`max_bypasses` grants to later requests, the oldest one is next, so that no app waits for ever.
 
+    With a lender, only what is lent is granted; what is called back comes before all requests.
+
     Args:
-        total: What containers may use together.
+        total: What containers may use together, on the whole node.
         on_shortage: Called when a request has to wait, and whenever it still has to after something was returned.
         on_return: Called when something was returned.
+        lender: Lends parts of the node, which several workers share; ``None``: all of it is here.
 
     Attributes:
         room_for: Waiting requests for which room is made at once. A removal takes a while: with 1 the line moves at one
@@ -159,11 +165,17 @@ class ResourceTracker:
         total: Amount,
         on_shortage: Callable[[], None] = lambda: None,
         on_return: Callable[[], None] = lambda: None,
+        lender: Lender | None = None,
     ) -> None:
         self.total = total
         self._on_shortage = on_shortage
         self._on_return = on_return
-        self._reserve_total, self._shared_total = pools(total)
+        self._lender = lender
+        _, self._shared_of_node = pools(total)
+        self._reserve_total, self._shared_total = pools(total) if lender is None else (NOTHING, NOTHING)
+        self._owed = {True: NOTHING, False: NOTHING}
+        self._granted = {True: 0, False: 0}
+        self._others = Share("")
         self._reserve_used = NOTHING
         self._shared_used = NOTHING
         self._async_used = NOTHING
@@ -187,8 +199,8 @@ class ResourceTracker:
         """
         busy = self._async_used - idle
         mark = Amount(
-            self._shared_total.memory_mib * _ASYNC_MARK_PERCENT // 100,
-            self._shared_total.cpu_milli * _ASYNC_MARK_PERCENT // 100,
+            self._shared_of_node.memory_mib * _ASYNC_MARK_PERCENT // 100,
+            self._shared_of_node.cpu_milli * _ASYNC_MARK_PERCENT // 100,
         )
         return busy.memory_mib < mark.memory_mib and busy.cpu_milli < max(1, mark.cpu_milli)
 
@@ -199,7 +211,7 @@ class ResourceTracker:
 
     def is_possible(self, amount: Amount, *, is_sync: bool) -> bool:
         """Return whether an otherwise empty node could grant this."""
-        return amount.fits(self.total if is_sync else self._shared_total)
+        return amount.fits(self.total if is_sync else self._shared_of_node)
 
     def use(self, share: Share, more: Amount = NOTHING) -> float:
         """Return the part of the node that an app uses, for its weight.
@@ -214,6 +226,10 @@ class ResourceTracker:
 
     def shortage(self) -> Shortage | None:
         """Return what the requests that are next in order lack; ``None`` if none waits for room of the node."""
+        for is_sync, owed in self._owed.items():
+            if owed != NOTHING:
+                self._others.used = self.total - self.lent.total
+                return Shortage(owed, owed, is_sync, frozenset(), owed, self._others, takes_parts=True)
         for is_sync in (True, False):
             next_ones = list(itertools.islice(self._in_order(is_sync), self.room_for))
             if next_ones:
@@ -281,8 +297,57 @@ class ResourceTracker:
     def serve(self) -> None:
         """Grant what can be granted: something was returned, or a quota has changed."""
         self._grant_next()
-        if any(self._lines.values()):
+        if any(self._lines.values()) or any(owed != NOTHING for owed in self._owed.values()):
             self._on_shortage()
+
+    # -- a part of a node ------------------------------------------------------------------------------
+
+    @property
+    def lent(self) -> Loan:
+        """Return what containers here may use together now."""
+        return Loan(self._reserve_total, self._shared_total)
+
+    def lacking(self, *, is_sync: bool) -> Amount:
+        """Return what the next request of this kind lacks; nothing if none waits."""
+        waiter = next(self._in_order(is_sync), None)
+        return NOTHING if waiter is None else _lack(waiter.amount, self._room(is_sync))
+
+    def turn(self, *, is_sync: bool) -> int:
+        """Return how many requests of this kind were granted."""
+        return self._granted[is_sync]
+
+    def lend(self, loan: Loan) -> None:
+        """Let containers here use more."""
+        self._change(loan)
+        self.serve()
+        self._on_return()
+
+    def recall(self, amount: Amount, *, is_sync: bool) -> None:
+        """Give an amount back to the lender, as soon as it is free, before any request here is granted.
+
+        Args:
+            amount: More than now; a negative one takes back what was called back and is still here.
+            is_sync: It is for a sync call: the sync reserve serves, too.
+        """
+        self._owed[is_sync] = most(NOTHING, self._owed[is_sync] + amount)
+        self.serve()
+
+    def _change(self, loan: Loan) -> None:
+        self._reserve_total += loan.reserve
+        self._shared_total += loan.shared
+
+    def _pay(self, lender: Lender) -> None:
+        """Give back what is called back and free."""
+        for is_sync, owed in self._owed.items():
+            free = Loan(self._reserve_total - self._reserve_used, self._shared_total - self._shared_used)
+            reserve = least(owed, free.reserve) if is_sync else NOTHING
+            loan = Loan(reserve, least(owed - reserve, free.shared))
+            if loan != NO_LOAN:
+                self._owed[is_sync] -= loan.total
+                self._change(NO_LOAN - loan)
+                lender.give_back(loan, is_sync=is_sync)
+
+    # -- requests ------------------------------------------------------------------------------
 
     def _come(self, amount: Amount, share: Share, *, is_sync: bool, key: bytes) -> _Waiter:
         """Add a request, which is granted at once if it is next and fits."""
@@ -300,6 +365,9 @@ class ResourceTracker:
                 del lines[waiter.share]
 
     def _grant_next(self) -> None:
+        if self._lender is not None:
+            self._pay(self._lender)
+            self._lender.look()
         for is_sync in (True, False):
             while (waiter := next(self._in_order(is_sync), None)) is not None:
                 if waiter.future is not None and waiter.future.done():  # cancelled in this very tick
@@ -361,6 +429,7 @@ class ResourceTracker:
         if not is_sync:
             self._async_used += amount
         share.used += amount
+        self._granted[is_sync] += 1
         return Reservation(self, share, reserve_part, shared_part, is_sync=is_sync)
 
     def _take_back(self, share: Share, reserve_part: Amount, shared_part: Amount, *, is_sync: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from hearth.host import private_files
 from hearth.models.errors import StartUpError
 
-#: The files that a node and the parent of a local fleet lock in their data folder.
+#: The files that a node, and the parent of workers or of a local fleet, lock in their data folder.
 NODE_LOCK: Final = "hearth.lock"
 FLEET_LOCK: Final = "crew.lock"
 

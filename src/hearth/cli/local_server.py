@@ -85,7 +85,7 @@ class LocalServer:
             raise CommandError(f"port {self.port}: another program has taken the node's place; no token was sent to it")
 
     def _check_socket(self, connection: socket.socket) -> None:
-        if (self.process, self.owner) != _listens(connection) or _held_folder(self.process) != (self.data, self.owner):
+        if (self.process, self.owner) != _listens(connection) or _folder_of(self.process) != (self.data, self.owner):
             connection.close()
             raise CommandError("another program has taken the node's socket; no token was sent to it")
 
@@ -108,7 +108,7 @@ def find(url: str) -> LocalServer | None:
         return None
     for pid in _processes():
         if frozenset().union(*listeners.values()) <= _sockets(pid):
-            held = _held_folder(pid) or _held_folder(_parent(pid), FLEET_LOCK)
+            held = _folder_of(pid)
             if held is not None:
                 return LocalServer(*held, port, listeners)
     return None
@@ -125,7 +125,7 @@ def _find_at(path: Path) -> LocalServer | None:
         probe.settimeout(_CONNECT_S)
         probe.connect(str(path))
         process, user = _listens(probe)
-        held = _held_folder(process)
+        held = _folder_of(process)
         if held is not None and held[1] == user:
             return LocalServer(*held, process=process)
     return None
@@ -215,6 +215,14 @@ def _sockets(pid: int) -> frozenset[str]:
         for _, target in _descriptors(pid)
         if target.startswith("socket:[")
     )
+
+
+def _folder_of(pid: int) -> tuple[Path, int] | None:
+    """Return the data folder of a node that is this process, or has it as a worker, and their user.
+
+    The lock of the parent tells a worker from a function, whose parent is a node, too.
+    """
+    return _held_folder(pid) or _held_folder(_parent(pid), FLEET_LOCK)
 
 
 def _held_folder(pid: int, name: str = NODE_LOCK) -> tuple[Path, int] | None:

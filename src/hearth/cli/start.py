@@ -16,7 +16,9 @@ import uvloop
 from hearth import FN_VERSION, __version__, nodes, settings
 from hearth.cli.data_lock import FLEET_LOCK, data_lock
 from hearth.cli.output import say
+from hearth.models.errors import StartUpError
 from hearth.models.principal import AuthMode
+from hearth.nodes.ports import own_url
 from hearth.telemetry import logs, redaction
 
 _START_NODE: Final = (sys.executable, "-c", "from hearth.cli import main; main()", "start")
@@ -39,6 +41,10 @@ def start(
     data: Annotated[
         Path | None, typer.Option("--data", help="Data folder (default: FN_DATA_DIR, else ./data).")
     ] = None,
+    workers: Annotated[
+        str,
+        typer.Option("--workers", metavar="N", help="Number of processes that serve; auto for half of the processors."),
+    ] = "1",
     nodes_: Annotated[
         int,
         typer.Option(
@@ -70,6 +76,21 @@ def start(
         _log.warning("unknown variable, ignored", variable=name, **({"perhaps": similar} if similar else {}))
     for name, instead in settings.variables_without_effect().items():
         _log.warning("variable of Fn has no effect", variable=name, instead=instead)
+    if (count := _workers(workers)) > 1:
+        if nodes_ > 1:
+            raise StartUpError("--workers and --nodes: choose one of them")
+        from hearth.nodes.workers.supervisor import serve_workers
+
+        # The command knows by the second lock that the process which listens is a worker of the one with the first.
+        with data_lock(wanted.data) as note_node, data_lock(wanted.data, FLEET_LOCK) as note_workers:
+
+            def announce_workers(url: str, driver: str) -> None:
+                note_node(url)
+                note_workers(url)
+                _announce(wanted, url, f"{settings.FULL}, {count} workers", driver, _others(wanted))
+
+            asyncio.run(serve_workers(wanted, count, announce_workers))
+        return
     if nodes_ > 1:
         from hearth.nodes.local_fleet import serve_local_fleet
 
@@ -89,6 +110,27 @@ def start(
             _announce(wanted, url, node.type, node.driver, others)
 
         uvloop.run(nodes.serve(wanted, announce))
+
+
+def _workers(text: str) -> int:
+    """Return the number of workers that an option asks for.
+
+    Raises:
+        StartUpError: It is no number.
+    """
+    if text == "auto":
+        return max(1, (os.cpu_count() or 1) // 2)
+    if not text.isdecimal() or not int(text):
+        raise StartUpError(f"--workers {text}: give a number from 1, or auto")
+    return int(text)
+
+
+def _others(wanted: settings.Settings) -> list[str]:
+    """Return where a node with workers listens besides its port."""
+    place = wanted.admin_place
+    scheme = "http" if wanted.tls_cert is None else "https"
+    found = [own_url(*place, scheme)] if isinstance(place, tuple) else [f"unix:{place}"] if place else []
+    return [*found, *([f"unix:{wanted.socket}"] if wanted.socket else [])]
 
 
 def _announce(wanted: settings.Settings, url: str, node_type: str, driver: str, others: Sequence[str] = ()) -> None:

@@ -421,6 +421,10 @@ class Driver(abc.ABC):
             DriverUnavailable: It does not.
         """
 
+    async def cleaned(self) -> bool:
+        """Wait until the containers of earlier runs of this node are gone. Return False if some may be left."""
+        return True
+
     async def resolve(self, image: str) -> str:
         """Return the digest that a reference means on this machine now; empty if that is unknown."""
         return ""

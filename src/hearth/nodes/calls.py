@@ -71,6 +71,8 @@ class Calls:
 
     async def changed(self, app_name: str, path: str | None) -> None:
         """Take note of a changed route, or of an app of which anything may have changed."""
+        if self.base.options.changed is not None:
+            await self.base.options.changed(app_name, path)
         self.definitions.forget(app_name, path)
         self.secrets.forget(app_name)
         self.quotas.forget(app_name)
@@ -157,6 +159,7 @@ class Calls:
             dashboard=dashboard,
             calls=invoke.handler if is_direct else None,
             end_waits=end_waits,
+            changed=self.changed,
         )
 
 

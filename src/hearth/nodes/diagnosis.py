@@ -269,8 +269,11 @@ async def _api_node(settings: Settings) -> list[Finding]:
     url = settings.runner_api_url
     try:
         tls = await asyncio.to_thread(client_tls, settings)
-        async with httpx.AsyncClient(timeout=_API_LIMIT_S, verify=tls) as client:
-            answer = await client.get(f"{url if '://' in url else f'http://{url}'}/version")
+        path = url.removeprefix("unix:") if url.startswith("unix:/") else None
+        base = "http://localhost" if path else url if "://" in url else f"http://{url}"
+        transport = httpx.AsyncHTTPTransport(verify=tls, uds=path)
+        async with httpx.AsyncClient(timeout=_API_LIMIT_S, transport=transport) as client:
+            answer = await client.get(f"{base}/version")
         answer.raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         return [Finding("api node", "fail", f"{url or 'none'}: {exc}", "set FN_RUNNER_API_URL, and start that node")]

@@ -117,12 +117,16 @@ class Foundation:
             note_image=note_image,
             syslog=settings.app_syslog,
             quotas=settings.quotas,
+            lender=self.options.lender,
             log_limit_bytes=settings.max_log_size_bytes,
             result_limits=ResultLimits(settings.result_ttl, settings.max_result_bytes),
             listeners=server.call_listeners,
             telemetry=self.telemetry,
         )
-        return await self.stack.enter_async_context(agent)
+        await self.stack.enter_async_context(agent)
+        if self.options.lender is not None:
+            await self.options.lender.connect(agent.pool.resources, driver.cleaned)
+        return agent
 
 
 _log = get_logger(__name__)

@@ -33,8 +33,12 @@ class Listener:
 
 
 @contextlib.contextmanager
-def open_listeners(settings: Settings) -> Iterator[list[Listener]]:
+def open_listeners(settings: Settings, of_calls: Listener | None = None) -> Iterator[list[Listener]]:
     """Listen on everything that the settings name. The first listener is that of function calls.
+
+    Args:
+        settings: The settings of the node.
+        of_calls: The listener of function calls, if it is open; then it is not among those that are returned.
 
     Raises:
         StartUpError: A port or a path is in use or not available.
@@ -52,7 +56,9 @@ def open_listeners(settings: Settings) -> Iterator[list[Listener]]:
         def on_path(path: Path) -> Listener:
             return Listener(stack.enter_context(unix_listener(path, mode)), f"unix:{path}")
 
-        found = [on_port("FN_BIND", settings.address, settings.port, serves_control=place is None)]
+        found = []
+        if of_calls is None:
+            found.append(on_port("FN_BIND", settings.address, settings.port, serves_control=place is None))
         if isinstance(place, tuple):
             found.append(on_port("FN_ADMIN_BIND", *place, serves_control=True))
         elif place is not None:

@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import dataclasses
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from hearth.aio.clock import SystemClock, pause
@@ -29,6 +29,7 @@ class MemberProcess:
         ready_line: The start of the line that it prints when it serves; empty: it prints nothing.
         address: Where it serves, if it prints nothing.
         stop_signal: The signal that makes it end after its running calls.
+        pass_fds: Descriptors that it gets, under the same numbers.
     """
 
     name: str
@@ -37,10 +38,14 @@ class MemberProcess:
     ready_line: bytes = b""
     address: tuple[str, int] = ("", 0)
     stop_signal: signal.Signals = signal.SIGTERM
+    pass_fds: tuple[int, ...] = ()
     process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
+    async def start(self, spawned: Callable[[], None] = lambda: None) -> None:
         """Start the process and wait until it serves.
+
+        Args:
+            spawned: Called once the process exists, which has its descriptors then.
 
         Raises:
             StartUpError: It ended instead; it has printed the reason.
@@ -49,9 +54,11 @@ class MemberProcess:
             *self.command,
             env=dict(self.environment),
             stdout=asyncio.subprocess.PIPE,
+            pass_fds=self.pass_fds,
             start_new_session=True,  # a Ctrl-C reaches only this process, which stops the members in their order
             preexec_fn=_end_with_parent,
         )
+        spawned()
         if self.ready_line:
             await self._wait_for_line(self.process)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp
 
@@ -35,6 +35,7 @@ class Node:
         dashboard: The dashboard; ``None`` if the node serves none.
         shutdown: The endpoint that stops the node; ``None`` unless code asked for it.
         end_waits: Ends the waits of requests that would keep the node from stopping.
+        changed: Takes note of a changed route, or of an app of which anything may have changed.
         calls: Answers function calls without ASGI; ``None`` if the application answers them.
     """
 
@@ -51,6 +52,7 @@ class Node:
     dashboard: Dashboard | None = None
     calls: Handler | None = None
     end_waits: Callable[[], None] = _nothing
+    changed: Callable[[str, str | None], Awaitable[None]] | None = None
 
     @property
     def ready(self) -> bool:

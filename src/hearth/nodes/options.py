@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from hearth.access.base import StoredWorld
 from hearth.agent.agent import Agent
+from hearth.agent.lending import Lender
 from hearth.drivers.base import Driver
 from hearth.models.route import LIMITS, RouteLimits
 from hearth.queues.base import Queue
@@ -31,6 +32,8 @@ class Options:
         shutdown_endpoint: Whether ``GET /shutdown`` stops the node.
         limits: The limits of routes.
         telemetry: The metrics and spans of the node; give the same to ready-made parts. Default: those of the agent.
+        lender: Lends memory and CPU to the agent, which shares them with other workers of the node.
+        changed: Awaited after each change of an app, or of its route, before its answer.
     """
 
     datastore: Datastore | None = None
@@ -43,6 +46,8 @@ class Options:
     shutdown_endpoint: bool = False
     limits: RouteLimits = LIMITS
     telemetry: Telemetry | None = None
+    lender: Lender | None = None
+    changed: Callable[[str, str | None], Awaitable[None]] | None = None
 
     @property
     def ready_telemetry(self) -> Telemetry | None:

@@ -19,20 +19,23 @@ _PROBES: Final = 3
 _LISTENS: Final = "0A"  # TCP_LISTEN, as the kernel writes it
 
 
-def listen(address: str, port: int, of: str = "FN_BIND") -> socket.socket:
+def listen(address: str, port: int, of: str = "FN_BIND", *, is_shared: bool = False) -> socket.socket:
     """Listen on a port, 0 for any free one, of an IPv4 or IPv6 address; ``::`` means all addresses of both.
 
     Args:
         address: Where to listen.
         port: Its port.
         of: The setting that names the address, for errors.
+        is_shared: Other sockets of this user may listen there, too, and each gets its part of the connections.
 
     Raises:
         StartUpError: The port is in use, or the address is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        listener = socket.create_server((address, port), family=family, backlog=2048, dualstack_ipv6=address == "::")
+        listener = socket.create_server(
+            (address, port), family=family, backlog=2048, dualstack_ipv6=address == "::", reuse_port=is_shared
+        )
     except OSError as exc:
         number = exc.errno or 0
         if number < 0 or number == errno.EADDRNOTAVAIL:  # below zero: the name of no address

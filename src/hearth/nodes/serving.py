@@ -7,8 +7,12 @@ import contextlib
 import dataclasses
 import gc
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
+
+from starlette.types import ASGIApp
 
 from hearth.aio.clock import SystemClock
 from hearth.nodes.build import open_node
@@ -30,11 +34,43 @@ _NAMED: Final = 5
 #: Objects created between two collections of the youngest generation.
 _YOUNG: Final = 50_000
 
+#: Returns what makes the TLS contexts of a listener's connections; ``None`` for those without TLS.
+Contexts = Callable[[Listener], Callable[[], ssl.SSLContext] | None]
+
 _log = get_logger(__name__)
 
 
+def whole_front(app: ASGIApp, listener: Listener) -> ASGIApp:
+    """Return the application of a node for one of its listeners."""
+    return app if listener.serves_control else open_only(app)
+
+
+def _no_more(node: Node, server: HttpServer, context: Contexts) -> None:
+    """Do nothing: the node has all its listeners."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The listeners of a node, and what they serve.
+
+    Attributes:
+        listeners: Opens its listeners.
+        front: Returns the application of a listener.
+        began: Called when the node accepts requests, with its server and what makes TLS contexts for a listener.
+        id_port: A port that no other node of this machine has, for ids; ``None``: that of the first listener.
+    """
+
+    listeners: Callable[[Settings], AbstractContextManager[Sequence[Listener]]] = open_listeners
+    front: Callable[[Node, Listener], ASGIApp] = lambda node, listener: whole_front(node.app, listener)
+    began: Callable[[Node, HttpServer, Contexts], None] = _no_more
+    id_port: int | None = None
+
+
 async def serve(
-    settings: Settings, announce: Callable[[Node, Sequence[Listener]], None], options: Options | None = None
+    settings: Settings,
+    announce: Callable[[Node, Sequence[Listener]], None],
+    options: Options | None = None,
+    place: Place | None = None,
 ) -> None:
     """Run a node in the foreground until SIGINT or SIGTERM; a second signal forces the end.
 
@@ -42,13 +78,15 @@ async def serve(
         settings: The settings of the node.
         announce: Called with the node and its listeners when it accepts requests. The first is for function calls.
         options: Parts that only code can provide.
+        place: How the node is reached, if not as the settings say.
 
     Raises:
         StartUpError: The node cannot start.
     """
     raise_limit()
-    with open_listeners(settings) as listeners:
-        await _serve(settings, listeners, announce, options or Options())
+    place = place or Place()
+    with place.listeners(settings) as listeners:
+        await _serve(settings, listeners, announce, options or Options(), place)
     _log.info("server stopped")
 
 
@@ -57,8 +95,9 @@ async def _serve(
     listeners: Sequence[Listener],
     announce: Callable[[Node, Sequence[Listener]], None],
     options: Options,
+    place: Place,
 ) -> None:
-    port = listeners[0].socket.getsockname()[1]
+    port = place.id_port or listeners[0].socket.getsockname()[1]
     async with _telemetry(settings, port, options) as telemetry:
         init = telemetry.tracing.span("server_init").begin()
         metrics = telemetry.metrics
@@ -83,10 +122,13 @@ async def _serve(
                 node.shutdown.stop = ending.halt
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, ending.halt)
+
+            def context(listener: Listener) -> Callable[[], ssl.SSLContext] | None:
+                return tls.contexts(is_admin=listener.is_admin) if tls is not None and listener.has_tls else None
+
             for one in listeners:
-                app = node.app if one.serves_control else open_only(node.app)
-                contexts = tls.contexts(is_admin=one.is_admin) if tls is not None and one.has_tls else None
-                await server.listen([one.socket], app, node.calls, contexts)
+                await server.listen([one.socket], place.front(node, one), node.calls, context(one))
+            place.began(node, server, context)
             _settle_memory()
             init.end()
             announce(node, listeners)

@@ -79,11 +79,13 @@ class _Error(msgspec.Struct):
 
 
 def parse_api_url(text: str) -> str:
-    """Return the base of all addresses for ``[http://]host[:port]``; a path is ignored.
+    """Return the base of all addresses for ``[http://]host[:port]``, whose path is ignored, or ``unix:/path``.
 
     Raises:
         StartUpError: The text names no host.
     """
+    if text.startswith("unix:/"):
+        return text
     with_scheme = text.strip() if "://" in text else f"http://{text.strip()}"
     try:
         parts = urlsplit(with_scheme)
@@ -108,7 +110,7 @@ class ApiClient:
     """A client of one API node. Use as an async context manager.
 
     Args:
-        base: From :func:`parse_api_url`.
+        base: From :func:`parse_api_url`; ``unix:/path`` for a Unix socket.
         tracing: Times requests, and tells the API node of the present span.
         token: Sent with every request, unless it is empty.
         tls: For an API node with TLS; ``None`` for the authorities of the system.
@@ -128,8 +130,9 @@ class ApiClient:
         connect_s: float = 5.0,
         limit_s: float = LIMIT_S,
     ) -> None:
-        self._base = base
-        self._root = base.removesuffix("/v1/")
+        self._socket_path = base.removeprefix("unix:") if base.startswith("unix:") else ""
+        self._base = "http://localhost/v1/" if self._socket_path else base
+        self._root = self._base.removesuffix("/v1/")
         self.span = tracing.span
         self._inject = tracing.inject
         self._clock = clock
@@ -145,15 +148,9 @@ class ApiClient:
 
     async def __aenter__(self) -> ApiClient:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=_CONNECTIONS,
-                limit_per_host=_CONNECTIONS_PER_HOST,
-                keepalive_timeout=_IDLE_S,
-                socket_factory=self._socket,
-                ssl=self._tls or True,
-            ),
+            connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
+            trust_env=not self._socket_path,
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept-Encoding"),
         )
@@ -161,6 +158,22 @@ class ApiClient:
 
     async def __aexit__(self, *exc_info: Any) -> None:
         await self._session.close()
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        if self._socket_path:
+            return aiohttp.UnixConnector(
+                self._socket_path,
+                limit=_CONNECTIONS,
+                limit_per_host=_CONNECTIONS_PER_HOST,
+                keepalive_timeout=_IDLE_S,
+            )
+        return aiohttp.TCPConnector(
+            limit=_CONNECTIONS,
+            limit_per_host=_CONNECTIONS_PER_HOST,
+            keepalive_timeout=_IDLE_S,
+            socket_factory=self._socket,
+            ssl=self._tls or True,
+        )
 
     def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         """Return a socket that notices when packets vanish. TCP alone waits for minutes when a network is cut."""

@@ -148,6 +148,7 @@ class DockerDriver(Driver):
         )
         self._seen_parent = place.seen_parent
         self._networks = Networks(walls.networks, walls.network, walls.allowed_networks, walls.calls_port)
+        self._cleaning: asyncio.Task[bool] | None = None
         self._requests = Background()  # each is awaited by who made it, or by the remover
         self._open: _Open | None = None
 
@@ -179,7 +180,11 @@ class DockerDriver(Driver):
         for warning in self.warnings:
             _log.warning(warning)
         await self._credentials.announce()
-        remover.clean(lambda: self._leftovers(engine))
+        self._cleaning = remover.clean(lambda: self._leftovers(engine))
+
+    async def cleaned(self) -> bool:
+        """Wait for the removal that :meth:`open` has started."""
+        return self._cleaning is not None and await asyncio.shield(self._cleaning)
 
     async def check(self) -> None:
         """Check that the Engine answers, and that functions are still kept from private networks."""

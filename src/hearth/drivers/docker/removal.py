@@ -52,9 +52,12 @@ class Remover:
         """
         self._background.start(self._abandon(making, name)).add_done_callback(lambda _: then())
 
-    def clean(self, found: Callable[[], Any]) -> None:
-        """Remove all containers that ``found`` names, several at a time, in the background."""
-        self._background.start(self._clean(found))
+    def clean(self, found: Callable[[], Any]) -> asyncio.Task[bool]:
+        """Remove all containers that ``found`` names, several at a time, in the background.
+
+        The result of the task is true if none is left.
+        """
+        return self._background.start(self._clean(found))
 
     async def close(self) -> None:
         """Wait for running removals, at most as long as one try takes, then cancel them."""
@@ -97,16 +100,17 @@ class Remover:
             making.cancel()
         await self._remove(name)
 
-    async def _clean(self, found: Callable[[], Any]) -> None:
+    async def _clean(self, found: Callable[[], Any]) -> bool:
         try:
             async with asyncio.timeout(_GIVE_UP_S):
                 names: list[str] = await self._engine.call("list", found)
         except (TimeoutError, *ENGINE_ERRORS) as exc:
             _log.error("containers of an earlier run may be left behind", error=str(exc))
-            return
+            return False
         if names:
             _log.info("removing containers of an earlier run", containers=len(names))
-        await asyncio.gather(*[self._clean_one(name) for name in names], return_exceptions=True)
+        ends = await asyncio.gather(*[self._clean_one(name) for name in names], return_exceptions=True)
+        return not any(ends)
 
     async def _clean_one(self, name: str) -> None:
         async with self._leftovers:

@@ -163,6 +163,7 @@ class LocalDriver(Driver):
         self._freezes = freezes
         self._unsandboxed = telemetry.metrics.gauge("hearth_functions_unsandboxed")
         self._marks = marks.Marks(node)
+        self._is_clean = False
         self._alive: set[ProcessContainer] = set()
         self._origins: dict[str, _Origin] = {}
         self.capabilities = self._capabilities()
@@ -181,9 +182,13 @@ class LocalDriver(Driver):
         await self._set_up_network()
         self.capabilities = self._capabilities()
         self._unsandboxed.set(not self._sandboxed)
-        await self._remove_leftovers()
+        self._is_clean = await self._remove_leftovers()
         for warning in self.warnings:
             _log.warning(warning)
+
+    async def cleaned(self) -> bool:
+        """Return what :meth:`open` has found."""
+        return self._is_clean
 
     async def check(self) -> None:
         """Make sure that control groups can be made, where they were there at the start."""
@@ -364,12 +369,12 @@ class LocalDriver(Driver):
             if held is not None:
                 return plan, held
 
-    async def _remove_leftovers(self) -> None:
+    async def _remove_leftovers(self) -> bool:
         if ended := await asyncio.to_thread(marks.end_all, self._marks.all):
             _log.info("ended processes of an earlier run", processes=ended)
         left = [] if self._groups is None else await asyncio.to_thread(self._groups.leftovers)
         if not left:
-            return
+            return True
         _log.info("removing processes of an earlier run", containers=len(left))
         try:
             async with asyncio.timeout(self._limits.remove_s):
@@ -377,6 +382,8 @@ class LocalDriver(Driver):
                     await group.clear(self._clock)
         except TimeoutError:
             _log.error("processes of an earlier run cannot be removed", group=repr(group))
+            return False
+        return True
 
     def _plan(self, spec: ContainerSpec) -> _Plan | None:
         """Read what is to run. Blocks: for a thread."""

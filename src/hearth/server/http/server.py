@@ -78,8 +78,10 @@ class HttpServer:
         app: ASGIApp,
         calls: Handler | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
-    ) -> None:
+    ) -> Callable[[], None]:
         """Serve the connections of these sockets, which the server closes. May be called more than once.
+
+        Returns a function that stops to listen on them before the others; connections stay.
 
         Args:
             sockets: Bound.
@@ -103,9 +105,17 @@ class HttpServer:
         def accept() -> asyncio.Protocol:
             return HttpConnection(shared) if tls is None else TlsConnection(shared, tls())
 
+        made: list[asyncio.Server] = []
         for one in sockets:
             create = loop.create_unix_server if one.family == socket.AF_UNIX else loop.create_server
-            self._listeners.append(await create(accept, sock=one, backlog=_BACKLOG))
+            made.append(await create(accept, sock=one, backlog=_BACKLOG))
+        self._listeners += made
+
+        def stop() -> None:
+            for listener in made:
+                listener.close()
+
+        return stop
 
     async def drain(self, limit_s: float) -> None:
         """Accept no connection, close those that are idle, and wait for the others; after the limit break them off."""

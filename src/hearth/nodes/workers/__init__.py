@@ -1,0 +1,1 @@
+"""Several workers of one node on one machine: processes that share a port, a memory budget and a database."""

@@ -1,0 +1,269 @@
+"""A node with two workers: one port, memory budget and API; each may die or be replaced without harm to the other."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import itertools
+import json
+import os
+import signal
+import stat
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.support.cli import Cli
+from tests.support.node import HEARTH, RunningNode, build_multi, running_node
+from tests.support.processes import spawn
+from tests.support.scrape import samples
+from tests.support.waiting import until
+
+COMMAND = (HEARTH, "start", "--workers", "2")
+MEMORY_MIB = 1024
+#: More new connections than chance sends to one worker.
+MANY = 24
+LASTS = """
+import time
+begin = time.monotonic()
+time.sleep(0.2)
+orders["echo"] = json.dumps([begin, time.monotonic()])
+"""
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    folder = tmp_path_factory.mktemp("workers")
+    image = build_multi(folder, folder / "source")
+    more = {"FN_MAX_TOTAL_MEMORY": str(MEMORY_MIB << 20), "FN_LOG_LEVEL": "info"}
+    with running_node("process", folder, image, COMMAND, **more) as started:
+        yield started
+
+
+def test_both_workers_answer_calls_and_any_connection_has_the_api(node: RunningNode) -> None:
+    path = node.route("both", "http", memory=64)
+    before = _counts(node)
+    answers = [_anew(node, path, echo=str(number)) for number in range(MANY)]
+    assert [answer.text for answer in answers] == [str(number) for number in range(MANY)]
+    ended = Counter(_counts(node)) - Counter(before)
+    assert set(ended) == {"0", "1"}
+    assert sum(ended.values()) == MANY
+    for answer in answers:  # stored before the answer ended, and found through any connection
+        found = httpx.get(f"{node.url}/v1/apps/e2e/calls/{answer.headers['fn_call_id']}", timeout=60)
+        assert found.json()["call"]["status"] == "success"
+    stats = [httpx.get(f"{node.url}/stats").json()["FunctionStatsMap"]["/both"]["Complete"] for _ in range(4)]
+    assert stats == [MANY] * 4
+    assert samples(httpx.get(f"{node.url}/metrics").text)  # Prometheus's own library reads it
+
+
+def test_a_change_holds_for_all_workers_at_once(node: RunningNode) -> None:
+    for turn in range(3):
+        path = node.route("changed", "http", memory=64, config={"TURN": str(turn)})
+        told = [_anew(node, path, tell=True).json()["env"]["TURN"] for _ in range(MANY // 2)]
+        assert set(told) == {str(turn)}
+
+
+def test_accepted_calls_run_once(node: RunningNode) -> None:
+    path = node.route("later", "http", type="async", memory=64)
+    answers = [_anew(node, path, echo=str(number)) for number in range(MANY // 2)]
+    assert {node.ended(answer)["status"] for answer in answers} == {"success"}
+
+
+def test_two_functions_that_want_all_memory_never_run_at_once(node: RunningNode) -> None:
+    paths = [node.route(name, "http", memory=MEMORY_MIB - 100, idle_timeout=60) for name in ("big", "huge")]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        waits = [pool.submit(_patient, node, paths[number % 2]) for number in range(12)]
+        times = sorted(wait.result() for wait in waits)
+    for (_, end), (begin, _) in itertools.pairwise(times):
+        assert end <= begin
+    assert len(times) == 12
+
+
+def test_a_worker_that_is_killed_harms_no_other_and_comes_back(node: RunningNode) -> None:
+    path = node.route("killed", "http", memory=64)
+    with _calling(node, path) as calls:
+        for number in (1, 0):
+            victim = _workers(node)[number]
+            functions = _descendants(victim)
+            calls.seen(20)
+            os.kill(victim, signal.SIGKILL)
+            assert until(functools.partial(_is_replaced, node, number, victim))
+            assert until(functools.partial(_are_gone, functions))
+            calls.seen(20)
+    good = calls.outcomes.pop("good")
+    # its own calls break off: those that ran there, one for each client at most
+    assert sum(calls.outcomes.values()) <= 2 * calls.CLIENTS, calls.outcomes
+    assert good > 80
+    for call_id in calls.answered:
+        assert until(functools.partial(_is_recorded, node, call_id))
+
+
+def test_workers_are_replaced_without_a_failed_call(node: RunningNode) -> None:
+    path = node.route("replaced", "http", memory=64)
+    before = _workers(node)
+    with _calling(node, path) as calls:
+        node.process.send_signal(signal.SIGUSR2)
+        assert until(lambda: len(now := _workers(node)) == 2 and not set(now.values()) & set(before.values()))
+        assert until(lambda: _labels(node) == {"0", "1"})
+        calls.seen(20)
+    assert set(calls.outcomes) == {"good"}
+
+
+def test_the_sockets_between_workers_are_private(node: RunningNode) -> None:
+    folder = node.data / "workers"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    sockets = [path for path in folder.iterdir() if path.is_socket()]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in sockets] == [0o600] * 2
+    for path in sockets:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
+            assert client.get("/v1/apps").status_code == 404
+            forged = {"hearth-worker": "x", "hearth-origin": "{}"}
+            assert client.get("/v1/apps", headers=forged).status_code == 404
+            assert client.post("/v1/runner/start", headers=forged).status_code in (401, 404)
+
+
+def test_the_command_uses_a_node_with_workers(node: RunningNode, tmp_path: Path) -> None:
+    cli = Cli(node.url, tmp_path)
+    cli("init", "greet", cwd=tmp_path)
+    cli("deploy", "--app", "cli", "-w", tmp_path / "greet")
+    for _ in range(6):
+        assert json.loads(cli("invoke", "cli", "/greet")) == {"message": "Hello World"}
+
+
+def test_a_node_with_workers_ends_after_its_calls_and_leaves_nothing(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    with running_node("process", tmp_path, image, COMMAND) as node:
+        path = node.route("last", "http", memory=64)
+        with concurrent.futures.ThreadPoolExecutor(MANY) as pool:
+            waits = [pool.submit(_anew, node, path, echo="x", sleep_ms=1500) for _ in range(8)]
+            assert until(lambda: node.http.get("/stats").json()["Running"] == 8)
+            pids = [pid for worker in _workers(node).values() for pid in (worker, *_descendants(worker))]
+            assert node.stop() == 0
+            assert [wait.result().text for wait in waits] == ["x"] * 8
+        assert [pid for pid in pids if _lives(pid)] == []
+        assert not (tmp_path / "workers").exists()
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two"])
+def test_a_bad_number_of_workers_is_an_error(tmp_path: Path, count: str) -> None:
+    environment = {**os.environ, "FN_DATA_DIR": str(tmp_path), "FN_PORT": "0"}
+    with spawn([HEARTH, "start", f"--workers={count}"], env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert f"--workers {count}: give a number from 1, or auto" in process.stderr.read()
+        assert process.wait(60) == 1
+
+
+class Calls:
+    """Calls on a new connection each, until stopped."""
+
+    CLIENTS = 4
+
+    def __init__(self, node: RunningNode, path: str) -> None:
+        self.outcomes = Counter[str]()
+        self.answered: list[str] = []
+        self._node, self._path = node, path
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        for turn in itertools.count():
+            if self.stop.is_set():
+                return
+            try:
+                answer = _anew(self._node, self._path, echo=str(turn), sleep_ms=turn % 20)
+            except httpx.HTTPError as exc:
+                self.outcomes[type(exc).__name__] += 1
+                continue
+            is_good = answer.text == str(turn)
+            self.outcomes["good" if is_good else f"{answer.status_code} {answer.text[:100]}"] += 1
+            if is_good:
+                self.answered.append(answer.headers["fn_call_id"])
+
+    def seen(self, count: int) -> None:
+        """Wait for further good answers."""
+        good = self.outcomes["good"]
+        assert until(lambda: self.outcomes["good"] >= good + count), self.outcomes
+
+
+@contextlib.contextmanager
+def _calling(node: RunningNode, path: str) -> Iterator[Calls]:
+    calls = Calls(node, path)
+    with concurrent.futures.ThreadPoolExecutor(calls.CLIENTS) as pool:
+        clients = [pool.submit(calls.run) for _ in range(calls.CLIENTS)]
+        try:
+            calls.seen(5)
+            yield calls
+        finally:
+            calls.stop.set()
+            for client in clients:
+                client.result()
+
+
+def _anew(node: RunningNode, path: str, **orders: object) -> httpx.Response:
+    """Call on a new connection."""
+    return httpx.post(f"{node.url}{path}", json=orders, timeout=60)
+
+
+def _patient(node: RunningNode, path: str) -> tuple[float, float]:
+    """Call until there was room; when the function ran."""
+    while (answer := _anew(node, path, run=LASTS)).status_code == 503:
+        pass
+    begin, end = answer.json()
+    return begin, end
+
+
+def _counts(node: RunningNode) -> dict[str, float]:
+    """The calls of each worker that have ended well."""
+    found: Counter[str] = Counter()
+    for line in httpx.get(f"{node.url}/metrics", timeout=60).text.splitlines():
+        if line.startswith('fn_completed{worker="'):
+            found[line.split('"')[1]] += int(float(line.rpartition(" ")[2]))
+    return dict(found)
+
+
+def _labels(node: RunningNode) -> set[str]:
+    with contextlib.suppress(httpx.HTTPError):
+        return set(_counts(node))
+    return set()
+
+
+def _workers(node: RunningNode) -> dict[int, int]:
+    """The processes of the workers, by number."""
+    found = {}
+    for pid in _children(node.process.pid):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found[int(json.loads(arguments[3])["number"])] = pid
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
+    return [int(line) for line in found.split()]
+
+
+def _descendants(pid: int) -> list[int]:
+    return [one for child in _children(pid) for one in (child, *_descendants(child))]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _is_replaced(node: RunningNode, number: int, victim: int) -> bool:
+    return _workers(node).get(number, victim) != victim and str(number) in _labels(node)
+
+
+def _are_gone(pids: list[int]) -> bool:
+    return not any(_lives(pid) for pid in pids)
+
+
+def _is_recorded(node: RunningNode, call_id: str) -> bool:
+    return httpx.get(f"{node.url}/v1/apps/e2e/calls/{call_id}", timeout=60).status_code == 200
