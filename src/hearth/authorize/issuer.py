@@ -165,7 +165,7 @@ class IssuerKeys:
             self._generation += 1
             self._found = {}
             self._fetched_s = self._clock.monotonic()
-        except (OSError, ValueError) as exc:  # TimeoutError is an OSError
+        except (OSError, ValueError, RecursionError) as exc:  # TimeoutError is an OSError
             _log.error("keys of the OIDC issuer cannot be fetched", issuer=self._issuer, error=str(exc) or repr(exc))
             raise
         finally:

@@ -87,7 +87,7 @@ class Prover:
             data = await answer.content.read(_MAX_ANSWER)
         try:
             found = msgspec.json.decode(data, type=_Token)
-        except msgspec.MsgspecError:
+        except (ValueError, RecursionError):
             return ""
         return found.token or found.access_token
 

@@ -356,7 +356,7 @@ def _said(data: bytes) -> str:
     """Return the message of an error; what is no error of a registry is not shown."""
     try:
         errors = msgspec.json.decode(data, type=_Errors).errors
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return ""
     return "; ".join(f"{error.code}: {error.message}".strip(": ") for error in errors)[:_SHOWN]
 

@@ -219,7 +219,7 @@ async def _token(request: Request) -> bytes:
             raise BodyTooLarge(len(body), _MAX_LOGIN_BYTES)
     try:
         token = msgspec.json.decode(body, type=dict[str, str])["token"].strip()
-    except (msgspec.DecodeError, KeyError):
+    except (ValueError, KeyError):  # also a text that is not UTF-8
         raise LoginInvalid from None
     if not token:
         raise LoginInvalid
