@@ -18,7 +18,10 @@ from tests.support.node import RunningNode, build_multi, running_node
 
 from hearth.authorize.tokens import new_token
 
-CONTROL = ["/v1/apps", "/v1/runner/async", "/metrics", "/stats", "/docs", "/v1/openapi.json", "/v1/none", "/none"]
+CONTROL = [
+    *("/v1/apps", "/v1/runner/async", "/metrics", "/stats", "/docs", "/v1/openapi.json", "/v1/none", "/none"),
+    *("/v2/", "/v2/apps", "/v2/e2e/x/tags/list", "/ui", "/ui/", "/ui/static/app.js", "/ui/data/me", "/ui/api/v1/apps"),
+]
 
 
 @pytest.fixture(scope="module")
