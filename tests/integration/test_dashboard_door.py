@@ -223,7 +223,7 @@ def test_a_cookie_alone_does_nothing(node: DashboardNode) -> None:
     assert browser.ask("GET", "/ui/data/me").status_code == 200
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": 1}', b'{"token": " "}', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": 1}', b'{"token": " "}', b"\xff", b'{"token": "\xff"}'])
 def test_a_login_is_told_what_it_has_to_be(node: DashboardNode, body: bytes) -> None:
     answer = Browser(node).ask("POST", "/ui/login", content=body)
     assert (answer.status_code, message(answer)) == (400, 'A login is a JSON object: {"token": "TOKEN"}')

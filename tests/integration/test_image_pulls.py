@@ -32,6 +32,8 @@ from hearth.images.unpack import Limits
 from hearth.models.registry_login import RegistryLogin
 
 SIZE = 3_000_000
+#: JSON that no reader follows to its end.
+DEEP = b'{"x":' * 20_000
 _threads = ThreadPoolExecutor(1)
 HOST_IMAGE: dict[str, Any] = {"entrypoint": ["cat"], "labels": {"io.hearth.base": "host"}}
 T = TypeVar("T")
@@ -283,6 +285,17 @@ async def test_a_token_comes_from_the_address_that_the_registry_names(world: Wor
     assert query == "scope=repository:shop/f:pull&service=it"
 
 
+@pytest.mark.parametrize("body", [DEEP, b'{"token": "\xff"}', b'{"token": 1}', b"[]", b""])
+async def test_an_answer_without_a_token_is_a_refusal(world: World, body: bytes) -> None:
+    world.offer()
+    inner = closed("Bearer t0k3n", f'Bearer realm="http://{world.registry.host}/token"')
+    world.spoil = lambda request: web.Response(body=body) if request.path == "/token" else inner(request)
+    driver = world.driver()
+    with pytest.raises(ImageRefused, match="401 UNAUTHORIZED"):
+        await driver.get_image(world.wants())
+    await driver.close()
+
+
 async def test_an_image_of_one_apps_login_has_no_name_for_others(world: World) -> None:
     digest = world.offer()
     world.spoil = closed(basic("app", "secret"), 'Basic realm="x"')
@@ -500,6 +513,18 @@ CASES: list[Case] = [
         lambda world: of_manifest(world, lambda: refusal(500, "UNKNOWN", "oops")),
         ImageError,
         "500 UNKNOWN: oops",
+    ),
+    (
+        "error that is nested too deeply",
+        lambda world: of_manifest(world, lambda: web.Response(status=404, body=DEEP)),
+        ImageRefused,
+        "404 Not Found",
+    ),
+    (
+        "error that is not UTF-8",
+        lambda world: of_manifest(world, lambda: web.Response(status=404, body=b'{"errors": [{"code": "\xff"}]}')),
+        ImageRefused,
+        "404 Not Found",
     ),
     (
         "page of a proxy",

@@ -57,7 +57,8 @@ class Issuer(Provider):
         found: Any = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys"}
         if name == "keys":
             found = KeySet(self.keys).as_dict(private=False)
-        return json.dumps(self.documents.get(name, found)).encode()
+        answer = self.documents.get(name, found)
+        return answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 
 
 @pytest.fixture
@@ -537,6 +538,9 @@ async def test_an_unknown_key_of_an_issuer_that_is_away_is_no_wrong_token(
         {"openid-configuration": {"issuer": ISSUER, "jwks_uri": "file:///etc/passwd"}},
         {"openid-configuration": {"issuer": ISSUER}},
         {"openid-configuration": []},
+        {"openid-configuration": b'{"x":' * 20_000},
+        {"keys": b'{"keys": [{"kty": ' + b"[" * 20_000},
+        {"keys": b'{"keys": [{"kty": "\xff"}]}'},
         {"keys": {"keys": []}},
         {"keys": {}},
         {"keys": {"keys": [1]}},
