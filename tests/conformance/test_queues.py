@@ -14,12 +14,12 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.queue_time import BoltAtHand, QueueAtHand, queue_at_hand
 
 from hearth.models.call import Call
 from hearth.models.errors import StartUpError
+from hearth.models.message import encode_call
 from hearth.queues.base import MAX_RESERVED_BYTES, Backlog, Queue, Reserved
 from hearth.queues.open import open_queue
 
@@ -651,21 +651,30 @@ async def test_a_message_that_names_no_call_is_that_of_the_call_it_was_pushed_fo
         assert await names(queue) == ["good"]
 
 
-async def test_an_unreadable_message_of_a_version_that_knew_no_ids_is_dropped_with_a_log_line(tmp_path: Path) -> None:
-    place = BoltAtHand(FakeClock(), tmp_path)
-    async with opened(place) as queue:
-        await queue.push([call("first"), call("good")])
-    place.garble(b'{"id": 7}')
-    with sqlite3.connect(place.file) as db:
-        db.execute("UPDATE messages SET call_id = NULL WHERE call_id = 'first'")
-    db.close()
-    async with opened(place) as queue:
-        with capture_logs() as lines:
-            assert await names(queue) == ["good"]
-        (line,) = [line for line in lines if line["event"] == "message dropped"]
-        assert line["message"] == '{"id": 7}'
-        await place.advance(queue.visibility_s + 1)
-        assert await names(queue) == ["good"]
+#: What a message of 0.1 may have become, with the app and the id that it is kept under.
+DAMAGED = [
+    (b'{"id": "x", "app_name": "a", "path": "/p", "timeout": "30s', ("a", "x")),
+    (b'{"id": 7, "app_name": "a", "path": "/p"}', ("unknown.app", "unreadable-")),
+    (b'{"id": "x", "payload": "\\"app_name\\": \\"b\\""}', ("unknown.app", "unreadable-")),
+    (b'{"id": "\\ud800", "app_name": "a"', ("unknown.app", "unreadable-")),
+    (b"\x01\xff", ("unknown.app", "unreadable-")),
+]
+
+
+@pytest.mark.parametrize(("data", "kept"), DAMAGED)
+async def test_an_unreadable_message_of_a_version_that_knew_no_names_is_kept(
+    durable: QueueAtHand, data: bytes, kept: tuple[str, str]
+) -> None:
+    durable.write_as_0_1([data, encode_call(call("good"))])
+    async with opened(durable) as queue:
+        first, good = sorted(await queue.reserve(10), key=lambda one: one.call.id == "good")
+        assert (good.call.id, good.fault) == ("good", "")
+        assert (first.call.app_name, first.call.id[: len(kept[1])]) == kept
+        assert (first.call.payload, first.call.unreadable, "cannot be read" in first.fault) == (data, True, True)
+        await durable.advance(queue.visibility_s + 1)
+        again = await queue.reserve(10)
+        assert {one.call.id for one in again} == {first.call.id, "good"}, "it stays under one id until it is recorded"
+        assert await queue.acknowledge([one.lease for one in again]) == [True, True]
 
 
 async def test_a_message_that_nobody_can_run_still_names_its_call(durable: QueueAtHand) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from tests.support.node import RunningNode
+from tests.support import old_queues
+from tests.support.node import RunningNode, build_multi, running_node
 from tests.support.waiting import until
+
+from hearth.models.call import Call
+from hearth.models.message import encode_call
 
 ONCE = {"attempts": 2, "backoff_s": 0}
 
@@ -119,3 +124,25 @@ def test_a_policy_that_is_none_is_refused(node: RunningNode) -> None:
     answer = node.http.put("/v1/apps/e2e/routes/refused", content=json.dumps({"route": route}))
     assert answer.status_code == 400
     assert "dead_letters must be true, false, or null" in answer.json()["error"]["message"]
+
+
+def test_the_queue_of_the_version_before_ends_its_calls_and_keeps_what_cannot_be_read(tmp_path: Path) -> None:
+    image = build_multi(tmp_path, tmp_path / "source")
+    good = Call(id="01KBC4Z1S9NG8G00GZJ0000001", app_name="e2e", path="/old", image=image, format="http", timeout=9)
+    good.memory, good.idle_timeout, good.payload = 128, 9, b'{"echo": "x"}'
+    good.method, good.url = "POST", "http://localhost/r/e2e/old"
+    cut = b'{"id":"01KBC4Z1S9NG8G00GZJ0000002","app_name":"e2e","path":"/old","payl'
+    old_queues.write_file(tmp_path / "fn.mq", [cut, b"\xff\x00", encode_call(good)])
+    with running_node("process", tmp_path, image) as old:
+        old.route("another", "http")
+        where = f"/v1/apps/e2e/calls/{good.id}"
+        assert until(lambda: old.http.get(where).json().get("call", {}).get("status") == "success")
+        assert until(lambda: len(letters(old)) == len(letters(old, "unknown.app")) == 1)
+        (known,), (unknown,) = letters(old), letters(old, "unknown.app")
+        assert (known["id"], known["status"], known["unreadable"]) == ("01KBC4Z1S9NG8G00GZJ0000002", "error", True)
+        bytes_of = [
+            old.http.get(f"/v1/apps/{one['app_name']}/dead-letters/{one['id']}/payload").content
+            for one in (known, unknown)
+        ]
+        assert bytes_of == [cut, b"\xff\x00"]
+        assert old.http.delete("/v1/apps/unknown.app/dead-letters").json()["removed"] == 1

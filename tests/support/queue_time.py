@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ import redis
 
 from hearth.queues.base import Queue
 from hearth.queues.open import open_queue
+from tests.support import old_queues
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer
 
@@ -38,6 +40,10 @@ class QueueAtHand:
 
     def garble(self, data: bytes) -> None:
         """Replace the oldest message by these bytes; the queue is closed meanwhile."""
+        raise NotImplementedError
+
+    def write_as_0_1(self, messages: Sequence[bytes]) -> None:
+        """Store messages as version 0.1 did, before the queue is opened for the first time."""
         raise NotImplementedError
 
 
@@ -67,6 +73,10 @@ class BoltAtHand(QueueAtHand):
         with sqlite3.connect(self.file) as db:
             db.execute("UPDATE messages SET call = ? WHERE seq = (SELECT min(seq) FROM messages)", (data,))
         db.close()
+
+    def write_as_0_1(self, messages: Sequence[bytes]) -> None:
+        """Create the file."""
+        old_queues.write_file(self.file, messages)
 
 
 class NamedRedis:
@@ -113,6 +123,11 @@ class RedisAtHand(QueueAtHand):
             names = client.hkeys(self._prefix + "calls")
             oldest = min(names, key=lambda name: int(name.split(b":")[1]))
             client.hset(self._prefix + "calls", oldest, data)
+
+    def write_as_0_1(self, messages: Sequence[bytes]) -> None:
+        """Through Redis."""
+        with self._server.client() as client:
+            old_queues.write_redis(client, self._prefix, messages)
 
 
 _numbers = iter(range(1_000_000))

@@ -82,7 +82,7 @@ class Queue(abc.ABC):
         """Take up to ``limit`` messages of all apps except some, fewer if they are large, without waiting.
 
         A message that identifies no call belongs to the call that was pushed with it: that has no path, and the message
-        as its payload. One that an earlier version stored without its call is logged and dropped.
+        as its payload. One that names no app either is a call of ``UNKNOWN_APP``.
         """
 
     @abc.abstractmethod

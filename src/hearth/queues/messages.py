@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -12,18 +13,28 @@ import msgspec
 from hearth.aio.clock import next_turn
 from hearth.models.call import Call
 from hearth.models.function import ASYNC
-from hearth.models.message import InvalidMessage, decode_call, encode_call, identify_call
+from hearth.models.message import InvalidMessage, decode_call, encode_call, identify_call, split
 from hearth.queues.base import LARGE_BYTES, MAX_RESERVED_BYTES, Reserved
 from hearth.telemetry.logs import get_logger
 
-#: Bytes of a dropped message that are logged.
-_SHOWN_BYTES: Final = 1000
+#: The app of messages that name none. No app can have this name.
+UNKNOWN_APP: Final = "unknown.app"
+#: Hexadecimal digits of a digest that stands for a message.
+_DIGITS: Final = 24
 
 #: Bytes of a message to read for its image, which is before the payload; and messages to read at a time.
 MAX_HEAD_BYTES: Final = 16 * 1024
 HEADS_AT_ONCE: Final = 100
-#: In a JSON string, each quotation mark has a backslash before it, so that this finds names of fields only.
-_IMAGE: Final = re.compile(rb'"image"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+def _field(name: bytes) -> re.Pattern[bytes]:
+    """Return what finds a field and its text: in a JSON string, each quotation mark has a backslash before it."""
+    return re.compile(rb'"%b"\s*:\s*("(?:[^"\\]|\\.)*")' % name)
+
+
+_IMAGE: Final = _field(b"image")
+_APP_NAME: Final = _field(b"app_name")
+_ID: Final = _field(b"id")
 
 #: A reserved message: lease, number of deliveries, bytes.
 Row = tuple[str, int, bytes]
@@ -76,30 +87,38 @@ def decode_rows(rows: Iterable[Row], until: float) -> tuple[list[Reserved], list
     return reserved, nameless
 
 
-def name_rows(
-    nameless: Iterable[Row], names: Mapping[str, tuple[str, str]], until: float
-) -> tuple[list[Reserved], list[str]]:
+def name_rows(nameless: Iterable[Row], names: Mapping[str, tuple[str, str]], until: float) -> list[Reserved]:
     """Return messages that identify no call as those of the calls that they were pushed for.
+
+    Queues of versions before 0.2 know no names. Then the ones that are found in the message count. A message without
+    any is one of ``UNKNOWN_APP``, with an id made of its bytes: it is kept for somebody to look at.
 
     Args:
         nameless: The messages.
         names: App and id of the call of each lease, where the queue knows them.
         until: The end of their leases.
-
-    Returns:
-        The calls, and the leases of the other messages: they are logged, for the queue to delete.
     """
-    reserved: list[Reserved] = []
-    worthless: list[str] = []
+    reserved = []
     for lease, deliveries, data in nameless:
         app, call_id = names.get(lease, ("", ""))
-        if app and call_id:
-            call = Call(id=call_id, app_name=app, path="", type=ASYNC, payload=data, unreadable=True)
-            reserved.append(Reserved(call, lease, deliveries, until, fault="not a call: its message cannot be read"))
-            continue
-        _log.error("message dropped", message=data[:_SHOWN_BYTES].decode("utf-8", "replace"))
-        worthless.append(lease)
-    return reserved, worthless
+        app, call_id = app or _found(_APP_NAME, data), call_id or _found(_ID, data)
+        if not app or not call_id:
+            app, call_id = UNKNOWN_APP, f"unreadable-{hashlib.sha256(data).hexdigest()[:_DIGITS]}"
+        _log.error("message cannot be read", app_name=app, call_id=call_id)
+        call = Call(id=call_id, app_name=app, path="", type=ASYNC, payload=data, unreadable=True)
+        reserved.append(Reserved(call, lease, deliveries, until, fault="not a call: its message cannot be read"))
+    return reserved
+
+
+def _found(name: re.Pattern[bytes], data: bytes) -> str:
+    """Return the first value of a field in the JSON of a message that is damaged elsewhere; empty if there is none."""
+    found = name.search(split(data)[0])
+    if found is None:
+        return ""
+    try:
+        return msgspec.json.decode(found[1], type=str)
+    except msgspec.DecodeError:
+        return ""
 
 
 def _accepted(data: bytes) -> Call:

@@ -174,11 +174,7 @@ class RedisQueue(Queue):
             taking.add_done_callback(self._give_back)
             raise
         reserved, nameless = decode_rows(rows, until)
-        named, worthless = name_rows(nameless, {lease: _names_in(lease) for lease, _, _ in nameless}, until)
-        reserved += named
-        if worthless:
-            self._background.run(self._call("acknowledge", *worthless))
-        return reserved
+        return reserved + name_rows(nameless, {lease: _names_in(lease) for lease, _, _ in nameless}, until)
 
     async def wait(self, without: Collection[str] = ()) -> None:
         """Wait until a message may be ready."""

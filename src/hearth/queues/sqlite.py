@@ -125,14 +125,7 @@ class SqliteQueue(Queue):
         if not nameless:
             return reserved
         names = await self._in_thread(lambda: self._messages.names([lease for lease, _, _ in nameless]))
-        named, worthless = name_rows(nameless, names, now + self.visibility_s)
-        reserved += named
-        if worthless:
-            self._background.run(self._in_thread(lambda: self._delete(worthless)))
-        for lease in worthless:
-            del self._leases[lease]
-        self._kept -= len(worthless)
-        return reserved
+        return reserved + name_rows(nameless, names, now + self.visibility_s)
 
     async def wait(self, without: Collection[str] = ()) -> None:
         """Wait until a message may be ready."""

@@ -79,10 +79,11 @@ class DeadLetters:
 
     async def remove_many(self, request: ApiRequest) -> dict[str, Any]:
         """Remove the dead letters of an app, or some of them, up to a limit."""
-        await self._datastore.get_app(request.app)
         which, removed, cursor = self._filter(request, PAGE), 0, request.query("cursor")
         while removed < MOST:
             letters = await self._datastore.get_dead_letters(page_behind(which, cursor))
+            if not letters and not removed:
+                await self._datastore.get_app(request.app)
             for letter in letters:
                 removed += await self._datastore.remove_dead_letter(request.app, letter.call.id)
                 cursor = letter.cursor
