@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.support.callback_receiver import KEY, receiving
 from tests.support.fleet import RUNNER_TOKEN, Fleet, running_fleet
 from tests.support.held import listens
 from tests.support.node import HEARTH, WITNESS, build_bundle
@@ -33,7 +34,7 @@ NO_CALLS = "Invoking routes /r/ is not supported on nodes configured as type API
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with running_fleet(tmp_path_factory.mktemp("fleet"), runners=2) as running:
+    with running_fleet(tmp_path_factory.mktemp("fleet"), runners=2, FN_CALLBACK_ALLOW="127.0.0.0/8") as running:
         yield running
 
 
@@ -137,6 +138,19 @@ def test_a_dead_letter_of_a_runner_has_its_payload_and_runs_again(fleet: Fleet) 
     new = api.http.post(f"{where}/redrive").json()["call_id"]
     assert until(lambda: api.http.get(f"/v1/apps/e2e/dead-letters/{new}").status_code == 200), "it fails again"
     assert api.http.get(where).status_code == 404
+
+
+def test_a_runner_sends_the_record_of_a_call_to_its_destination(fleet: Fleet) -> None:
+    api = fleet.api.http
+    with receiving() as receiver:
+        path = fleet.api.route("tells", "http", type="async", on_success=f"{receiver.url}/good")
+        assert api.put("/v1/apps/e2e/secrets/CALLBACK_KEY", json={"value": KEY}).status_code == 200
+        receiver.fails = 1
+        answer = fleet.runners[0].call(path, echo="done")
+        where = f"/v1/apps/e2e/calls/{answer.headers['fn_call_id']}-callback"
+        assert until(lambda: api.get(where).json().get("call", {}).get("status") == "success")
+        assert [body["result"]["body"] for body in receiver.of("/good")] == ["done", "done"]
+        assert api.get(where).json()["call"]["attempt"] == 2
 
 
 def test_an_api_node_makes_the_calls_of_schedules_and_runners_run_them(fleet: Fleet) -> None:
