@@ -579,27 +579,27 @@ class Settings(BaseSettings):
     readonly_rootfs: bool = Field(
         default=False,
         validation_alias="FN_READONLY_ROOTFS",
-        description="functions in Docker write to /tmp only",
+        description="functions of images write to /tmp only",
     )
     unprivileged_containers: bool = Field(
         default=False,
         validation_alias="FN_UNPRIVILEGED_CONTAINERS",
-        description="functions in Docker are user 1000, whatever their image says",
+        description="functions of images are user 1000, whatever their image says",
     )
     disable_unprivileged_containers: bool = Field(
         default=False,
         validation_alias="FN_DISABLE_UNPRIVILEGED_CONTAINERS",
-        description="functions of format http-stream in Docker are the user of their image, not user 1000",
+        description="functions of format http-stream are the user of their image, not user 1000",
     )
     disable_readonly_rootfs: bool = Field(
         default=False,
         validation_alias="FN_DISABLE_READONLY_ROOTFS",
-        description="functions of format http-stream in Docker may write beside /tmp",
+        description="functions of format http-stream may write beside /tmp in their image",
     )
     image_enable_volume: bool = Field(
         default=False,
         validation_alias="FN_IMAGE_ENABLE_VOLUME",
-        description="functions of format http-stream in Docker may have images that declare volumes",
+        description="functions of format http-stream may have images that declare volumes",
     )
     iofs_path: Annotated[Path | None, pydantic.BeforeValidator(_if_any)] = Field(
         default=None,

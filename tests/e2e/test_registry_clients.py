@@ -138,8 +138,20 @@ def test_an_image_that_was_pushed_runs_without_an_engine(node: RunningNode) -> N
     subprocess.run(["docker", "rmi", "hearth-test/full:1"], capture_output=True)
     assert pushed.returncode == 0, pushed.stderr
     node.http.put("/v1/apps/full/routes/f", json={"route": {"image": "full/f:1"}})
-    answer = node.http.post("/r/full/f", content=b"WORD")
-    assert answer.status_code == 200, answer.text
+    run = """
+def writes(folder):
+    try:
+        open(folder + '/new', 'w').close()
+    except OSError:
+        return False
+    return True
+orders['echo'] = repr((os.getuid(), writes('/tmp'), writes('/')))
+"""
+    node.http.put("/v1/apps/full/routes/s", json={"route": {"image": "full/f:1", "format": "http-stream"}})
+    for path, told in (("f", "(0, True, True)"), ("s", "(1000, True, False)")):
+        for _ in range(2):  # the second one in the same container, if that is hot
+            answer = node.http.post(f"/r/full/{path}", json={"run": run})
+            assert (answer.status_code, answer.text) == (200, told)
 
 
 def test_oras_pushes_and_pulls_any_artifact(node: RunningNode, tmp_path: Path) -> None:

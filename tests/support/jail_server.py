@@ -63,7 +63,7 @@ async def read_all(stream: Any) -> str:
 
 async def main(bundles: Path, node: str, walls: dict[str, Any]) -> None:
     for name in ("network", "network_without_tools"):
-        if name in walls:
+        if walls.get(name):
             walls[name] = FunctionNetwork(walls[name])
     walls["allowed_networks"] = tuple(map(ipaddress.IPv4Network, walls.get("allowed_networks", ())))
     driver = LocalDriver(bundles, node, walls=Walls(**walls))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -11,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hearth.drivers.local import mounts
 from hearth.drivers.local.build import build_bundle
 from hearth.images.layout import ImageStore
 from hearth.models.ids import encode
-from tests.support.docker_images import INTERPRETER, python_files
+from tests.support.docker_images import INTERPRETER, member, python_files
 from tests.support.layers import TAR_TYPE, archive, put_image
 
 ESCAPE = Path(__file__).parent.parent / "functions" / "escape.py"
@@ -56,13 +57,17 @@ class Jail:
         is_root: The server runs as root.
         limits_memory: By control groups.
         bundles: The folder of its bundles.
+        has_own_root: The function is an image with a root file system, which it may write to.
     """
 
-    def __init__(self, process: subprocess.Popen[str], bundles: Path, image: str, *, is_root: bool) -> None:
+    def __init__(
+        self, process: subprocess.Popen[str], bundles: Path, image: str, *, is_root: bool, has_own_root: bool
+    ) -> None:
         self._process = process
         self.bundles = bundles
         self.image = image
         self.is_root = is_root
+        self.has_own_root = has_own_root
         self.capabilities = self._answer()
         self.limits_memory: bool = self.capabilities.get("limits_memory", False)
 
@@ -135,7 +140,13 @@ def user_of(pid: int) -> set[int]:
 
 @contextlib.contextmanager
 def opened_jail(
-    folder: Path, *, is_root: bool, function: Path = ESCAPE, prepared: str = "", user: str | None = None, **walls: Any
+    folder: Path,
+    *,
+    is_root: bool,
+    function: Path = ESCAPE,
+    prepared: str = "",
+    images: Any = None,
+    **walls: Any,
 ) -> Iterator[Jail]:
     """Start a server with a bundle of one function, or an image; leaving it ends it.
 
@@ -144,19 +155,12 @@ def opened_jail(
         is_root: The server runs as root, else as an ordinary user.
         function: The function: every escape, if none is given.
         prepared: Shell commands to run first, in a mount namespace of the server's own; as root only.
-        user: The function is an image with a root file system of its own that says this user, not a bundle.
+        images: Names of images that bring a root file system, each with its configuration; the function is no bundle,
+            but the first of them, unless an order names another.
         walls: Of the driver, in the form of JSON.
     """
     bundles = folder / "data" / "bundles"
-    if user is None:
-        image = _bundle(folder, bundles, function)
-    else:
-        image = "escape:1"
-        store = ImageStore(bundles.with_name("images"))
-        store.make()
-        bundles.mkdir()
-        layer = archive(*python_files(function))
-        put_image(store, [layer], [image], TAR_TYPE, entrypoint=[INTERPRETER, "/function.py"], user=user)
+    name = _bundle(folder, bundles, function) if images is None else _put_images(bundles, function, images)
     node = f"jail-{os.getpid()}-{'root' if is_root else 'user'}"
     command = [sys.executable, str(SERVER), str(bundles), node, json.dumps({"sandbox": "required", **walls})]
     if prepared:
@@ -168,7 +172,7 @@ def opened_jail(
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdin is not None
         with process:
-            yield Jail(process, bundles, image, is_root=is_root)
+            yield Jail(process, bundles, name, is_root=is_root, has_own_root=images is not None)
             process.stdin.close()
             assert process.wait(60) in (0, -signal.SIGKILL)
 
@@ -181,6 +185,20 @@ def _bundle(folder: Path, bundles: Path, function: Path) -> str:
     func = projects.load(source)
     build_bundle(func, bundles)
     return func.image()
+
+
+def _put_images(bundles: Path, function: Path, images: Mapping[str, Mapping[str, Any]]) -> str:
+    store = ImageStore(bundles.with_name("images"))
+    store.make()
+    bundles.mkdir()
+    for name, run in images.items():
+        put_image(store, [_layer(function)], [name], TAR_TYPE, entrypoint=[INTERPRETER, "/function.py"], **run)
+    return next(iter(images))
+
+
+@functools.cache
+def _layer(function: Path) -> bytes:
+    return archive(*python_files(function), member("etc/passwd", b"web:x:33:34:web:/srv/web:\n", 0o600))
 
 
 @contextlib.contextmanager

@@ -79,6 +79,7 @@ class _Plan:
         fault: Why it cannot run.
         program: The path of its program, if the image brings a root file system; so for the next.
         user: Its user.
+        is_writable: It may write to its root file system.
     """
 
     found: bundle.Bundle
@@ -86,15 +87,23 @@ class _Plan:
     fault: str | None
     program: str = ""
     user: system_images.User | None = None
+    is_writable: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Origin:
-    """The origin of a container: image, digest of the bundle, a lock on that bundle, the app whose user it has."""
+    """The origin of a container.
+
+    Attributes:
+        image: Its reference.
+        content: The digest of its bundle.
+        kept: Descriptors that live as long as it: a lock on the bundle, a mount namespace.
+        app: The app whose user it has.
+    """
 
     image: str
     content: str
-    held: int
+    kept: tuple[int, ...]
     app: str
 
 
@@ -213,6 +222,10 @@ class LocalDriver(Driver):
             found.append("processes of functions are not limited: no writable pids control group")
         if not self.capabilities.limits_cpu:
             found.append("CPU of functions is not limited: no writable cpu control group")
+        if self._sandboxed and (missing := self._surroundings.overlays.missing):
+            found.append(
+                f"root file systems of images are read-only, also where a function may write to them: {missing}"
+            )
         if self._needs_marks and not marks.can_mark():
             found.append(
                 "processes that functions leave behind may outlive them: the server has a hard limit of its resident "
@@ -252,7 +265,13 @@ class LocalDriver(Driver):
         share = loop_share()
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, held)
-            entry = self._enter(spec, await self._join(spec.app, undo), undo)
+            namespace = await self._join(spec.app, undo)
+            entry, kept = self._enter(spec, namespace, undo), [held]
+            if plan.is_writable:
+                entry, overlay = await self._enter_writable(plan, spec, namespace)
+                if overlay is not None:
+                    undo.callback(os.close, overlay)
+                    kept.append(overlay)
             socket = self._make_socket(spec, undo)
             await share.turn()
             with share:  # where processors are busy, the kernel may take milliseconds
@@ -260,7 +279,7 @@ class LocalDriver(Driver):
             undo.pop_all()
         mark = self._mark()
         command = self._command(plan, spec, entry, group, mark, socket)
-        self._origins[spec.id] = _Origin(spec.image, plan.found.manifest.content, held, spec.app)
+        self._origins[spec.id] = _Origin(spec.image, plan.found.manifest.content, tuple(kept), spec.app)
         container = ProcessContainer(
             spec.id,
             command,
@@ -300,7 +319,8 @@ class LocalDriver(Driver):
     def _forget(self, container: ProcessContainer) -> None:
         self._alive.discard(container)
         if (origin := self._origins.pop(container.id, None)) is not None:
-            os.close(origin.held)
+            for descriptor in origin.kept:
+                os.close(descriptor)
             self._surroundings.leave(origin.app)
             if self._networks is not None:
                 self._networks.release(origin.app)
@@ -422,7 +442,8 @@ class LocalDriver(Driver):
             program = system_images.find_program(found.root, found.manifest.cmd, system.workdir, env["PATH"])
         except NoProgram as exc:
             return _Plan(found, given, str(exc))
-        return _Plan(found, env, None, program, user)
+        read_only = walls.read_only or (spec.listens and walls.listeners_read_only)
+        return _Plan(found, env, None, program, user, not read_only and not self._surroundings.overlays.missing)
 
     async def _import_builds(self) -> None:
         """Make images of the builds of earlier releases. Without them, those run as before."""
@@ -496,6 +517,33 @@ class LocalDriver(Driver):
         undo.callback(self._surroundings.leave, spec.app)
         return entry
 
+    async def _enter_writable(
+        self, plan: _Plan, spec: ContainerSpec, namespace: Joined
+    ) -> tuple[list[str], int | None]:
+        """Do the same with an overlay over the root file system of the image."""
+        enter = self._surroundings.enter_writable
+        size_mib = self._sizes(spec, is_writable=True)[2]
+        made = asyncio.get_running_loop().run_in_executor(None, enter, spec.app, namespace, plan.found.root, size_mib)
+        try:
+            return await asyncio.shield(made)
+        except asyncio.CancelledError:
+            made.add_done_callback(_close_unused)
+            raise
+        except OSError as exc:
+            raise StartFailed(f"its root file system cannot be made writable: {exc.strerror or exc}") from exc
+
+    def _sizes(self, spec: ContainerSpec, *, is_writable: bool) -> tuple[int, int, int]:
+        """Return the MiB of /tmp, of /dev/shm, and of what may be written to the root file system.
+
+        Together they hold no more than the function may use, or each, where a control group counts them as its memory.
+        """
+        memory = spec.memory_mib
+        if self._groups is not None:
+            return memory, memory, memory
+        shm = max(1, memory // 4)
+        root = max(1, (memory - shm) // 2) if is_writable else 0
+        return max(1, memory - shm - root), shm, root
+
     def _make_socket(self, spec: ContainerSpec, undo: contextlib.ExitStack) -> UnixSocket | None:
         if not spec.listens:
             return None
@@ -534,14 +582,19 @@ class LocalDriver(Driver):
         else:
             where = None if self._sandboxed else plan.found.files
             cmd = launch.lay_out(plan.found.manifest.cmd, len(env), secrets=secrets, folder=where, processes=processes)
-        # File systems in memory hold no more than the function may use. A control group counts them as its memory.
-        shm_mib = spec.memory_mib if group is not None else max(1, spec.memory_mib // 4)
-        tmp_mib = spec.memory_mib if group is not None else spec.memory_mib - shm_mib
+        tmp_mib, shm_mib, _ = self._sizes(spec, is_writable=plan.is_writable)
         files = spec.secrets if spec.secrets_as_files else {}
         numbers = {name: launch.FIRST_FREE + number for number, name in enumerate(files)}
         sockets = None if socket is None else socket.folder
         cmd = self._surroundings.wrap(
-            cmd, plan.found, plan.user, numbers, tmp_mib=tmp_mib, shm_mib=shm_mib, sockets=sockets
+            cmd,
+            plan.found,
+            plan.user,
+            numbers,
+            is_writable=plan.is_writable,
+            tmp_mib=tmp_mib,
+            shm_mib=shm_mib,
+            sockets=sockets,
         )
         limits = launch.Limits(
             groups=[] if group is None else group.entries,
@@ -613,6 +666,12 @@ def _image_error(image: str, exc: ImageStoreError) -> DriverError:
             return ImageError(image, f"the registry cannot be read: {exc.reason}", 502)
         case _:
             return ImageError(image, str(exc).removeprefix(f"{image}: "), 502 if isinstance(exc, InvalidImage) else 500)
+
+
+def _close_unused(made: asyncio.Future[tuple[list[str], int | None]]) -> None:
+    """Close the overlay that nobody waited for."""
+    if made.exception() is None and (overlay := made.result()[1]) is not None:
+        os.close(overlay)
 
 
 def _variables(spec: ContainerSpec) -> Mapping[str, str]:

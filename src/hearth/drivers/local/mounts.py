@@ -7,6 +7,8 @@ file system that has just the way to the wanted folders, under their own names.
 
 The namespace has device nodes of its own, too: whatever happens to their modes or owners, those of the machine are
 other nodes.
+
+A container that may write to the root file system of its image has a namespace of its own, made from that one.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import contextlib
 import ctypes
 import os
 import stat
+import struct
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +28,14 @@ _BIND: Final = 0x1000
 _RECURSIVE: Final = 0x4000
 _SLAVE: Final = 1 << 19
 _DETACH: Final = 2
+#: Numbers of system calls that the C library has no functions for; those of all machines since 2019.
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_CLONE: Final = 1
+_EMPTY_PATH: Final = 0x1000
+_FROM_DESCRIPTOR: Final = 4
+_READ_ONLY: Final = 1
+_MAPPED: Final = 0x100000
+_HERE: Final = -100
 _DEVICES: Final = {
     "null": (1, 3),
     "zero": (1, 5),
@@ -51,21 +62,76 @@ def make(folders: Collection[Path]) -> int:
     Raises:
         OSError: This process may not make mount namespaces, or a folder does not exist.
     """
+    return _in_thread(lambda: _make(folders))
+
+
+def make_overlay(base: int | None, root: Path, scratch: Path, options: str, uid: int, owner: int) -> int:
+    """Make a namespace in which a folder can be written to, in memory; return a descriptor, the caller's to close.
+
+    Its files belong to the user there. Blocks shortly.
+
+    Args:
+        base: The mount namespace that it is made from; ``None`` is the server's.
+        root: The folder; its files belong to root.
+        scratch: A folder that nobody needs there.
+        options: Of the file system in memory that holds what is written.
+        uid: The user, and the group.
+        owner: A user namespace whose root is that user.
+
+    Raises:
+        OSError: This process may not, or the kernel cannot.
+    """
+    return _in_thread(lambda: _make_overlay(base, root, scratch, options, uid, owner))
+
+
+def _in_thread(made: Callable[[], int]) -> int:
+    """Call it in a thread that ends: a thread belongs to a namespace, and leaves the one that it has joined with it."""
     found: list[int | OSError] = []
 
-    def make_in_thread() -> None:
+    def call() -> None:
         try:
-            found.append(_make(folders))
+            found.append(made())
         except OSError as exc:
             found.append(exc)
 
-    # A namespace belongs to a thread: this one joins it, and ends.
-    thread = threading.Thread(target=make_in_thread, name="mounts")
+    thread = threading.Thread(target=call, name="mounts")
     thread.start()
     thread.join()
     if isinstance(found[0], OSError):
         raise found[0]
     return found[0]
+
+
+def _make_overlay(base: int | None, root: Path, scratch: Path, options: str, uid: int, owner: int) -> int:
+    _call("unshare", _NEW_MOUNTS)
+    if base is not None:
+        _call("setns", base, _NEW_MOUNTS)
+        _call("unshare", _NEW_MOUNTS)
+    _mount("none", "/", "", _RECURSIVE | _SLAVE)
+    _mount("tmpfs", str(scratch), "tmpfs", 0, f"mode=0711,{options}")
+    held = os.open(scratch, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for name in ("lower", "upper", "work"):
+            os.mkdir(name, dir_fd=held)
+        os.chmod("upper", 0o755, dir_fd=held)  # noqa: S103  # the root folder of the container
+        os.chown("upper", uid, uid, dir_fd=held)
+        os.fchdir(held)  # of this thread alone, since the first line; options have no escape for commas in paths
+    finally:
+        os.close(held)
+    _show_as(owner, root, "lower")
+    _mount("overlay", str(root), "overlay", 0, "lowerdir=lower,upperdir=upper,workdir=work")
+    return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
+
+
+def _show_as(owner: int, source: Path, target: str) -> None:
+    """Show a folder at another place, read-only, its files as those of the root of a user namespace."""
+    tree = _call("syscall", _OPEN_TREE, _HERE, os.fsencode(source), _CLONE | os.O_CLOEXEC)
+    try:
+        attributes = struct.pack("=QQQQ", _READ_ONLY | _MAPPED, 0, 0, owner)
+        _call("syscall", _MOUNT_SETATTR, tree, b"", _EMPTY_PATH, attributes, len(attributes))
+        _call("syscall", _MOVE_MOUNT, tree, b"", _HERE, os.fsencode(target), _FROM_DESCRIPTOR)
+    finally:
+        os.close(tree)
 
 
 def _make(folders: Collection[Path]) -> int:
@@ -115,8 +181,11 @@ def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> N
     _call("mount", os.fsencode(source), os.fsencode(target), kind.encode(), flags, data.encode() or None)
 
 
-def _call(name: str, *arguments: bytes | int | None) -> None:
+def _call(name: str, *arguments: bytes | int | None) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*arguments) == -1:
+    long = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    result: int = getattr(libc, name)(*long)
+    if result == -1:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result

@@ -19,6 +19,7 @@ from hearth.drivers.local import bundle, launch, mounts, sandbox, starter, syste
 from hearth.drivers.local.network.addresses import NAMESERVER
 from hearth.drivers.local.network.namespace import NOTHING, Joined
 from hearth.drivers.local.users import FunctionUsers
+from hearth.drivers.local.writable import Overlays
 from hearth.host import seccomp
 from hearth.models.function_network import FunctionNetwork
 from hearth.telemetry.logs import get_logger
@@ -80,6 +81,7 @@ class Surroundings:
         filter_fd: The filter of system calls; ``None`` on machines that it does not know.
         starter_fd: The first program of images that bring a root file system; ``None`` where those do not run.
         inherited: Descriptors that no function may inherit.
+        overlays: Make root file systems that functions may write to.
     """
 
     def __init__(self, bundles: Path, node: str, walls: Walls) -> None:
@@ -96,6 +98,7 @@ class Surroundings:
         self.filter_fd: int | None = None
         self.starter_fd: int | None = None
         self.inherited: list[int] = []
+        self.overlays = Overlays(bundles)
 
     def set_up(self, sockets: Path | None = None, *, counts_memory: bool) -> None:
         """Find out what works here. Blocks.
@@ -129,6 +132,7 @@ class Surroundings:
             if descriptor is not None:
                 os.close(descriptor)
         self.filter_fd = self.starter_fd = self._mounts = None
+        self.overlays.close()
 
     def set_network(self, network: FunctionNetwork) -> None:
         """Set what functions in the sandbox reach. Blocks shortly.
@@ -169,14 +173,28 @@ class Surroundings:
         """
         return self._entry(None if self._users is None else self._users.acquire(app), namespace)
 
+    def enter_writable(self, app: str, namespace: Joined, root: Path, size_mib: int) -> tuple[list[str], int | None]:
+        """Return the start of a command for an app that has entered, with an overlay over a root file system. Blocks.
+
+        The descriptor keeps the overlay; it is the caller's to close. There is none if the command makes the overlay.
+
+        Raises:
+            OSError: The overlay cannot be made.
+        """
+        uid = self.user_of(app)
+        if uid is None:
+            return self.overlays.wrap(self._entry(None, namespace), root, size_mib), None
+        made = self.overlays.make(self._mounts, root, uid, size_mib)
+        return self._entry(uid, namespace, made), made
+
     def user_of(self, app: str) -> int | None:
         """Return the user of an app that has entered; ``None`` if it is the server's."""
         return None if self._users is None else self._users.of(app)
 
     def leave(self, app: str) -> None:
         """One container of the app is gone."""
-        if self._users is not None:
-            self._users.release(app)
+        if self._users is not None and (uid := self._users.release(app)) is not None:
+            self.overlays.forget(uid)
 
     def hides(self, folder: Path) -> bool:
         """Return whether the users of functions cannot reach a folder outside of their bundle."""
@@ -191,6 +209,7 @@ class Surroundings:
         user: system_images.User | None,
         secrets: Mapping[str, int],
         *,
+        is_writable: bool,
         tmp_mib: int,
         shm_mib: int,
         sockets: Path | None = None,
@@ -202,6 +221,7 @@ class Surroundings:
             found: The bundle.
             user: The user of the container, if the image brings a root file system.
             secrets: As in :class:`~hearth.drivers.local.sandbox.View`; needs a sandbox.
+            is_writable: There is an overlay over that root file system.
             tmp_mib: Size of /tmp.
             shm_mib: Size of /dev/shm.
             sockets: As in :class:`~hearth.drivers.local.sandbox.View`.
@@ -218,7 +238,7 @@ class Surroundings:
             sockets=sockets,
         )
         if (system := found.manifest.system) is not None and user is not None:
-            root = sandbox.Root(found.root, system.volumes)
+            root = sandbox.Root(found.root, system.volumes, is_writable)
             view = dataclasses.replace(view, workdir=system.workdir, root=root, uid=user.uid, gid=user.gid)
         return self.sandbox.wrap(cmd, view, filtered=self.filter_fd is not None)
 
@@ -236,6 +256,8 @@ class Surroundings:
                     "walls where there are none"
                 ) from exc
             self.missing = f"{exc}; {exc.advice}"
+        else:
+            self.overlays.try_out(self._mounts, self._probe_uid)
 
     def _set_up_users(self, sockets: Path | None) -> None:
         """Have functions run as users that are not root."""
@@ -275,8 +297,9 @@ class Surroundings:
     def _probe_uid(self) -> int | None:
         return None if self._users is None else self._walls.uids[-1]
 
-    def _entry(self, uid: int | None, namespace: Joined = NOTHING) -> list[str]:
-        mount = "" if self._mounts is None else f"/proc/{os.getpid()}/fd/{self._mounts}"
+    def _entry(self, uid: int | None, namespace: Joined = NOTHING, mounts_fd: int | None = None) -> list[str]:
+        space = self._mounts if mounts_fd is None else mounts_fd
+        mount = "" if space is None else f"/proc/{os.getpid()}/fd/{space}"
         entry = launch.Entry(uid=uid, mount=mount, user=namespace.user, network=namespace.network)
         return entry.command("nsenter")
 

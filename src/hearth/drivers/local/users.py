@@ -49,13 +49,15 @@ class FunctionUsers:
         """Return the user of an app that has containers."""
         return self._leases[app].uid
 
-    def release(self, app: str) -> None:
-        """One container of the app is gone."""
+    def release(self, app: str) -> int | None:
+        """One container of the app is gone; return the user of the app if that was the last."""
         lease = self._leases[app]
         lease.containers -= 1
-        if not lease.containers:
-            del self._leases[app]
-            self._lent.remove(lease.uid)
+        if lease.containers:
+            return None
+        del self._leases[app]
+        self._lent.remove(lease.uid)
+        return lease.uid
 
     def _free(self) -> int:
         """Return a free user; the one that was released last comes last."""
