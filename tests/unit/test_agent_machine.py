@@ -17,14 +17,17 @@ from tests.support.virtual_time import run
 from hearth.drivers.base import DriverError, Exit, StartFailed
 from hearth.models.errors import HearthError
 from hearth.models.function import NOTHING, Amount
+from hearth.models.instances import Instances
 from hearth.testing.script import Script, Step
 
 TOTAL = Amount(1000, 8000)
 MEMORY = (100, 300, 600, 1000)
 NUMBER = st.integers(0, 11)
+BOUNDS = [(0, None), (0, 1), (1, None), (1, 1), (2, 3), (9, None)]
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("call"), st.integers(0, 3), st.sampled_from([0.0, 0.3, 4.0]), st.booleans()),
+        st.tuples(st.just("bound"), st.integers(0, 3), st.sampled_from(BOUNDS)),
         st.tuples(st.sampled_from(["burst", "leave", "retry", "die", "hang", "release", "break", "change"]), NUMBER),
         st.tuples(st.just("pass"), st.sampled_from([0.0, 0.05, 0.5, 3.0])),
     ),
@@ -38,13 +41,21 @@ class Play:
 
     def __init__(self, on: Bench) -> None:
         self.on = on
-        self.version = 0
+        self.versions = [0] * 4
         self.calls: list[tuple[str, asyncio.Task[str]]] = []
+        self.bounds: list[tuple[int, int | None]] = [(0, None)] * 4
+        self.allowed = [0] * 4
         self.functions = [self.function(n) for n in range(4)]
 
     def function(self, number: int) -> Any:
+        least, most = self.bounds[number]
         return self.on.function(
-            f"/{number}", image=f"image{number}", memory=MEMORY[number], timeout=8, config={"V": str(self.version)}
+            f"/{number}",
+            image=f"image{number}",
+            memory=MEMORY[number],
+            timeout=8,
+            config={"V": str(self.versions[number])},
+            instances=Instances(min_instances=least, max_instances=most),
         )
 
     async def step(self, action: str, *given: Any) -> None:
@@ -90,8 +101,17 @@ class Play:
         script.remove.error, script.remove.failures = DriverError("trouble"), 1
 
     def do_change(self, number: int) -> None:
-        self.version += 1
+        self.versions[number % 4] += 1
         self.functions[number % 4] = self.function(number % 4)
+
+    def do_bound(self, number: int, bounds: tuple[int, int | None]) -> None:
+        self.bounds[number] = bounds
+        self.allowed[number] = self.present(number)  # containers above a lower bound end after their calls
+        self.functions[number] = self.function(number)
+
+    def present(self, number: int) -> int:
+        launchers = self.on.agent.pool.launchers.values()
+        return sum(len(one.containers) for one in launchers if one.function.ref.name == f"/{number}")
 
     def script(self, number: int) -> Script:
         script = self.on.driver.images[f"image{number % 4}"]
@@ -109,6 +129,12 @@ class Play:
         assert min(total.queue, total.running) >= 0
         done = total.complete + total.failed + total.busy
         assert total.queue + total.running + done == self.on.submitted, "a call is counted twice, or not at all"
+        alive = [0] * 4
+        for container in driver.containers.values():
+            alive[int(container.spec.labels["path"][1:])] += 1
+        for number, (_, most) in enumerate(self.bounds):
+            self.allowed[number] = min(self.allowed[number], self.present(number))
+            assert most is None or alive[number] <= max(most, self.allowed[number]), "more containers than there may be"
         standby = set()
         for launcher in agent.pool.launchers.values():
             queue = launcher.queue
@@ -133,6 +159,9 @@ class Play:
                 assert isinstance(task.exception(), HearthError), task.exception()
         for function in self.functions:  # nothing that happened keeps anybody from being served
             assert await self.on.ask(function, echo="still here") == "still here"
+        await asyncio.sleep(20)
+        for launcher in self.on.agent.pool.launchers.values():
+            assert not launcher.lacks, "a container that is to be kept ready is missing"
 
 
 async def _play(steps: list[Any]) -> None:

@@ -107,6 +107,7 @@ CATALOGUE = [
     (e.TokensNotFound(), 404, "Token not found"),
     (e.TokensMissingNew(), 400, "Missing new token"),
     (e.InvalidToken("name is missing"), 400, "Invalid token: name is missing"),
+    (e.InvalidInstances("why"), 400, "Invalid number of instances: why"),
     (e.InvalidDelivery("why"), 400, "Invalid delivery: why"),
     (e.InvalidWait(), 400, "Invalid wait: it must be a number of seconds from 0 to 60"),
     (e.InvalidDelay("Fn-Delay", "a number"), 400, "Invalid Fn-Delay: it must be a number"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearth.agent.eviction import Standby
-from hearth.agent.resources import Returned, Shortage
+from hearth.agent.resources import Crowd, Returned, Shortage
 from hearth.agent.shares import Share
 from hearth.models.function import NOTHING, Amount
 
@@ -18,6 +18,7 @@ class Hot:
         self.key = key.encode()
         self.is_sync = True
         self.share = SHARE
+        self.kept_idle = 0
         self.returned = Returned(Amount(memory_mib, 0), Amount(memory_mib if shared_mib is None else shared_mib, 0))
 
 
@@ -93,6 +94,21 @@ def test_what_idle_containers_of_async_functions_hold_is_known() -> None:
     assert made.idle_async == Amount(128, 0)
     made.leaving(hot)
     assert made.idle_async == Amount(0, 0)
+
+
+def test_containers_kept_ready_go_last_and_only_for_a_late_call() -> None:
+    surplus, kept, other, last_one = Hot("a"), Hot("a"), Hot("b"), Hot("c")
+    for hot in (surplus, kept, other):
+        hot.kept_idle = 1
+    made = standby(kept, surplus, other, last_one)
+    assert made.choose(shortage(256)) == [kept, last_one], "one of two that are equal, and what nobody keeps"
+    assert made.choose(shortage(384)) == []
+    assert made.beyond_idle(shortage(384)) == Amount(128, 0)
+    assert made.choose(shortage(384), is_late=True) == [kept, last_one, surplus]
+    assert made.beyond_idle(shortage(384), is_late=True) == Amount(0, 0)
+    crowd = Crowd(SHARE, 384, b"waiting")
+    assert made.choose_own(crowd) == []
+    assert made.choose_own(crowd, is_late=True) == [kept, last_one, surplus]
 
 
 @given(

@@ -45,6 +45,7 @@ FIELDS = {
     "concurrency": st.integers(1, 1000),
     "syslog_url": TEXTS,
 }
+NUMBERS_OF_CONTAINERS = ("min_instances", "max_instances")
 SPECS = st.fixed_dictionaries(FIELDS)
 
 
@@ -57,7 +58,12 @@ def shape(made: FunctionSpec) -> dict[str, Any]:
 
 
 def test_the_properties_below_know_all_fields_of_a_spec() -> None:
-    assert {*FIELDS, "hot_key"} == set(FunctionSpec.__struct_fields__)
+    assert {*FIELDS, "hot_key", *NUMBERS_OF_CONTAINERS} == set(FunctionSpec.__struct_fields__)
+
+
+def test_numbers_of_containers_shape_none() -> None:
+    for name in NUMBERS_OF_CONTAINERS:
+        assert spec(**{name: 7}).hot_key == SPEC.hot_key
 
 
 @given(SPECS, SPECS)

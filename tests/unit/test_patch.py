@@ -14,6 +14,7 @@ from hearth.models.app import App
 from hearth.models.call_auth import Signature
 from hearth.models.delivery import Delivery
 from hearth.models.errors import AppsNameImmutable, RoutesPathImmutable
+from hearth.models.instances import Instances
 from hearth.models.patch import AppPatch, RoutePatch, apply_app_patch, apply_route_patch, new_route
 from hearth.models.route import Route
 from hearth.models.times import ZERO
@@ -145,6 +146,7 @@ CHANGES: dict[str, Any] = {
     "concurrency": 7,
     "auth": "token",
     "signature": Signature(style="github", secret="NEW"),
+    "instances": {"min_instances": 7, "max_instances": 8},
     "delivery": {"result_ttl_s": 7},
 }
 
@@ -174,7 +176,8 @@ def test_a_change_of_any_one_field_is_a_change(field: str) -> None:
     route = Route(app_name="a", path="/p", image="x", created_at=NOW, updated_at=NOW)
     merged = apply_route_patch(route, RoutePatch(**{field: CHANGES[field]}), LATER)
     assert merged != route
-    assert getattr(merged, field) == (Delivery(result_ttl_s=7) if field == "delivery" else CHANGES[field])
+    built = {"delivery": Delivery(result_ttl_s=7), "instances": Instances(min_instances=7, max_instances=8)}
+    assert getattr(merged, field) == built.get(field, CHANGES[field])
     assert merged.updated_at == LATER
 
 

@@ -19,6 +19,7 @@ from hearth.models.fn import Fn
 from hearth.models.fn_errors import FnNotFound, TriggerNotFound
 from hearth.models.idempotency import Claim, KeyEnd, StoredKey
 from hearth.models.image import Pin
+from hearth.models.instances import NONE_KEPT_READY, KeptReady
 from hearth.models.registry_login import RegistryLogin
 from hearth.models.route import Route
 from hearth.models.secret import NO_SECRETS, SecretValues
@@ -202,6 +203,28 @@ class NoPinTarget:
 NO_PIN_TARGET: Final = NoPinTarget()
 
 
+class ReadySource(Protocol):
+    """The functions that keep containers ready. A :class:`~hearth.stores.datastore.Datastore` is one."""
+
+    async def kept_ready(self) -> KeptReady:
+        """Return them.
+
+        Raises:
+            HearthError: They cannot be looked up now.
+        """
+
+
+class NoReadySource:
+    """Source of a node that keeps no container ready."""
+
+    async def kept_ready(self) -> KeptReady:
+        """Return nothing."""
+        return NONE_KEPT_READY
+
+
+NO_READY_SOURCE: Final = NoReadySource()
+
+
 class IdempotencyKeys(Protocol):
     """Idempotency keys, see :class:`~hearth.stores.keys.base.KeyStore`."""
 
@@ -362,6 +385,7 @@ class StoredWorld:
         pins: Stores the digests of images that are known later than their functions.
         fetch_image: Gets the image of a reference from another node; ``None`` where all images are here.
         keys: The idempotency keys of requests.
+        ready: The functions that keep containers ready.
     """
 
     definitions: Definitions
@@ -373,3 +397,4 @@ class StoredWorld:
     pins: PinTarget = NO_PIN_TARGET
     fetch_image: FetchImage | None = None
     keys: IdempotencyKeys = NO_IDEMPOTENCY_KEYS
+    ready: ReadySource = NO_READY_SOURCE

@@ -263,7 +263,7 @@ class Agent:
 
     def accepted_call(self, spec: FunctionSpec, record: Call) -> ActiveCall:
         """Return an accepted async call; its deadlines are fixed now: the time in the queue does not count."""
-        function = self.pool.function(spec)
+        function = self.pool.accepted(spec)
         now = self._clock.now()
         fields = {"user_log": True, **function.log_fields, "call_id": record.id}
         log = CallLog(lambda: fields, self._log_limit_bytes, record.id)

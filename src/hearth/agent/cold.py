@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from hearth.agent.call import ActiveCall
+from hearth.agent.function import Function
 from hearth.agent.host import Host
 from hearth.agent.sampling import watch_stats
-from hearth.agent.scaling.patience import hurry_at
+from hearth.agent.scaling.patience import hurry_at, late_at
 from hearth.agent.states import ContainerLife, Stage
 from hearth.agent.stderr import catch_up
 from hearth.drivers.base import Container, StatsSample
@@ -40,33 +41,61 @@ class ColdContainer:
         """True until it is handed to its call."""
         return self._life.stage in (Stage.WAIT, Stage.START)
 
+    @property
+    def key(self) -> bytes:
+        """Return the slot key of its function."""
+        return self._call.function.key
+
+    @property
+    def waiting_since(self) -> float:
+        """Since when its call waits."""
+        return self._call.since
+
+    @property
+    def late_at(self) -> float:
+        """Return the loop time from which its call has waited for long."""
+        return late_at(self._call.since, self._call.function.spec.timeout_s)
+
+    @property
+    def is_leaving(self) -> bool:
+        """True once its call is over."""
+        return self._over.done()
+
+    def give_way(self, *, is_late: bool, since: float) -> bool:
+        """Go on: its call alone ends it."""
+        return False
+
     async def run(self) -> None:
         """Live: from the wait for memory to its return. Only cancellation leaves it."""
         function = self._call.function
         try:
-            reservation = await self._host.reserve(function)
-            try:
-                async with self._host.starts.hold(hurry_at(self._call.since, function.spec.timeout_s)):
-                    self._life.enter(Stage.START)
-                    with during(function.spans.prepare_cold):
-                        self._drain = await self._host.open_drain(function)
-                        described = function.contract.environment(self._call.input())
-                        container = await self._host.prepare(function, {**function.spec.environment, **described})
-                try:
-                    self._life.enter(Stage.IDLE)
-                    if self._ready is not None and not self._ready.done():
-                        self._ready.set_result(container)
-                    await self._live(container)
-                finally:
-                    await self._host.remove(container)
-            finally:
-                reservation.release()
-                if self._drain is not None:
-                    self._drain.close()
+            async with function.cap.hold(self):
+                await self._run(function)
         except Exception as exc:  # the one boundary of this task: its call must hear of whatever went wrong
             self.fail(exc)
         finally:
             self._life.enter(Stage.DONE)
+
+    async def _run(self, function: Function) -> None:
+        reservation = await self._host.reserve(function, lambda: self.late_at)
+        try:
+            async with self._host.starts.hold(hurry_at(self._call.since, function.spec.timeout_s)):
+                self._life.enter(Stage.START)
+                with during(function.spans.prepare_cold):
+                    self._drain = await self._host.open_drain(function)
+                    described = function.contract.environment(self._call.input())
+                    container = await self._host.prepare(function, {**function.spec.environment, **described})
+            try:
+                self._life.enter(Stage.IDLE)
+                if self._ready is not None and not self._ready.done():
+                    self._ready.set_result(container)
+                await self._live(container)
+            finally:
+                await self._host.remove(container)
+        finally:
+            reservation.release()
+            if self._drain is not None:
+                self._drain.close()
 
     async def _live(self, container: Container) -> None:
         async with asyncio.TaskGroup() as group:

@@ -31,6 +31,10 @@ class Evictable(Protocol):
         """Return the share of its app."""
 
     @property
+    def kept_idle(self) -> int:
+        """Return how many idle containers of its key are kept ready (``min_instances``)."""
+
+    @property
     def returned(self) -> Returned:
         """Return what its end adds to the room of others. Never changes."""
 
@@ -69,12 +73,13 @@ class Standby(Generic[C]):
         self.idle.pop(hot, None)
         self._leaving.pop(hot, None)
 
-    def choose(self, shortage: Shortage) -> list[C]:
+    def choose(self, shortage: Shortage, *, is_late: bool = False) -> list[C]:
         """Return as few containers as possible whose end meets the shortage, or as much of it as can be met.
 
         Return none if not even the first request could then be served, unless it takes parts. Longest idle first,
-        those first whose function keeps another idle container. Never one of a slot key that waits: the request would
-        have taken it. What leaving containers will return counts as met.
+        those first whose function keeps another idle container. Those that are kept ready come last, and only if the
+        call of the first request has waited for long (``is_late``). Never one of a slot key that waits: the request
+        would have taken it. What leaving containers will return counts as met.
         """
         met = _returned(self._leaving, to_sync=shortage.is_sync)
         if shortage.lack.fits(met):
@@ -83,7 +88,7 @@ class Standby(Generic[C]):
         if not needed.fits(met + _returned(self.idle, to_sync=shortage.is_sync)):
             return []
         chosen: list[C] = []
-        for hot in self._in_order(shortage.keys):
+        for hot in self._in_order(shortage.keys, is_late=is_late):
             if shortage.lack.fits(met):
                 break
             gain = hot.returned.to_sync if shortage.is_sync else hot.returned.to_async
@@ -92,14 +97,14 @@ class Standby(Generic[C]):
                 met += gain
         return chosen if needed.fits(met) else []
 
-    def choose_own(self, crowd: Crowd) -> list[C]:
+    def choose_own(self, crowd: Crowd, *, is_late: bool = False) -> list[C]:
         """Return idle containers of an app that give way to its own next request, which its memory quota keeps out.
 
         None if not even all of them would make room.
         """
         lack_mib = crowd.lack_mib - self.leaving_of(crowd.share).memory_mib
         chosen: list[C] = []
-        for hot in self._in_order(frozenset({crowd.key})):
+        for hot in self._in_order(frozenset({crowd.key}), is_late=is_late):
             if lack_mib <= 0:
                 break
             if hot.share is crowd.share:
@@ -111,25 +116,31 @@ class Standby(Generic[C]):
         """Return what the containers of an app hold that are on their way out."""
         return _returned((hot for hot in self._leaving if hot.share is share), to_sync=True)
 
-    def beyond_idle(self, shortage: Shortage) -> Amount:
-        """Return what the first request lacks even if all idle containers gave way to it."""
-        idle = [hot for hot in self.idle if hot.key not in shortage.keys]
+    def beyond_idle(self, shortage: Shortage, *, is_late: bool = False) -> Amount:
+        """Return what the first request lacks even if all idle containers gave way to it that may."""
+        idle = self._in_order(shortage.keys, is_late=is_late)
         met = _returned((*self._leaving, *idle), to_sync=shortage.is_sync)
         least = shortage.least
         return Amount(max(0, least.memory_mib - met.memory_mib), max(0, least.cpu_milli - met.cpu_milli))
 
-    def _in_order(self, keys: frozenset[bytes]) -> Iterator[C]:
+    def _in_order(self, keys: frozenset[bytes], *, is_late: bool) -> Iterator[C]:
         left = Counter([hot.key for hot in self.idle])
-        last_ones = []
+        last_ones, kept_ones = [], []
         for hot in self.idle:
             if hot.key in keys:
                 continue
-            if left[hot.key] > 1:
-                left[hot.key] -= 1
+            kept = hot.kept_idle
+            if left[hot.key] <= kept:
+                kept_ones.append(hot)
+                continue
+            left[hot.key] -= 1
+            if left[hot.key]:
                 yield hot
             else:
                 last_ones.append(hot)
         yield from last_ones
+        if is_late:
+            yield from kept_ones
 
 
 def _returned(containers: Iterable[Evictable], *, to_sync: bool) -> Amount:

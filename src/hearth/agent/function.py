@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from hearth.agent.cap import ContainerCap
 from hearth.agent.meters import ContainerSeries
 from hearth.agent.shares import Share
 from hearth.agent.stats import CallStats
@@ -49,6 +50,7 @@ class Function:
         spans: The spans of its calls and containers.
         stats: Counts its calls.
         share: The share of its app.
+        cap: The places of its containers; all its versions share them.
         containers: The metrics of its containers.
         timeout: The time of a call.
         times_run: The timeout of its calls begins with their run; else it includes their wait for a container.
@@ -57,6 +59,7 @@ class Function:
     """
 
     __slots__ = (
+        "cap",
         "containers",
         "contract",
         "key",
@@ -72,7 +75,13 @@ class Function:
     )
 
     def __init__(
-        self, spec: FunctionSpec, stats: CallStats, telemetry: Telemetry, share: Share, terms: Terms = USUAL
+        self,
+        spec: FunctionSpec,
+        stats: CallStats,
+        telemetry: Telemetry,
+        share: Share,
+        cap: ContainerCap,
+        terms: Terms = USUAL,
     ) -> None:
         self.spec = spec
         self.ref = spec.ref
@@ -83,6 +92,7 @@ class Function:
         self.spans = FunctionSpans(telemetry.tracing, spec.ref)
         self.stats = stats.of(spec.ref)
         self.share = share
+        self.cap = cap
         self.containers = ContainerSeries(telemetry.metrics, spec.ref)
         self.record = Call.of(spec, "", ZERO, method="", url="", headers={})
         self.log_fields = {"app_name": spec.ref.app_name, "path": spec.ref.name, "image": spec.image}

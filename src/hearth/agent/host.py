@@ -13,7 +13,7 @@ from hearth.agent.eviction import Standby
 from hearth.agent.function import Function
 from hearth.agent.probation import Probation
 from hearth.agent.quiet import Lag
-from hearth.agent.resources import Reservation, ResourceTracker
+from hearth.agent.resources import LateAt, Reservation, ResourceTracker
 from hearth.agent.scaling.base import ScalingPolicy
 from hearth.agent.scaling.permits import StartPermits
 from hearth.agent.states import ContainerCounts
@@ -67,11 +67,18 @@ class Host:
     probation: Probation
     telemetry: Telemetry
 
-    async def reserve(self, function: Function) -> Reservation:
-        """Wait for the memory and CPU of one container of this function."""
+    async def reserve(self, function: Function, late_at: LateAt) -> Reservation:
+        """Wait for the memory and CPU of one container of this function.
+
+        Args:
+            function: The function.
+            late_at: Returns when containers that are kept ready give way to it.
+        """
         spec = function.spec
         with during(function.spans.reserve):
-            return await self.resources.reserve(spec.amount, function.share, is_sync=spec.is_sync, key=spec.hot_key)
+            return await self.resources.reserve(
+                spec.amount, function.share, is_sync=spec.is_sync, key=spec.hot_key, late_at=late_at
+            )
 
     async def prepare(self, function: Function, environment: Mapping[str, str]) -> Container:
         """Have the image ready and a container created, not yet started."""

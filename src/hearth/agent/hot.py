@@ -14,6 +14,7 @@ from hearth.agent.probation import PROBATION_ANSWERS
 from hearth.agent.quiet import QuietWait
 from hearth.agent.resources import Returned
 from hearth.agent.sampling import watch_stats
+from hearth.agent.scaling.patience import late_at
 from hearth.agent.slots import Leasable, SlotQueue
 from hearth.agent.states import ContainerCounts, ContainerLife, ContainerState, Stage
 from hearth.agent.stderr import ContainerStderr
@@ -79,6 +80,17 @@ class Owner(Protocol):
 
     def container_done(self, hot: HotContainer) -> None:
         """Note that it is gone and its resources are free."""
+
+    def container_unused(self, hot: HotContainer) -> None:
+        """Note that it has ended by itself before its first call."""
+
+    @property
+    def kept_idle(self) -> int:
+        """Return how many idle containers are kept ready."""
+
+    @property
+    def is_above_minimum(self) -> bool:
+        """True if a container may end that is idle for too long."""
 
 
 class HotContainer:
@@ -154,6 +166,21 @@ class HotContainer:
         """True if it takes no further call and still holds its memory."""
         return self._life.stage is Stage.LAST or self._life.stage is Stage.REMOVE
 
+    @property
+    def waiting_since(self) -> float:
+        """Since when the call waits that is next for its function; infinity if none does."""
+        return self._queue.waiting_since
+
+    @property
+    def late_at(self) -> float:
+        """Return the loop time from which that call has waited for long."""
+        return late_at(self.waiting_since, self.function.spec.timeout_s)
+
+    @property
+    def kept_idle(self) -> int:
+        """Return how many idle containers of its function are kept ready."""
+        return self._owner.kept_idle
+
     def is_getting_ready(self, now: float) -> bool:
         """Return whether its program may still be starting: it uses a processor and has not answered yet."""
         is_new = self.served == 0 and now - self._started_at < _READY_S
@@ -165,25 +192,30 @@ class HotContainer:
         """Live: from the wait for memory to its return. Only cancellation leaves it."""
         try:
             span = self._host.telemetry.tracing.span
-            with span("agent_run_hot", *self.function.ref.labels, relation=Relation.FOLLOWS):
-                reservation = await self._host.reserve(self.function)
-                self.returned = reservation.returned
-                try:
-                    self._drain = await self._host.open_drain(self.function)
-                    await self._live()
-                finally:
-                    self._host.standby.gone(self)
-                    reservation.release()
-                    if self._drain is not None:
-                        self._drain.close()
+            async with self.function.cap.hold(self):
+                with span("agent_run_hot", *self.function.ref.labels, relation=Relation.FOLLOWS):
+                    await self._hold_memory()
         except Exception as exc:  # the one boundary of this task: its waiters must get the error
             self._owner.start_failed(self, exc)
         finally:
             self.gone()
 
+    async def _hold_memory(self) -> None:
+        reservation = await self._host.reserve(self.function, lambda: self.late_at)
+        self.returned = reservation.returned
+        try:
+            self._drain = await self._host.open_drain(self.function)
+            await self._live()
+        finally:
+            self._host.standby.gone(self)
+            reservation.release()
+            if self._drain is not None:
+                self._drain.close()
+
     def gone(self) -> None:
         """Note that its task has ended. Idempotent: a task cancelled before its first step never runs its end."""
         if self._life.stage is not Stage.DONE:
+            self._host.starts.over(self)
             self._life.enter(Stage.DONE)
             self._owner.container_done(self)
 
@@ -209,7 +241,7 @@ class HotContainer:
             await self._host.remove(container)
 
     async def _started(self) -> Container:
-        async with self._host.starts.hold(self._hurry_at):
+        async with self._host.starts.hold(self._hurry_at, self):
             self._life.enter(Stage.START)
             container = await self._host.prepare(self.function, self._environment())
             try:
@@ -377,6 +409,24 @@ class HotContainer:
         self.retire("evicted")
         return True
 
+    def give_way(self, *, is_late: bool, since: float) -> bool:
+        """End for another container of its function: if it is idle, or if its calls have waited for less time.
+
+        Args:
+            is_late: The calls for the other one have waited for long: they go before what is kept ready, and before
+                calls of this one that came later.
+            since: When the first of them began.
+        """
+        if self._life.stage is Stage.IDLE:
+            if not is_late and not self._owner.is_above_minimum:
+                return False
+        elif not is_late or self._life.stage not in _RETIRES or self._life.stage is Stage.START:
+            return False
+        elif self.waiting_since <= since:
+            return False
+        self.retire("makes room for another version or type of its function")
+        return True
+
     # -- what happens to it ------------------------------------------------------------------------------
 
     def _arm(self, since: float) -> None:
@@ -388,7 +438,10 @@ class HotContainer:
         if self._life.stage is not Stage.IDLE:
             self._arm(now)
         elif now - self.idle_since >= self.function.spec.idle_timeout_s - 0.001:
-            self.retire("idle timeout")
+            if self._owner.is_above_minimum:
+                self.retire("idle timeout")
+            else:
+                self._arm(now)
         else:
             self._arm(self.idle_since)
 
@@ -404,7 +457,13 @@ class HotContainer:
                 oom=ended.oom,
                 **self.function.log_fields,
             )
-            self.retire("exited")
+            self._end_idle("exited")
+
+    def _end_idle(self, reason: str) -> None:
+        """Retire it: it has ended by itself, without a call."""
+        if not self.served and not self.is_leaving:
+            self._owner.container_unused(self)
+        self.retire(reason)
 
     def _take_sample(self, sample: StatsSample) -> None:
         self.function.containers.sample(sample)
@@ -413,7 +472,7 @@ class HotContainer:
 
     def _take_idle_answer(self, data: bytes) -> None:
         if not data:
-            self.retire("output ended")
+            self._end_idle("output ended")
             return
         self.stderr.between.write(data)
         if self.served and is_surplus(data):

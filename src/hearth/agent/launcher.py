@@ -20,6 +20,7 @@ from hearth.agent.shared import SharedContainer
 from hearth.agent.slots import SlotQueue
 from hearth.agent.start_failures import StartFailures, is_permanent
 from hearth.agent.states import ContainerCounts, ContainerState
+from hearth.drivers.base import DriverError
 from hearth.telemetry.logs import get_logger, log_levels
 from hearth.telemetry.tracing import Relation
 
@@ -37,8 +38,11 @@ Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 class Relief(Protocol):
     """Makes room when memory is short."""
 
-    def __call__(self) -> None:
+    def relieve(self) -> None:
         """Let idle containers give way to requests that wait for memory."""
+
+    def make_room(self, function: Function) -> None:
+        """Let idle containers give way to one of a function that is to be kept ready."""
 
 
 class LauncherState(enum.Enum):
@@ -58,21 +62,23 @@ class HotLauncher:
 
     Args:
         spawn: Starts a container's task, and owns it.
-        relieve: Called when a container is idle: others may wait for its memory.
+        relief: Makes room: called when a container is idle, as others may wait for its memory.
     """
 
-    def __init__(self, function: Function, host: Host, spawn: Spawn, relieve: Relief) -> None:
+    def __init__(self, function: Function, host: Host, spawn: Spawn, relief: Relief) -> None:
         self.function = function
         self.queue: SlotQueue[HotSlot] = SlotQueue()
         self.containers: dict[HotContainer, asyncio.Task[None]] = {}
         self._host = host
         self._concurrency = function.spec.concurrency
         self._spawn = spawn
-        self._relieve = relieve
+        self._relief = relief
         self._state = LauncherState.OPEN
         self.counts = ContainerCounts()
         self.attends_idle = True
         self.failures = StartFailures()
+        self._unused = StartFailures()
+        self._minimum = 0
         self._waiting = WaitingTime()
         self._learned = UsefulConcurrency()
         self._getting_ready: list[HotContainer] = []
@@ -134,6 +140,7 @@ class HotLauncher:
         """Let idle containers end now, busy ones when no call waits for them: the function has changed, or is gone."""
         if self._state is LauncherState.OPEN:
             self._state = LauncherState.OBSOLETE
+            self._minimum = 0
             self.attends_idle = True
         for hot in list(self.containers):
             if hot.state is ContainerState.IDLE:
@@ -143,6 +150,38 @@ class HotLauncher:
         """Keep idle containers again: the function is the current one."""
         if self._state is LauncherState.OBSOLETE:
             self._state = LauncherState.OPEN
+
+    def keep(self, minimum: int) -> None:
+        """Keep so many containers ready from now on, whether calls wait or not."""
+        if minimum != self._minimum:
+            self._minimum = minimum
+            self._look_soon()
+
+    @property
+    def lacks(self) -> int:
+        """Return how many containers it has less than it keeps ready."""
+        return max(0, self._minimum - self._live())
+
+    @property
+    def is_above_minimum(self) -> bool:
+        """True if it has more containers than it keeps ready."""
+        return not self._minimum or self._live() > self._minimum
+
+    @property
+    def kept_idle(self) -> int:
+        """Return how many idle containers are kept ready: those that busy ones do not make up for."""
+        if not self._minimum:
+            return 0
+        idle = self.counts[ContainerState.IDLE]
+        return min(idle, max(0, self._minimum - self._live() + idle))
+
+    def _live(self) -> int:
+        """Return the number of containers that have started and take further calls."""
+        started = self.counts[ContainerState.IDLE] + self.counts[ContainerState.BUSY]
+        return started - self._leaving()
+
+    def _leaving(self) -> int:
+        return sum(hot.is_leaving for hot in self.containers)
 
     async def retire_stale(self) -> None:
         """End containers whose image was rebuilt under the same name: idle ones now, busy ones after their call.
@@ -158,7 +197,7 @@ class HotLauncher:
 
     def is_forgettable(self, now: float) -> bool:
         """Return True if the function may be forgotten: nothing has happened here for a long time."""
-        if self.containers or self.queue.waiters:
+        if self.containers or self.queue.waiters or self._minimum:
             self._quiet_since = now
             return False
         return now - self._quiet_since > max(_FORGET_S, 2 * self.function.spec.idle_timeout_s)
@@ -168,23 +207,31 @@ class HotLauncher:
     def container_started(self, hot: HotContainer) -> None:
         """Count it: it takes calls from now on, but its program may still be getting ready."""
         self._getting_ready.append(hot)
+        self.function.cap.shrink()
         self._look_soon()
 
     def container_idle(self, hot: HotContainer) -> None:
         """Offer its memory: its slot is free and no call took it."""
         self.failures.in_a_row = 0
+        if hot.served:
+            self._unused.in_a_row = 0
         if self._waiting.since < math.inf:
             self._waiting.note(hot.idle_since, waiting=False)
         if self._state is LauncherState.OBSOLETE:
             hot.retire("function changed")
         # What an idle container of an async function holds is room for async calls.
         self.attends_idle = self._state is LauncherState.OBSOLETE or not self.function.spec.is_sync
-        self._relieve()
+        self._relief.relieve()
 
     def container_leaving(self, hot: HotContainer) -> None:
         """Look again: the container takes no further call, and a waiting call may need another one."""
-        if self.queue.waiters:
+        if self.queue.waiters or self._minimum:
             self._look_soon()
+
+    def container_unused(self, hot: HotContainer) -> None:
+        """Delay those that are kept ready: the next one may end before its first call, too."""
+        self._unused.note(DriverError("ended before its first call"), self._host.clock.monotonic())
+        self.attends_idle = True
 
     def start_failed(self, hot: HotContainer, error: Exception) -> None:
         """Fail the calls it was meant for, or all that wait if no other start can end better."""
@@ -238,6 +285,9 @@ class HotLauncher:
         self._waiting.note(now, waiting=bool(self.queue.waiters))
         if self.queue.waiters:
             self.attends_idle = True
+            self.function.cap.relieve()
+            if self._host.standby.is_short:
+                self._relief.relieve()
         if log_levels.debug:
             self._log_counts()
         decision = self._host.scaling.decide(self.snapshot(now))
@@ -246,6 +296,8 @@ class HotLauncher:
             self._start_one()
         if decision.withdrawals:
             self._withdraw(decision.withdrawals)
+        if self._minimum and self.lacks > self.counts[ContainerState.WAIT] + self.counts[ContainerState.START]:
+            self._relief.make_room(self.function)
         if decision.look_again_at is not None:
             self._arm(decision.look_again_at)
 
@@ -275,8 +327,22 @@ class HotLauncher:
             fits=host.resources.fits(function.spec.amount, function.share, is_sync=function.spec.is_sync),
             cpu_busy=host.are_busy(),
             not_before=self.failures.not_before,
+            least=self._minimum,
+            most=function.cap.most,
+            leaving=self._leaving() if self._minimum else 0,
+            spare=self._spare() if self._minimum else 0,
+            refill_at=self._unused.not_before,
             learned=self._learned,
         )
+
+    def _spare(self) -> int:
+        """Return how many containers may start that no call waits for: calls of all functions go first."""
+        host, function = self._host, self.function
+        spec = function.spec
+        if host.resources.waiting:
+            return 0
+        fits = host.resources.fits(spec.amount, function.share, is_sync=spec.is_sync)
+        return min(fits, host.starts.spare)
 
     def _arm(self, again: float) -> None:
         """Keep one timer, not one for each call that comes to wait: it fires early at worst, and then looks again."""
@@ -296,6 +362,7 @@ class HotLauncher:
             self.counts,
             hurry_at=hurry_at(self.queue.waiting_since, self.function.spec.timeout_s),
         )
+        self._host.starts.announce(hot)
         task = self.containers[hot] = self._spawn(hot.run())
         task.add_done_callback(lambda _: hot.gone())
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from hearth.access.base import NO_LOGIN_SOURCE, LoginSource
 from hearth.access.pins import NoteImage, ignore_image
 from hearth.agent.call import ActiveCall, Draining
+from hearth.agent.cap import ContainerCap
 from hearth.agent.cold import ColdContainer
 from hearth.agent.function import Function
 from hearth.agent.host import Host
 from hearth.agent.hot import HotContainer
 from hearth.agent.launcher import HotLauncher
 from hearth.agent.lending import Lender
+from hearth.agent.minima import Minima
 from hearth.agent.probation import Probation
 from hearth.agent.quiet import Lag
 from hearth.agent.resources import ResourceTracker, Shortage
@@ -48,6 +51,7 @@ class Pool:
         shares: What apps have of it.
         functions: The functions, ready to be called, by the hot keys of their specs.
         launchers: Their launchers, likewise.
+        minima: The containers that functions keep ready.
         room_changed: Set when memory or CPU may have become free. Who waits for room clears it.
     """
 
@@ -71,7 +75,8 @@ class Pool:
         note_image: NoteImage = ignore_image,
         syslog: Reach = "network",
     ) -> None:
-        self.resources = ResourceTracker(total, self._relieve, self._room_changed, lender)
+        self.resources = ResourceTracker(total, self.relieve, self._room_changed, lender)
+        self.minima = Minima(total, telemetry.metrics)
         self.shares = Shares(quotas, telemetry.metrics, self.resources.serve)
         self.room_changed = asyncio.Event()
         self._stats = stats
@@ -83,7 +88,7 @@ class Pool:
             driver=driver,
             resources=self.resources,
             clock=clock,
-            starts=StartPermits(max_starts, clock),
+            starts=StartPermits(max_starts, clock, changed=self.minima.look_soon),
             scaling=scaling,
             are_busy=are_busy,
             freeze_idle_s=freeze_idle_s,
@@ -95,6 +100,8 @@ class Pool:
         )
         self.functions: dict[bytes, Function] = {}
         self.launchers: dict[bytes, HotLauncher] = {}
+        self._caps: dict[FunctionRef, ContainerCap] = {}
+        self._late_timer: asyncio.TimerHandle | None = None
         self._cold: set[ColdContainer] = set()
         self._living: set[asyncio.Task[None]] = set()
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -128,9 +135,20 @@ class Pool:
         function = self.functions.get(spec.hot_key)
         if function is None:
             share = self.shares.of(spec.ref)
+            cap = self._caps.get(spec.ref)
+            if cap is None:
+                cap = self._caps[spec.ref] = ContainerCap(self.host.clock.monotonic)
+                cap.limit(spec.max_instances or None)
             function = self.functions[spec.hot_key] = Function(
-                spec, self._stats, self.host.telemetry, share, self._terms
+                spec, self._stats, self.host.telemetry, share, cap, self._terms
             )
+        return function
+
+    def accepted(self, spec: FunctionSpec) -> Function:
+        """Return the function of an accepted call. Its bounds count until the definition of the function is seen."""
+        function = self.function(spec)
+        if not function.cap.is_defined:
+            function.cap.limit(spec.max_instances or None)
         return function
 
     def set_quotas(self, spec: FunctionSpec, quotas: Quotas) -> Share:
@@ -150,12 +168,24 @@ class Pool:
         Calls that wait for this version still run.
         """
         if (launcher := self.launchers.get(spec.hot_key)) is not None:
-            launcher.drain()
+            self._drain(launcher)
 
-    def revive(self, spec: FunctionSpec) -> None:
-        """Keep the containers of a function: this is its present version, perhaps once more."""
-        if (launcher := self.launchers.get(spec.hot_key)) is not None:
+    def present(self, spec: FunctionSpec) -> None:
+        """Keep the containers of a function, as many as it says: this is its present version, perhaps once more."""
+        if spec.max_instances or spec.ref in self._caps:
+            cap = self.function(spec).cap
+            cap.is_defined = True
+            cap.limit(spec.max_instances or None)
+        launcher = self.launchers.get(spec.hot_key)
+        if launcher is None and spec.min_instances and not self.minima.is_stopped:
+            launcher = self.launcher(self.function(spec))
+        if launcher is not None:
             launcher.revive()
+            self.minima.want(launcher, spec.min_instances)
+
+    def _drain(self, launcher: HotLauncher) -> None:
+        self.minima.drop(launcher)
+        launcher.drain()
 
     async def retire_stale(self, spec: FunctionSpec) -> None:
         """End containers whose image was rebuilt under the same name: idle ones now, busy ones after their call."""
@@ -173,13 +203,13 @@ class Pool:
     def _forget(self, ref: FunctionRef) -> bool:
         launchers = [one for one in self.launchers.values() if one.function.ref == ref]
         for launcher in launchers:
+            self._drain(launcher)
             if not launcher.containers and not launcher.queue.waiters:
                 self.launchers.pop(launcher.function.key).close(Draining())
-            else:
-                launcher.drain()
         if launchers:
             return False
         self.functions = {key: function for key, function in self.functions.items() if function.ref != ref}
+        self._caps.pop(ref, None)
         self.host.probation.suspects.discard(ref)
         return True
 
@@ -192,6 +222,8 @@ class Pool:
         for key in [key for key, launcher in self.launchers.items() if launcher.is_forgettable(now)]:
             self.launchers.pop(key).close(Draining())
         self.functions = {key: launcher.function for key, launcher in self.launchers.items()}
+        used = {function.ref for function in self.functions.values()}
+        self._caps = {ref: cap for ref, cap in self._caps.items() if ref in used or cap.is_used}
         self._sweep_later()
 
     def _sweep_later(self) -> None:
@@ -204,7 +236,7 @@ class Pool:
         """Return the launcher of a function's hot containers."""
         launcher = self.launchers.get(function.key)
         if launcher is None:
-            launcher = self.launchers[function.key] = HotLauncher(function, self.host, self._spawn, self._relieve)
+            launcher = self.launchers[function.key] = HotLauncher(function, self.host, self._spawn, self)
         return launcher
 
     def new_cold(self, call: ActiveCall) -> tuple[ColdContainer, asyncio.Task[None]]:
@@ -223,8 +255,10 @@ class Pool:
 
     def drain(self) -> None:
         """Start nothing more: fail all calls that wait, end idle containers now and busy ones after their call."""
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
+        self.minima.stop()
+        for timer in (self._sweep_timer, self._late_timer):
+            if timer is not None:
+                timer.cancel()
         for launcher in self.launchers.values():
             launcher.close(Draining())
         for cold in list(self._cold):
@@ -250,27 +284,47 @@ class Pool:
 
     def _room_changed(self) -> None:
         self.room_changed.set()
+        self.minima.look_soon()
 
-    def _relieve(self) -> None:
+    def make_room(self, function: Function) -> None:
+        """Let idle containers give way to one of a function that is to be kept ready, unless calls wait for room."""
+        spec, resources = function.spec, self.resources
+        if resources.waiting or not resources.is_possible(spec.amount, is_sync=spec.is_sync):
+            return
+        shortage = resources.shortage_of(spec.amount, function.share, is_sync=spec.is_sync, key=function.key)
+        for hot in self.host.standby.choose(shortage):
+            hot.evict()
+
+    def relieve(self) -> None:
         """Let containers give way to the requests that are next for memory and CPU: idle ones, and those of other apps.
 
         An app that waits and uses less than its share does not wait until an app above its share has no calls.
         """
         self.room_changed.set()
-        standby = self.host.standby
+        standby, now = self.host.standby, self.host.clock.monotonic()
         crowds = self.resources.crowds()
         for crowd in crowds:
-            for hot in standby.choose_own(crowd):
+            for hot in standby.choose_own(crowd, is_late=now >= crowd.late_at):
                 hot.evict()
         shortage = self.resources.shortage()
         standby.is_short = shortage is not None or bool(crowds)
+        self._relieve_at(
+            min([one.late_at for one in (*crowds, shortage) if one and one.late_at > now], default=math.inf)
+        )
         if shortage is None:
             return
-        lack = standby.beyond_idle(shortage)
+        is_late = now >= shortage.late_at
+        lack = standby.beyond_idle(shortage, is_late=is_late)
         if lack != NOTHING:
             self._end_busy(shortage, lack)
-        for hot in standby.choose(shortage):
+        for hot in standby.choose(shortage, is_late=is_late):
             hot.evict()
+
+    def _relieve_at(self, when: float) -> None:
+        """Look again when a call has waited for so long that containers kept ready give way to it."""
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+        self._late_timer = self.host.clock.call_at(when, self.relieve) if when < math.inf else None
 
     def _end_busy(self, shortage: Shortage, lack: Amount) -> None:
         """Let containers of apps above their share end after their calls, until they return what is lacking.

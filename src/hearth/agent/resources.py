@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import ClassVar, Final, NamedTuple
@@ -86,6 +87,7 @@ class Shortage:
         first: The amount of the first.
         share: The share of the first.
         takes_parts: Less than the first lacks helps, too.
+        late_at: When the call for the first has waited for long, loop time.
     """
 
     least: Amount
@@ -95,6 +97,7 @@ class Shortage:
     first: Amount
     share: Share
     takes_parts: bool = False
+    late_at: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,11 +107,22 @@ class Crowd:
     Attributes:
         lack_mib: What its containers have to give back first.
         key: The slot key of the request.
+        late_at: When the call for the request has waited for long, loop time.
     """
 
     share: Share
     lack_mib: int
     key: bytes
+    late_at: float = math.inf
+
+
+#: Returns the loop time from which a call has waited for long.
+LateAt = Callable[[], float]
+
+
+def never() -> float:
+    """Return a time that never comes: no call waits."""
+    return math.inf
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -117,6 +131,7 @@ class _Waiter:
 
     Attributes:
         number: Its place in the order of arrival.
+        late_at: Returns when the call for it has waited for long.
         future: Set when it is granted, if somebody waits for that.
     """
 
@@ -125,6 +140,7 @@ class _Waiter:
     key: bytes
     share: Share
     number: int
+    late_at: LateAt
     future: asyncio.Future[Reservation] | None = None
     reservation: Reservation | None = None
 
@@ -236,9 +252,8 @@ class ResourceTracker:
                 first, room = next_ones[0], self._room(is_sync)
                 together = sum((waiter.amount for waiter in next_ones), NOTHING)
                 keys = frozenset(waiter.key for waiter in next_ones)
-                return Shortage(
-                    _lack(first.amount, room), _lack(together, room), is_sync, keys, first.amount, first.share
-                )
+                least, lack = _lack(first.amount, room), _lack(together, room)
+                return Shortage(least, lack, is_sync, keys, first.amount, first.share, first.late_at())
         return None
 
     def crowds(self) -> list[Crowd]:
@@ -247,7 +262,7 @@ class ResourceTracker:
         for lines in self._lines.values():
             for share, line in lines.items():
                 if (lack_mib := share.lacks_mib(line[0].amount)) > 0:
-                    found.append(Crowd(share, lack_mib, line[0].key))
+                    found.append(Crowd(share, lack_mib, line[0].key, line[0].late_at()))
         return found
 
     def fits(self, amount: Amount, share: Share, *, is_sync: bool) -> int:
@@ -256,6 +271,11 @@ class ResourceTracker:
         fitting = min(room.memory_mib, room.memory_mib - share.lacks_mib(room)) // amount.memory_mib
         return max(0, min(fitting, room.cpu_milli // amount.cpu_milli) if amount.cpu_milli else fitting)
 
+    def shortage_of(self, amount: Amount, share: Share, *, is_sync: bool, key: bytes) -> Shortage:
+        """Return what a container lacks for which nobody waits."""
+        lack = _lack(amount, self._room(is_sync))
+        return Shortage(lack, lack, is_sync, frozenset({key}), amount, share)
+
     def reserve_nowait(self, amount: Amount, share: Share, *, is_sync: bool) -> Reservation | None:
         """Take it if it is free and no other request is next."""
         waiter = self._come(amount, share, is_sync=is_sync, key=b"")
@@ -263,7 +283,9 @@ class ResourceTracker:
             self._leave(waiter)
         return waiter.reservation
 
-    async def reserve(self, amount: Amount, share: Share, *, is_sync: bool, key: bytes = b"") -> Reservation:
+    async def reserve(
+        self, amount: Amount, share: Share, *, is_sync: bool, key: bytes = b"", late_at: LateAt = never
+    ) -> Reservation:
         """Wait until this much is free, and take it. A cancelled wait leaves no trace.
 
         Args:
@@ -271,6 +293,7 @@ class ResourceTracker:
             share: The share of the app that it is for.
             is_sync: For a sync call: the sync reserve is used first.
             key: The slot key it is for; idle containers of the same key do not give way to it.
+            late_at: Returns when containers that are kept ready give way to it.
 
         Raises:
             NeverFits: The amount exceeds the whole node.
@@ -279,7 +302,7 @@ class ResourceTracker:
         if not self.is_possible(amount, is_sync=is_sync):
             raise NeverFits
         share.check_memory(amount)
-        waiter = self._come(amount, share, is_sync=is_sync, key=key)
+        waiter = self._come(amount, share, is_sync=is_sync, key=key, late_at=late_at)
         if waiter.reservation is not None:
             return waiter.reservation
         waiter.future = asyncio.get_running_loop().create_future()
@@ -349,9 +372,9 @@ class ResourceTracker:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def _come(self, amount: Amount, share: Share, *, is_sync: bool, key: bytes) -> _Waiter:
+    def _come(self, amount: Amount, share: Share, *, is_sync: bool, key: bytes, late_at: LateAt = never) -> _Waiter:
         """Add a request, which is granted at once if it is next and fits."""
-        waiter = _Waiter(amount, is_sync, key, share, next(self._numbers))
+        waiter = _Waiter(amount, is_sync, key, share, next(self._numbers), late_at)
         self._lines[is_sync].setdefault(share, deque()).append(waiter)
         self._grant_next()
         return waiter

@@ -18,6 +18,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "secrets": [],
     "secrets_as": ENV,
     "concurrency": 1,
+    "min_instances": None,
+    "max_instances": None,
     "retry": None,
     "result_ttl_s": None,
     "expires_s": None,

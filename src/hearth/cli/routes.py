@@ -116,6 +116,16 @@ MaxConcurrentAsync = Annotated[
         show_default=False,
     ),
 ]
+MinInstances = Annotated[
+    int | None,
+    typer.Option("--min-instances", min=0, help="Containers that each node keeps ready; 0: none.", show_default=False),
+]
+MaxInstances = Annotated[
+    int | None,
+    typer.Option(
+        "--max-instances", min=0, help="Containers that each node may have; 0: any number.", show_default=False
+    ),
+]
 
 OnSuccess = Annotated[
     str,
@@ -156,6 +166,8 @@ def create(
     timeout: Timeout = 0,
     idle_timeout: IdleTimeout = 0,
     concurrency: Concurrency = 0,
+    min_instances: MinInstances = None,
+    max_instances: MaxInstances = None,
     config: Config = None,
     headers: Headers = None,
     auth: Auth = "",
@@ -181,7 +193,14 @@ def create(
     if concurrency:
         fields["concurrency"] = concurrency
     fields |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl, dead_letters, on_success, on_failure)
-    fields |= _integers(expires, idempotency_ttl, max_queued, max_concurrent_async)
+    fields |= _integers(
+        expires_s=expires,
+        idempotency_ttl_s=idempotency_ttl,
+        max_queued=max_queued,
+        max_concurrent_async=max_concurrent_async,
+        min_instances=min_instances,
+        max_instances=max_instances,
+    )
     if "image" not in fields:
         raise typer.BadParameter("name what it runs: hearth routes create APP PATH IMAGE", param_hint="IMAGE")
     made = session(ctx).client().create_route(app, {"path": path if path.startswith("/") else f"/{path}", **fields})
@@ -239,6 +258,8 @@ def update(
     timeout: Timeout = 0,
     idle_timeout: IdleTimeout = 0,
     concurrency: Concurrency = 0,
+    min_instances: MinInstances = None,
+    max_instances: MaxInstances = None,
     config: Config = None,
     headers: Headers = None,
     auth: Auth = "",
@@ -264,7 +285,14 @@ def update(
     if concurrency:
         changes["concurrency"] = concurrency
     changes |= _access(auth, signature, tolerance) | _delivery(retry, result_ttl, dead_letters, on_success, on_failure)
-    changes |= _integers(expires, idempotency_ttl, max_queued, max_concurrent_async)
+    changes |= _integers(
+        expires_s=expires,
+        idempotency_ttl_s=idempotency_ttl,
+        max_queued=max_queued,
+        max_concurrent_async=max_concurrent_async,
+        min_instances=min_instances,
+        max_instances=max_instances,
+    )
     session(ctx).client().update_route(app, path, changes)
     say(f"{app} {path} updated")
 
@@ -373,16 +401,8 @@ def _delivery(retry: str, result_ttl: int, dead_letters: str, on_success: str, o
     return {**fields, "retry": policy} if policy else fields
 
 
-def _integers(
-    expires: int | None, idempotency_ttl: int | None, max_queued: int | None, max_concurrent_async: int | None
-) -> dict[str, int | None]:
+def _integers(**given: int | None) -> dict[str, int | None]:
     """Return the numbers among the rules that were given; 0 removes one."""
-    given = {
-        "expires_s": expires,
-        "idempotency_ttl_s": idempotency_ttl,
-        "max_queued": max_queued,
-        "max_concurrent_async": max_concurrent_async,
-    }
     return {name: value or None for name, value in given.items() if value is not None}
 
 

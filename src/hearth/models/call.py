@@ -80,7 +80,7 @@ class Call(msgspec.Struct, kw_only=True):
     retries), ``dead`` that it has. The message of an ``unreadable`` call could not be read: the payload is that.
 
     ``max_queued`` is how many calls of its function may be queued when it is accepted, ``max_concurrent`` how many may
-    run on one node (0: any number).
+    run on one node (0: any number). ``max_instances`` is how many containers of its function a node may have (0: any).
 
     ``origin`` says what made a call that no client has sent: ``redrive ID`` or ``schedule NAME``.
     """
@@ -129,6 +129,7 @@ class Call(msgspec.Struct, kw_only=True):
     unreadable: bool = False
     max_queued: int = 0
     max_concurrent: int = 0
+    max_instances: int = 0
     on_success: str = ""
     on_failure: str = ""
 
@@ -165,6 +166,7 @@ class Call(msgspec.Struct, kw_only=True):
             method=method,
             created_at=created_at,
             syslog_url=spec.syslog_url,
+            max_instances=spec.max_instances,
         )
 
     @property

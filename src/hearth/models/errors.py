@@ -410,6 +410,14 @@ class RoutesInvalidConcurrency(BadRequest):
         super().__init__(f"Invalid route concurrency: {problem}")
 
 
+class InvalidInstances(BadRequest):
+    """A function cannot have such a number of containers."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Invalid number of instances: {problem}")
+        self.problem = problem
+
+
 class RoutesInvalidAuth(BadRequest):
     message = "Invalid route auth: it must be open, token or signed (default: as the app says)"
 

@@ -25,7 +25,9 @@ from hearth.models.fn_errors import (
     FnMissingName,
     FnTooLongName,
 )
-from hearth.models.function import DEFAULT_MEMORY_MIB, MAX_CONCURRENCY
+from hearth.models.function import DEFAULT_MEMORY_MIB, HTTP_STREAM, MAX_CONCURRENCY
+from hearth.models.instances import Instances, check_instances
+from hearth.models.instances import of_annotations as instances_of
 from hearth.models.patch import merge_config
 from hearth.models.times import ZERO
 
@@ -89,6 +91,15 @@ class Fn(msgspec.Struct, frozen=True, kw_only=True):
         if text not in _AUTHS:
             raise FnInvalidAuth
         return _AUTHS[text]
+
+    @property
+    def instances(self) -> Instances:
+        """Return the bounds of its containers on each node, as its annotations say.
+
+        Raises:
+            InvalidInstances: An annotation says something else.
+        """
+        return instances_of(self.annotations)
 
 
 class FnPatch(msgspec.Struct, kw_only=True):
@@ -165,5 +176,6 @@ def validate_fn(fn: Fn, max_memory_mib: int = DEFAULT_MAX_MEMORY_MIB) -> None:
         raise FnInvalidMemory
     validate_annotations(fn.annotations, of_fn=True)
     fn.auth, fn.concurrency  # noqa: B018  # they are checked where they are read
+    check_instances(fn.instances, HTTP_STREAM)
     of_annotations(fn.annotations)
     validate_config(fn.config)

@@ -101,6 +101,8 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         syslog_url: The syslog server that gets what its containers write, besides their logs; empty: none.
         hot_key: A digest of all the above, of secrets their versions: containers are shared by specs with equal keys
             only.
+        min_instances: Containers that a node keeps ready. Shapes no container, and so is no part of the key.
+        max_instances: Containers of the function, of all its versions, that a node may have; 0 for any number.
     """
 
     ref: FunctionRef
@@ -117,6 +119,8 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     concurrency: int = 1
     syslog_url: str = ""
     hot_key: bytes = b""
+    min_instances: int = 0
+    max_instances: int = 0
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "hot_key", _digest(_key_fields(self)))

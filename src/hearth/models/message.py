@@ -89,6 +89,7 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     unreadable: bool = False
     max_queued: int = 0
     max_concurrent: int = 0
+    max_instances: int = 0
     on_success: str = ""
     on_failure: str = ""
 
@@ -166,6 +167,7 @@ def encode_plain(call: Call, *, payload_bytes: int = 0) -> bytes:
             unreadable=call.unreadable,
             max_queued=call.max_queued,
             max_concurrent=call.max_concurrent,
+            max_instances=call.max_instances,
             on_success=call.on_success,
             on_failure=call.on_failure,
         )
@@ -290,6 +292,7 @@ def _to_call(message: _Message) -> Call:
         unreadable=message.unreadable,
         max_queued=max(0, message.max_queued),
         max_concurrent=max(0, message.max_concurrent),
+        max_instances=max(0, message.max_instances),
         on_success=message.on_success,
         on_failure=message.on_failure,
     )

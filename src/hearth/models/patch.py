@@ -13,6 +13,7 @@ from hearth.models.call import HeaderMap
 from hearth.models.call_auth import INHERITED, Signature
 from hearth.models.delivery import NO_RULES, DeliveryChanges
 from hearth.models.errors import AppsNameImmutable, RoutesPathImmutable
+from hearth.models.instances import ANY_NUMBER, InstanceChanges
 from hearth.models.quotas import QuotaChanges
 from hearth.models.route import Route
 
@@ -37,8 +38,8 @@ class RoutePatch(msgspec.Struct, kw_only=True):
     """Changes to a route. Zero values mean "leave unchanged"; maps are ``None`` where the client sent none.
 
     A ``cpu_milli`` of 0 leaves the CPU limit unchanged, like every other zero. ``secrets`` and ``signature`` are
-    replaced whole. ``auth`` "default" goes back to that of the app. ``delivery`` are the rules that change. ``digest``
-    is what ``image`` stands for, and changes with it: no client sends it.
+    replaced whole. ``auth`` "default" goes back to that of the app. ``instances`` and ``delivery`` are the bounds
+    and the rules that change. ``digest`` is what ``image`` stands for, and changes with it: no client sends it.
     """
 
     path: str = ""
@@ -56,6 +57,7 @@ class RoutePatch(msgspec.Struct, kw_only=True):
     auth: str = ""
     signature: Signature | None = None
     concurrency: int = 0
+    instances: InstanceChanges = msgspec.field(default_factory=dict)
     delivery: DeliveryChanges = msgspec.field(default_factory=dict)
     digest: str = ""
 
@@ -136,6 +138,7 @@ def apply_route_patch(route: Route, patch: RoutePatch, now: dt.datetime) -> Rout
     if patch.secrets is not None:
         changes["secrets"] = patch.secrets
     changes["auth"] = _auth(patch.auth, route.auth)
+    changes["instances"] = route.instances.changed(patch.instances)
     changes["delivery"] = route.delivery.changed(patch.delivery)
     merged = msgspec.structs.replace(route, **changes)
     return route if merged == route else msgspec.structs.replace(merged, updated_at=now)
@@ -153,6 +156,7 @@ def new_route(app_name: str, patch: RoutePatch, now: dt.datetime) -> Route:
         headers=merge_headers({}, patch.headers),
         secrets=patch.secrets or (),
         auth=_auth(patch.auth),
+        instances=ANY_NUMBER.changed(patch.instances),
         delivery=NO_RULES.changed(patch.delivery),
         created_at=now,
         updated_at=now,

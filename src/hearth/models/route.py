@@ -43,6 +43,7 @@ from hearth.models.function import (
     MAX_CONCURRENCY,
     SYNC,
 )
+from hearth.models.instances import ANY_NUMBER, Instances, check_instances
 from hearth.models.secret import ENV, WAYS, validate_secret_names
 from hearth.models.times import ZERO
 
@@ -88,8 +89,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     ``secrets`` are the names of the secrets that it gets besides those of its app; ``secrets_as`` says how. ``auth`` is
     the proof that it asks of callers (empty: as its app says); ``signature`` says which one if that is a signature.
     ``concurrency`` is how many calls one container runs at once.
-    ``delivery`` are the rules for its async calls. ``digest`` is what ``image`` stands for; empty as long as nobody
-    knows it.
+    ``instances`` are the bounds of the number of its containers, ``delivery`` the rules for its async calls.
+    ``digest`` is what ``image`` stands for; empty as long as nobody knows it.
     """
 
     app_name: str
@@ -110,6 +111,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     auth: str = ""
     signature: Signature | None = None
     concurrency: int = 1
+    instances: Instances = ANY_NUMBER
     delivery: Delivery = NO_RULES
     digest: str = ""
 
@@ -175,6 +177,7 @@ def validate_route(route: Route, limits: RouteLimits = LIMITS) -> None:
         raise RoutesInvalidConcurrency(f"it must be an integer from 1 to {MAX_CONCURRENCY}")
     if route.concurrency > 1 and route.format != HTTP_STREAM:
         raise RoutesInvalidConcurrency(f"above 1 it needs the format http-stream, not {route.format}")
+    check_instances(route.instances, route.format)
     validate_secret_names(route.secrets)
     if route.secrets_as not in WAYS:
         raise RoutesInvalidSecretsAs

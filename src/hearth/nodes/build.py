@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from hearth.access.base import StoredWorld
 from hearth.access.quota_cache import CachedQuotas
+from hearth.agent.minima import Minima
 from hearth.async_calls.dispatcher import Dispatcher
 from hearth.authorize.stored_tokens import StoredTokens
 from hearth.drivers.base import Driver
@@ -99,7 +100,7 @@ async def _full_node(base: Foundation, port: int) -> Node:
     dispatcher, runners = await _open_runner_api(base, stores)
     consumer = await calls.open_consumer(quiet_s=base.settings.runner_quiet_s)
     checks = {**stores.checks, **_data(base), "driver": driver.check, "async": consumer.check}
-    readiness = _readiness(base, checks, driver, stores.vault)
+    readiness = _readiness(base, checks, driver, stores.vault, calls.agent.pool.minima)
     scheduler, schedules = await _open_scheduler(base, stores, next_id)
     api = Api(
         stores.datastore,
@@ -145,7 +146,7 @@ async def _api_node(base: Foundation, port: int) -> Node:
     await base.stack.enter_async_context(
         StaleSeries(stores.datastore, stores.datastore, base.clock, base.telemetry.metrics)
     )
-    readiness = _readiness(base, {**stores.checks, **_data(base)}, vault=stores.vault)
+    readiness = _readiness(base, {**stores.checks, **_data(base)}, stores.vault)
     dispatcher, runners = await _open_runner_api(base, stores)
     scheduler, schedules = await _open_scheduler(base, stores, next_id)
     api = Api(
@@ -213,7 +214,7 @@ async def _runner_node(base: Foundation, port: int) -> Node:
         has_room=lambda: records.has_room,
     )
     checks = {**_data(base), "driver": driver.check, "api": records.check}
-    readiness = _readiness(base, checks, driver)
+    readiness = _readiness(base, checks, driver, calls.agent.pool.minima)
     pages = Api(
         None,
         base.clock,
@@ -233,11 +234,8 @@ def _data(base: Foundation) -> dict[str, Check]:
     return {"data": folder_check(data)} if data.is_dir() else {}
 
 
-def _readiness(
-    base: Foundation, checks: Mapping[str, Check], driver: Driver | None = None, vault: Vault | None = None
-) -> Readiness:
+def _readiness(base: Foundation, checks: Mapping[str, Check], *warned: Driver | Vault | Minima) -> Readiness:
     fixed = access_warnings(base.settings)
-    warned = [one for one in (driver, vault) if one is not None]
     return Readiness(base.clock, checks, lambda: (*fixed, *(text for one in warned for text in one.warnings)))
 
 

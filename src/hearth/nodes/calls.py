@@ -29,6 +29,7 @@ from hearth.models.principal import ANONYMOUS
 from hearth.nodes.dashboard import Dashboard, data_of
 from hearth.nodes.foundation import Foundation
 from hearth.nodes.front import open_front
+from hearth.nodes.kept_ready import KeptReadyFunctions
 from hearth.nodes.node import Node
 from hearth.nodes.stale_series import StaleSeries
 from hearth.schedules.scheduler import Scheduler
@@ -68,6 +69,7 @@ class Calls:
     fn_functions: FnFunctions
     keyed: KeyedCalls
     invoke: InvokeFront
+    kept_ready: KeptReadyFunctions
 
     async def changed(self, app_name: str, path: str | None) -> None:
         """Take note of a changed route, or of an app of which anything may have changed."""
@@ -76,6 +78,7 @@ class Calls:
         self.definitions.forget(app_name, path)
         self.secrets.forget(app_name)
         self.quotas.forget(app_name)
+        self.kept_ready.look_soon()
         await self.functions.refresh(app_name, path)
         if path is None:
             self.fns.forget(app_name)
@@ -87,13 +90,14 @@ class Calls:
         return {**_counts(self.agent.stats.total), "FunctionStatsMap": by_path}
 
     async def open_consumer(self, *, quiet_s: float = 0.0) -> Consumer:
-        """Start to run async calls, and to remove the metrics of routes that no longer exist."""
+        """Start to run async calls, to keep containers ready, and to remove the metrics of deleted functions."""
         base, world, stack = self.base, self.world, self.base.stack
         sending = Sending(self)
         stack.push_async_callback(sending.close)
         await stack.enter_async_context(
             StaleSeries(world.definitions, world.fns, base.clock, base.telemetry.metrics, self._forget)
         )
+        await stack.enter_async_context(self.kept_ready)
         consumer = Consumer(
             self.agent,
             world.records,
@@ -241,8 +245,24 @@ async def open_calls(
         fns=(fns, fn_functions),
         keyed=keyed,
     )
+    kept_ready = KeptReadyFunctions(world.ready, definitions, fns, functions, fn_functions, base.clock)
     return Calls(
-        *(base, world, server, driver, definitions, secrets, quotas, agent, functions, fns, fn_functions, keyed, invoke)
+        *(
+            base,
+            world,
+            server,
+            driver,
+            definitions,
+            secrets,
+            quotas,
+            agent,
+            functions,
+            fns,
+            fn_functions,
+            keyed,
+            invoke,
+        ),
+        kept_ready=kept_ready,
     )
 
 

@@ -60,12 +60,17 @@ class Node:
         return not self.readiness.draining
 
     def retire(self) -> None:
-        """Prepare to stop: not ready, no further async or scheduled call, but every request is still served."""
+        """Prepare to stop: not ready, no further async or scheduled call, no container started in advance.
+
+        Every request is still served.
+        """
         self.readiness.drain()
         if self.scheduler is not None:
             self.scheduler.stop()
         if self.consumer is not None:
             self.consumer.stop()
+        if self.agent is not None:
+            self.agent.pool.minima.stop()
 
     def drain(self) -> None:
         """Refuse new work; running calls continue."""

@@ -47,7 +47,9 @@ class Stores:
         """Return the interfaces through which calls use the stores."""
         store = self.datastore
         keys = self.keys
-        return StoredWorld(store, self.records, self.accepted, self.vault, store, store, pins=store, keys=keys)
+        return StoredWorld(
+            store, self.records, self.accepted, self.vault, store, store, pins=store, keys=keys, ready=store
+        )
 
     @property
     def checks(self) -> dict[str, Check]:

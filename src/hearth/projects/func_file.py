@@ -23,8 +23,9 @@ from hearth.models.call_auth import (
 from hearth.models.call_result import MAX_TTL_S
 from hearth.models.delivery import LIMITS, MAX_CALLS, MAX_DELAY_S
 from hearth.models.destination import validate_destination
-from hearth.models.errors import ApiError, InvalidCPUs
-from hearth.models.function import HTTP_STREAM, MAX_CONCURRENCY
+from hearth.models.errors import ApiError, InvalidCPUs, InvalidInstances
+from hearth.models.function import DEFAULT, HTTP_STREAM, MAX_CONCURRENCY
+from hearth.models.instances import BOUNDS, MAX_INSTANCES, Instances, check_instances
 from hearth.models.retry import validate_retry
 from hearth.models.route import (
     FORMATS,
@@ -98,6 +99,13 @@ class FuncFile:
     concurrency: int | None = _told(
         "calls that one container runs at once; more than 1 with the format `http-stream` only (formats.md)",
         "whole number",
+    )
+    min_instances: int | None = _told(
+        "containers that each node starts in advance and keeps ready; not with the format `default` (scaling.md)",
+        "whole number",
+    )
+    max_instances: int | None = _told(
+        "containers that each node may have; further calls wait (scaling.md)", "whole number"
     )
     config: dict[str, str] | None = _told("the function's environment variables", "mapping")
     secrets: tuple[str, ...] | None = _told(
@@ -230,6 +238,7 @@ class FuncFile:
                 "on_failure",
                 "headers",
                 "concurrency",
+                *BOUNDS,
             ),
         )
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
@@ -303,6 +312,8 @@ def _read(document: Document, section: Section, folder: Path, root: Path | None)
         timeout=section.whole("timeout", 1, MAX_ASYNC_TIMEOUT_S),
         idle_timeout=section.whole("idle_timeout", 1, MAX_IDLE_TIMEOUT_S),
         concurrency=section.whole("concurrency", 1, MAX_CONCURRENCY),
+        min_instances=section.whole("min_instances", 0, MAX_INSTANCES),
+        max_instances=section.whole("max_instances", 1, MAX_INSTANCES),
         config=section.variables("config"),
         secrets=section.secret_names("secrets"),
         secrets_as=section.choice("secrets_as", WAYS),
@@ -332,6 +343,7 @@ def _read(document: Document, section: Section, folder: Path, root: Path | None)
         lines=section.lines(),
     )
     _check_concurrency(section, found)
+    _check_instances(section, found)
     return found
 
 
@@ -392,6 +404,14 @@ def _check_concurrency(section: Section, func: FuncFile) -> None:
         return
     found = section.text("format")
     section.complain("concurrency", f"above 1 it needs format: {HTTP_STREAM}" + (f", not {found}" if found else ""))
+
+
+def _check_instances(section: Section, func: FuncFile) -> None:
+    bounds = Instances(min_instances=func.min_instances or 0, max_instances=func.max_instances)
+    try:
+        check_instances(bounds, func.route_format or DEFAULT)
+    except InvalidInstances as exc:
+        section.complain("min_instances", exc.problem)
 
 
 def _signature(section: Section) -> dict[str, Any] | None:

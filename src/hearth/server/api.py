@@ -447,6 +447,7 @@ def _of_runners(runners: RunnerApi) -> dict[str, dict[str, Handler]]:
         "tokens": {"POST": runners.tokens},
         "cancelled": {"POST": runners.cancelled},
         "pin": {"POST": runners.pin},
+        "ready": {"GET": runners.ready},
     }
 
 

@@ -21,6 +21,7 @@ from hearth.models.delivery import MAX_CALLS, MAX_DELAY_S
 from hearth.models.destination import MAX_LENGTH
 from hearth.models.errors import DEFAULT_MAX_MEMORY_MIB, MAX_SECRET_BYTES, MAX_SECRET_NAME_LENGTH
 from hearth.models.function import MAX_CONCURRENCY
+from hearth.models.instances import MAX_INSTANCES
 from hearth.models.principal import TOKEN_ROLES
 from hearth.models.quotas import MAX_QUOTA, MAX_WEIGHT, QUOTAS
 from hearth.models.retry import FAILURES, JITTERS, MAX_ATTEMPTS, MAX_BACKOFF_S, MAX_FACTOR
@@ -215,6 +216,23 @@ _DELIVERY: Final[dict[str, Any]] = {
     },
 }
 
+_INSTANCES: Final[dict[str, Any]] = {
+    "min_instances": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": MAX_INSTANCES,
+        "nullable": True,
+        "description": "containers that each node starts in advance and keeps ready; null: none",
+    },
+    "max_instances": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_INSTANCES,
+        "nullable": True,
+        "description": "containers that each node may have; null: any number",
+    },
+}
+
 _SETTABLE: Final[dict[str, Any]] = {
     "path": {"type": "string", "pattern": "^/[^:?#]*$"},
     "image": _STRING,
@@ -241,6 +259,7 @@ _SETTABLE: Final[dict[str, Any]] = {
         "maximum": MAX_CONCURRENCY,
         "description": "calls that one container runs at once; above 1 for http-stream only",
     },
+    **_INSTANCES,
     **_DELIVERY,
 }
 
@@ -293,7 +312,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
         syslog_url={**_STRING, "description": "set through API v2"},
     ),
     "Route": _object(
-        f"config headers secrets secrets_as auth signature concurrency digest {' '.join(_DELIVERY)}",
+        f"config headers secrets secrets_as auth signature concurrency digest {' '.join((*_INSTANCES, *_DELIVERY))}",
         app_name=_ANY_APP_NAME,
         **_SETTABLE,
         digest=_DIGEST,

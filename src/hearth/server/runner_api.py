@@ -354,6 +354,11 @@ class RunnerApi:
         await self._datastore.pin(Pin(given.app_name, given.function, given.image, given.digest))
         return {"msg": "pinned"}
 
+    async def ready(self, request: ApiRequest) -> dict[str, Any]:
+        """Return the functions that keep containers ready."""
+        found = await self._datastore.kept_ready()
+        return {"routes": found.routes, "fns": found.fns}
+
     # -- cancelled calls ------------------------------------------------------------------------------------------
 
     async def cancelled(self, request: ApiRequest) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 
+from hearth.models.instances import MOST_KEPT_READY, KeptReady
 from hearth.stores.audit.base import AuditStore
 from hearth.stores.definitions.base import AppFilter, DefinitionStore
 from hearth.stores.fns.base import FnStore
@@ -36,6 +37,10 @@ class Datastore(
     @abc.abstractmethod
     async def close(self) -> None:
         """Release connections."""
+
+    async def kept_ready(self) -> KeptReady:
+        """Return the functions that keep containers ready, as many as a node looks after."""
+        return KeptReady(await self.get_ready_routes(MOST_KEPT_READY), await self.get_ready_fns(MOST_KEPT_READY))
 
     async def check(self) -> None:
         """Find out whether the datastore serves. One that can write without changing anything does so.

@@ -23,6 +23,7 @@ from hearth.models.call_result import CallResult, HeaderFields
 from hearth.models.delivery import Delivery
 from hearth.models.errors import HearthError, InternalError, StoreUnavailable
 from hearth.models.idempotency import Claim, KeyEnd, KeyState, StoredKey
+from hearth.models.instances import Instances
 from hearth.models.message import (
     INSIDE_BYTES,
     InvalidMessage,
@@ -101,6 +102,8 @@ class _Route(msgspec.Struct):
     signature: Signature | None = None
     concurrency: int = 1
     digest: str = ""
+    min_instances: int = 0
+    max_instances: int | None = None
 
 
 class _RouteAnswer(msgspec.Struct):
@@ -213,6 +216,13 @@ class WantedSecrets(msgspec.Struct):
     app_name: str
     app_id: str
     names: list[str]
+
+
+class Ready(msgspec.Struct):
+    """The functions that keep containers ready: see :class:`~hearth.models.instances.KeptReady`."""
+
+    routes: list[tuple[str, str]]
+    fns: list[str]
 
 
 class Pinned(msgspec.Struct):
@@ -395,6 +405,7 @@ def decode_route(data: bytes, app_name: str, path: str) -> Route:
         auth=found.auth,
         signature=found.signature,
         concurrency=found.concurrency,
+        instances=Instances(min_instances=found.min_instances, max_instances=found.max_instances),
         delivery=decode(data, _DeliveryAnswer).route,
         digest=found.digest,
     )

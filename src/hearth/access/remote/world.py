@@ -35,6 +35,7 @@ from hearth.models.errors import (
 )
 from hearth.models.idempotency import Claim, KeyEnd, StoredKey
 from hearth.models.image import Pin
+from hearth.models.instances import NONE_KEPT_READY, KeptReady
 from hearth.models.message import INSIDE_BYTES, encode_call, encode_plain
 from hearth.models.route import Route
 from hearth.models.secret import NO_SECRETS, SecretValues
@@ -100,6 +101,7 @@ async def open_remote(
             RemotePins(client),
             None if bundles is None else RemoteImages(client, clock, bundles).fetch,
             RemoteIdempotencyKeys(client),
+            RemoteReady(client),
         )
 
 
@@ -136,6 +138,26 @@ class RemotePins:
                 raise
             return False
         return True
+
+
+class RemoteReady:
+    """The functions that keep containers ready, as the API node has them now."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    async def kept_ready(self) -> KeptReady:
+        """Ask the API node. An older one knows of none."""
+        with self._client.span("hybrid_client_kept_ready"):
+            try:
+                found = await self._client.ask(
+                    "GET", "runner/ready", lambda data: protocol.decode(data, protocol.Ready)
+                )
+            except ApiError as exc:
+                if exc.code not in _NO_SUCH_REQUEST:
+                    raise
+                return NONE_KEPT_READY
+        return KeptReady(found.routes, found.fns)
 
 
 class RemoteIdempotencyKeys:

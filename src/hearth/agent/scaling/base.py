@@ -4,6 +4,8 @@ Every policy keeps these promises (agent specification 5):
 
 * It starts at most one container for each waiting call that no other container will serve, and for each ``concurrency``
   of them where a container serves several.
+* It starts as many containers as the function keeps ready (``least``) where there is room for them that no call needs,
+  and never more than the function may have (``most``).
 * It may delay a call, but it never starves one. If no container serves or starts, a waiting call gets a start at once.
   Bounds on starts loosen with the age of the oldest waiting call (:mod:`hearth.agent.scaling.patience`), and end long
   before the call fails.
@@ -24,6 +26,10 @@ from hearth.agent.scaling.useful_concurrency import UsefulConcurrency
 #: While a call waits the launcher looks again at least this often, seconds (agent specification 5). A shorter time
 #: reacts faster to what no event reports (processors that become free), and costs a look per function.
 LOOK_S: Final = 0.2
+
+
+#: The same while a container is missing that is to be ready and no call waits, seconds: others may be idle by then.
+REFILL_LOOK_S: Final = 1.0
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +54,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         fits: Further containers for which memory and CPU are free.
         cpu_busy: True while the processors have no time left.
         not_before: No start before this time, because starts failed.
+        least: Containers that are to be ready, whether calls wait or not.
+        most: Containers that there may be; ``None`` for any number.
+        leaving: Containers of those that have started that take no further call. Counted only where ``least`` is set.
+        spare: Containers that may start now although no call waits for them.
+        refill_at: None of those before this time, because containers have ended before their first call.
         learned: What the last decision returned.
     """
 
@@ -69,6 +80,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     fits: int = 0
     cpu_busy: bool = False
     not_before: float = 0.0
+    least: int = 0
+    most: int | None = None
+    leaving: int = 0
+    spare: int = 0
+    refill_at: float = 0.0
     learned: UsefulConcurrency = UsefulConcurrency()
 
     @property
@@ -92,6 +108,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return self.idle + self.busy
 
     @property
+    def lacking(self) -> int:
+        """Return the number of containers that are not ready and ought to be, whether they are on their way or not."""
+        return max(0, self.least - (self.serving - self.leaving))
+
+    @property
+    def refill(self) -> int:
+        """Return how many of those may be on their way."""
+        return min(self.lacking, self.starters + (self.spare if self.now >= self.refill_at else 0))
+
+    @property
     def urgency(self) -> float:
         """Return how far bounds on starts give way: 0 not at all, 1 completely."""
         return urgency(self.now - self.oldest_since, self.timeout_s)
@@ -103,7 +129,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         starts: Containers to start.
         withdrawals: Containers in ``reserving`` to give up.
-        look_again_at: When to decide again if no event comes first; None if no call waits.
+        look_again_at: When to decide again if no event comes first; None if no call waits and none of the containers
+            is missing that are to be ready.
         learned: For the next snapshot.
     """
 
@@ -132,6 +159,9 @@ def decision(
         start_delay_s: How long calls wait for a busy container before another one starts.
         learned: For the next snapshot.
     """
+    useful = max(useful, now.refill)
+    if now.most is not None:
+        useful = min(useful, max(0, now.most - now.serving))
     urgent = now.urgency >= 1
     starts = max(0, useful - now.starters)
     if not urgent:
@@ -154,6 +184,9 @@ def _delayed_until(now: Snapshot, start_delay_s: float) -> float:
 
 def _look_again_at(now: Snapshot, start_at: float) -> float | None:
     if not now.waiting:
-        return None
+        if now.lacking <= now.starters:
+            return None
+        refill_at = max(start_at, now.refill_at)
+        return refill_at if now.now < refill_at else now.now + REFILL_LOOK_S
     again = now.now + look_again_s(now.timeout_s, LOOK_S)
     return start_at if now.now < start_at < again else again

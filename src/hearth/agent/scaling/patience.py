@@ -21,6 +21,8 @@ _CALM: Final = 0.2
 _URGENT: Final = 0.45
 #: Share from which on a start needs no permit. Higher than ``_URGENT``: permits still order what that lets through.
 _HURRY: Final = 0.55
+#: Share from which on containers that are kept ready give way.
+_LATE: Final = 0.25
 #: Looks in that time, so that a short timeout is noticed in time.
 _LOOKS: Final = 20
 #: Seconds between two looks at least: 50 looks a second cost one waiting function little.
@@ -41,6 +43,11 @@ def urgency(waited_s: float, timeout_s: float) -> float:
 def hurry_at(since: float, timeout_s: float) -> float:
     """Return when the start for a call that waits since ``since`` stops waiting for a permit."""
     return since + _HURRY * allowed_wait_s(timeout_s)
+
+
+def late_at(since: float, timeout_s: float) -> float:
+    """Return when containers that are kept ready give way to the call that waits since ``since``."""
+    return since + _LATE * allowed_wait_s(timeout_s)
 
 
 def look_again_s(timeout_s: float, at_most_s: float) -> float:

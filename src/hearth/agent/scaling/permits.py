@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from hearth.aio.clock import Clock
@@ -22,10 +22,22 @@ class StartPermits:
 
     Attributes:
         count: Starts that may be under way at once, not counting those that have returned their permit.
+
+    Args:
+        changed: Called when a start is over that was announced.
     """
 
-    def __init__(self, count: int, clock: Clock, *, patience_s: float = _PATIENCE_S) -> None:
+    def __init__(
+        self,
+        count: int,
+        clock: Clock,
+        *,
+        patience_s: float = _PATIENCE_S,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.count = count
+        self._announced: set[object] = set()
+        self._changed = changed
         self._free = asyncio.Semaphore(count)
         self._clock = clock
         self._patience_s = patience_s
@@ -33,11 +45,27 @@ class StartPermits:
     def __repr__(self) -> str:
         return f"<StartPermits {self._free!r}>"
 
+    @property
+    def spare(self) -> int:
+        """Return how many starts may begin that nobody waits for: they leave half of the permits to calls."""
+        return max(0, max(1, self.count // 2) - len(self._announced))
+
+    def announce(self, start: object) -> None:
+        """Note that somebody is about to ask for a permit. :meth:`over` follows."""
+        self._announced.add(start)
+
+    def over(self, start: object) -> None:
+        """Note that a start has ended, or has returned its permit. Idempotent."""
+        if start in self._announced:
+            self._announced.discard(start)
+            self._changed()
+
     @contextlib.asynccontextmanager
-    async def hold(self, hurry_at: float) -> AsyncIterator[None]:
+    async def hold(self, hurry_at: float, start: object = None) -> AsyncIterator[None]:
         """Wait for a permit and hold it during the start, but not for long.
 
         Args:
+            start: What was announced.
             hurry_at: Loop time from which on the start goes on without a permit: it may be late, but not too late.
         """
         try:
@@ -46,12 +74,17 @@ class StartPermits:
             permit = _Permit(self._free)
         except TimeoutError:
             permit = _Permit(None)
-        timer = self._clock.call_at(self._clock.monotonic() + self._patience_s, permit.release)
+
+        def give_back() -> None:
+            permit.release()
+            self.over(start)
+
+        timer = self._clock.call_at(self._clock.monotonic() + self._patience_s, give_back)
         try:
             yield
         finally:
             timer.cancel()
-            permit.release()
+            give_back()
 
 
 class _Permit:

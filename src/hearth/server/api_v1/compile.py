@@ -21,6 +21,7 @@ from hearth.models.function import (
     FunctionSpec,
 )
 from hearth.models.image import pinned
+from hearth.models.instances import Instances
 from hearth.models.route import Route, RouteLimits, format_cpus, validate_route
 from hearth.models.secret import FILES, NO_SECRETS, SecretValues
 
@@ -47,6 +48,8 @@ def compile_route(app: App, route: Route, limits: RouteLimits, secrets: SecretVa
         secrets_as_files=route.secrets_as == FILES and bool(secrets.values),
         concurrency=route.concurrency,
         syslog_url=app.syslog_url,
+        min_instances=route.instances.min_instances,
+        max_instances=route.instances.max_instances or 0,
     )
 
 
@@ -71,6 +74,7 @@ def compile_call(call: Call, limits: RouteLimits, secrets: SecretValues = NO_SEC
         config=call.config,
         secrets_as=call.secrets_as,
         concurrency=concurrency_of(call),
+        instances=Instances(max_instances=call.max_instances or None),
     )
     app = App(name=call.app_name, id=call.app_id, syslog_url=call.syslog_url)
     return compile_route(app, route, limits, secrets)

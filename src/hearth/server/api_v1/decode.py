@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -27,6 +28,7 @@ from hearth.models.errors import (
     RoutesMissingNew,
     TokensMissingNew,
 )
+from hearth.models.instances import BOUNDS, validate_instances
 from hearth.models.patch import AppPatch, RoutePatch
 from hearth.models.principal import TOKEN_ROLES, Role
 from hearth.models.quotas import validate_quotas
@@ -145,6 +147,7 @@ def route_patch(body: bytes) -> RoutePatch:
         RoutesInvalidImage: The image holds control characters.
         SecretsInvalidName: A secret cannot have such a name.
         RoutesInvalidSignature: There cannot be such a signature.
+        InvalidInstances: There cannot be so many containers.
         InvalidDelivery: A rule for async calls cannot have this value.
         RoutesMissingNew: The body has no route.
     """
@@ -173,7 +176,8 @@ def route_patch(body: bytes) -> RoutePatch:
         auth=well_formed(route.auth),
         signature=_signature(route.signature),
         concurrency=route.concurrency,
-        delivery=validate_delivery(_rules(body)),
+        instances=validate_instances(_named(body, BOUNDS)),
+        delivery=validate_delivery(_named(body, RULES)),
     )
 
 
@@ -306,10 +310,10 @@ def _epoch(text: str, error: type[ApiError]) -> dt.datetime | None:
         return ZERO if text.startswith("-") else dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
-def _rules(body: bytes) -> dict[str, Any]:
-    """Return the rules for async calls in a route; a null, which counts as absent elsewhere, removes a rule."""
+def _named(body: bytes, names: Collection[str]) -> dict[str, Any]:
+    """Return some fields of a route; a null, which counts as absent elsewhere, removes what was set."""
     route = lowered(first_value(body))["route"]
-    return {name.lower(): value for name, value in route.items() if name.lower() in RULES}
+    return {name.lower(): value for name, value in route.items() if name.lower() in names}
 
 
 def _wrapped(body: bytes, key: str, missing: type[ApiError]) -> dict[str, Any]:

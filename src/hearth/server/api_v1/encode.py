@@ -79,6 +79,7 @@ def route_json(route: Route, *, shows_config: bool = True) -> dict[str, Any]:
             "concurrency",
             "digest",
         )
+        | route.instances.values()
         | route.delivery.values()
     )
 

@@ -75,7 +75,7 @@ class Functions:
         spec = compile_route(app, route, self._limits, secrets)
         if known is not None and known.spec.hot_key != spec.hot_key:
             self._pool.retire(known.spec)
-        self._pool.revive(spec)
+        self._pool.present(spec)
         self._keep(key, _Version(app, route, secrets, spec))
         return spec
 
@@ -86,7 +86,9 @@ class Functions:
         """
         if route.type != SYNC or route.timeout > MAX_ASYNC_TIMEOUT_S:
             return None
-        return compile_route(app, msgspec.structs.replace(route, type=ASYNC), self._limits, secrets)
+        bounds = route.instances.changed({"min_instances": 0})  # the containers for sync calls are those kept ready
+        queued = msgspec.structs.replace(route, type=ASYNC, instances=bounds)
+        return compile_route(app, queued, self._limits, secrets)
 
     async def of_call(self, call: Call) -> FunctionSpec:
         """Return the function of an accepted call, with its secrets as they are now.
@@ -150,7 +152,7 @@ def _shape(call: Call, secrets: SecretValues) -> Hashable:
     """Return what is equal for calls of the same function."""
     return (
         *(call.app_id, call.app_name, call.path, call.image, call.type, call.format),
-        *(call.timeout, call.idle_timeout, call.memory, call.cpu_milli, call.syslog_url),
+        *(call.timeout, call.idle_timeout, call.memory, call.cpu_milli, call.syslog_url, call.max_instances),
         *(call.secrets_as, frozenset(secrets.versions.items())),
         frozenset(call.config.items()),
     )

@@ -19,6 +19,7 @@ from hearth.models.fn import Fn, validate_fn
 from hearth.models.fn_errors import FnNotFound
 from hearth.models.function import CONCURRENCY, HTTP_STREAM, SYNC, Amount, FunctionRef, FunctionSpec
 from hearth.models.image import pinned
+from hearth.models.instances import ANNOTATIONS, MAX_INSTANCES_KEY
 from hearth.models.route import LIMITS, RouteLimits
 from hearth.models.secret import NO_SECRETS, SecretValues
 from hearth.telemetry.logs import get_logger
@@ -28,6 +29,7 @@ from hearth.telemetry.logs import get_logger
 _MAX_FNS: Final = 10_000
 _FN_ID: Final = "FN_FN_ID"
 _FN_NAME: Final = "FN_FN_NAME"
+_UNSET: Final = {CONCURRENCY_KEY: "1", MAX_INSTANCES_KEY: "0"}
 
 _log = get_logger(__name__)
 
@@ -100,9 +102,10 @@ class FnFunctions:
         """
         for fn_id, spec in list(self._specs.items()):
             if spec.ref.app_name == app_name:
-                await self._refresh(fn_id)
+                await self.refresh_fn(fn_id)
 
-    async def _refresh(self, fn_id: str) -> None:
+    async def refresh_fn(self, fn_id: str) -> None:
+        """Look up one fn again."""
         try:
             fn = await self._fns.get_fn(fn_id)
             app = await self._fns.get_app_by_id(fn.app_id)
@@ -128,7 +131,7 @@ class FnFunctions:
         known = self._specs.pop(fn.id, None)
         if known is not None and known.hot_key != spec.hot_key:
             self._pool.retire(known)
-        self._pool.revive(spec)
+        self._pool.present(spec)
         self._specs[fn.id] = spec
         if len(self._specs) > _MAX_FNS:
             del self._specs[next(iter(self._specs))]
@@ -157,13 +160,15 @@ def compile_fn(
         secrets=secrets,
         concurrency=fn.concurrency,
         syslog_url=app.syslog_url,
+        min_instances=fn.instances.min_instances if is_sync else 0,
+        max_instances=fn.instances.max_instances or 0,
     )
 
 
 def _annotations(call: Call) -> dict[str, str]:
-    """Return the annotation of the fn that shaped the environment of an accepted call."""
-    text = call.config.get(CONCURRENCY, "1")
-    return {} if text == "1" else {CONCURRENCY_KEY: text}
+    """Return the annotations of the fn that shape the environment and the number of containers of an accepted call."""
+    found = {CONCURRENCY_KEY: call.config.get(CONCURRENCY, "1"), MAX_INSTANCES_KEY: str(call.max_instances)}
+    return {key: text for key, text in found.items() if text != _UNSET[key]}
 
 
 def _environment(app: App, fn: Fn) -> dict[str, str]:
@@ -185,7 +190,11 @@ def _environment(app: App, fn: Fn) -> dict[str, str]:
 
 
 def _version(values: Mapping[str, str]) -> dict[str, str]:
-    """Return a label that is another one for other annotations: a change starts new containers."""
-    if not values:
+    """Return a label that is another one for other annotations: a change starts new containers.
+
+    A change of their number alone does not.
+    """
+    shaping = sorted((key, value) for key, value in values.items() if key not in ANNOTATIONS)
+    if not shaping:
         return {}
-    return {"annotations": hashlib.blake2b(msgspec.json.encode(sorted(values.items())), digest_size=8).hexdigest()}
+    return {"annotations": hashlib.blake2b(msgspec.json.encode(shaping), digest_size=8).hexdigest()}

@@ -47,9 +47,13 @@ ADDED_BY_0010: Final = (("routes", "concurrency", 16),)
 ADDED_BY_0012: Final = (("calls", "details", 0), ("routes", "delivery", 0))
 #: Hearth's thirteenth revision, likewise.
 ADDED_BY_0013: Final = (("routes", "digest", 128), ("fns", "digest", 128))
+#: Hearth's eighteenth revision, likewise.
+ADDED_BY_0018: Final = (("routes", "min_instances", 16), ("routes", "max_instances", 16), ("fns", "min_instances", 16))
+#: The tables of functions that may keep containers ready.
+KEPT_READY: Final = ("routes", "fns")
 _ADDED: Final = (
     *(*ADDED_BY_0004, *ADDED_BY_0006, *ADDED_BY_0007, *ADDED_BY_0008, *ADDED_BY_0009),
-    *(*ADDED_BY_0010, *ADDED_BY_0012, *ADDED_BY_0013),
+    *(*ADDED_BY_0010, *ADDED_BY_0012, *ADDED_BY_0013, *ADDED_BY_0018),
 )
 _NOT_FIRST: Final = frozenset([(table, column) for table, column, _ in _ADDED])
 
@@ -155,6 +159,11 @@ def add_index(connection: sa.Connection, table: str, name: str, *columns: str, w
     if name in {index["name"] for index in sa.inspect(connection).get_indexes(table)}:
         return
     connection.exec_driver_sql(f"CREATE INDEX {name} ON {table} ({', '.join(columns)}){where}")
+
+
+def ready_index(table: str) -> str:
+    """Return the name of the index by the number of containers that are kept ready."""
+    return f"{table}_by_min_instances"
 
 
 def index_apps(connection: sa.Connection) -> None:

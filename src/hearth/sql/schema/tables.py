@@ -51,7 +51,9 @@ fns = sa.Table(
     sa.Column("updated_at", kinds.name()),
     sa.Column("shape", kinds.name(32)),
     sa.Column("digest", kinds.name(128)),
+    sa.Column("min_instances", kinds.name(16)),
     sa.Index("fns_by_name", "app_id", "name", unique=True),
+    sa.Index("fns_by_min_instances", "min_instances"),
     **kinds.TABLE_OPTIONS,
 )
 
@@ -96,6 +98,9 @@ routes = sa.Table(
     sa.Column("concurrency", kinds.name(16)),
     sa.Column("delivery", kinds.text()),
     sa.Column("digest", kinds.name(128)),
+    sa.Column("min_instances", kinds.name(16)),
+    sa.Column("max_instances", kinds.name(16)),
+    sa.Index("routes_by_min_instances", "min_instances"),
     **kinds.TABLE_OPTIONS,
 )
 

@@ -88,6 +88,10 @@ class DefinitionStore(abc.ABC):
         """Return an app's routes by path, in byte order; none for an unknown app. Raises ``DatastoreEmptyAppName``."""
 
     @abc.abstractmethod
+    async def get_ready_routes(self, most: int) -> list[tuple[str, str]]:
+        """Return app and path of the routes that keep containers ready, in this order; not more than ``most``."""
+
+    @abc.abstractmethod
     async def insert_route(self, route: Route) -> Route:
         """Store a new route as given.
 

@@ -13,6 +13,7 @@ from hearth.models.call_auth import Signature
 from hearth.models.delivery import NO_RULES, Delivery
 from hearth.models.errors import StoreUnavailable
 from hearth.models.function import DEFAULT, DEFAULT_MEMORY_MIB, SYNC
+from hearth.models.instances import Instances
 from hearth.models.quotas import NO_QUOTAS, Quotas
 from hearth.models.route import DEFAULT_IDLE_TIMEOUT_S, DEFAULT_TIMEOUT_S, Route
 from hearth.models.secret import ENV
@@ -21,6 +22,7 @@ from hearth.sql.fields import Fields, json, report
 from hearth.sql.query import Row
 
 __all__ = [
+    "bound",
     "from_annotations",
     "from_app",
     "from_route",
@@ -126,6 +128,8 @@ def from_route(route: Route) -> dict[str, Any]:
         "concurrency": str(route.concurrency),
         "delivery": json(route.delivery.values()),
         "digest": route.digest,
+        "min_instances": bound(route.instances.min_instances),
+        "max_instances": bound(route.instances.max_instances),
     }
 
 
@@ -153,10 +157,18 @@ def to_route(row: Row, unreadable: Unreadable) -> Route:
         concurrency=fields.number("concurrency", 1),
         delivery=fields.object("delivery", _DELIVERY) or NO_RULES,
         digest=fields.text("digest"),
+        instances=Instances(
+            min_instances=fields.number("min_instances", 0), max_instances=fields.number("max_instances", 0) or None
+        ),
     )
     if fields.unreadable:
         unreadable(f"route {route.path} of app {route.app_name}", fields.unreadable)
     return route
+
+
+def bound(number: int | None) -> str:
+    """Return the bound of a number of containers as a column; empty for none."""
+    return str(number) if number else ""
 
 
 def from_annotations(annotations: Annotations) -> str:

@@ -43,6 +43,13 @@ _ROUTES: Final = (
 )
 _ROUTES_PAGE: Final = Query(_ROUTES)
 _ROUTES_OF_IMAGE: Final = Query(_ROUTES.where(routes.c.image == param("image")))
+#: A text that is greater is no zero: an index answers this.
+_READY_ROUTES: Final = Query(
+    sa.select(routes.c.app_name, routes.c.path)
+    .where(routes.c.min_instances > "0")
+    .order_by(routes.c.app_name, routes.c.path)
+    .limit(number("most"))
+)
 
 
 class _Change(NamedTuple):
@@ -159,6 +166,12 @@ class SqlDefinitions(DefinitionStore):
         with self._span("ds_get_routes_by_app"):
             found = await self._database.query(_ROUTES_OF_IMAGE if which.image else _ROUTES_PAGE, **params)
         return [rows.to_route(row, rows.report) for row in found]
+
+    async def get_ready_routes(self, most: int) -> list[tuple[str, str]]:
+        """Read the keys of routes that keep containers ready."""
+        with self._span("ds_get_ready_routes"):
+            found = await self._database.query(_READY_ROUTES, most=most)
+        return [(row["app_name"], row["path"]) for row in found]
 
     async def insert_route(self, route: Route) -> Route:
         """Store a new route."""

@@ -68,6 +68,10 @@ class FnStore(abc.ABC):
         """Return fns by name, in byte order; none for an unknown app."""
 
     @abc.abstractmethod
+    async def get_ready_fns(self, most: int) -> list[str]:
+        """Return the ids of the fns that keep containers ready, in this order; not more than ``most``."""
+
+    @abc.abstractmethod
     async def insert_fn(self, fn: Fn) -> Fn:
         """Store a new fn with the shape of its app; return the stored fn.
 

@@ -12,7 +12,7 @@ from hearth.models.times import format_time
 from hearth.models.trigger import HTTP, Trigger
 from hearth.sql.fields import Fields, json
 from hearth.sql.query import Row
-from hearth.stores.definitions.rows import Unreadable, from_annotations, to_annotations
+from hearth.stores.definitions.rows import Unreadable, bound, from_annotations, to_annotations
 
 _CONFIG: Final = msgspec.json.Decoder(dict[str, str])
 
@@ -33,6 +33,7 @@ def from_fn(fn: Fn) -> dict[str, Any]:
         "updated_at": format_time(fn.updated_at),
         "shape": fn.shape,
         "digest": fn.digest,
+        "min_instances": bound(fn.instances.min_instances),
     }
 
 

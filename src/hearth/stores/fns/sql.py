@@ -56,6 +56,7 @@ _TRIGGERS_AT: Final = Query(
     .where(triggers.c.app_id == param("app"), triggers.c.type == param("kind"), triggers.c.source == param("source"))
     .order_by(triggers.c.id)
 )
+_READY_FNS: Final = Query(sa.select(fns.c.id).where(fns.c.min_instances > "0").order_by(fns.c.id).limit(number("most")))
 _INSERT_FN: Final = Query(sa.insert(fns))
 _INSERT_TRIGGER: Final = Query(sa.insert(triggers))
 _UPDATE_FN: Final = Query(
@@ -96,6 +97,12 @@ class SqlFns(FnStore):
         with self._span("ds_get_fns"):
             found = await self._database.query(_fns_page(bool(which.name)), **params)
         return [to_fn(row, report) for row in found]
+
+    async def get_ready_fns(self, most: int) -> list[str]:
+        """Read the ids of fns that keep containers ready."""
+        with self._span("ds_get_ready_fns"):
+            found = await self._database.query(_READY_FNS, most=most)
+        return [row["id"] for row in found]
 
     async def insert_fn(self, fn: Fn) -> Fn:
         """Store a new fn with the shape of its app."""
