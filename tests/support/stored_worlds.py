@@ -22,6 +22,7 @@ from hearth.access.base import (
     FnDefinitions,
     IdempotencyKeys,
     PinTarget,
+    ReadySource,
     SecretSource,
     StoredWorld,
     TokenSource,
@@ -82,6 +83,7 @@ class World:
     fns: FnDefinitions
     pins: PinTarget
     keys: IdempotencyKeys
+    ready: ReadySource
     stores: Stores
 
 
@@ -95,7 +97,9 @@ async def _local(stores: Stores, folder: Path) -> AsyncIterator[StoredWorld]:
     vault = Vault(stores.datastore, Keyring("", None, folder / FILE))
     datastore = stores.datastore
     keys = LocalIdempotencyKeys(datastore, _CLOCK)
-    yield StoredWorld(datastore, records, accepted, vault, datastore, datastore, pins=datastore, keys=keys)
+    yield StoredWorld(
+        datastore, records, accepted, vault, datastore, datastore, pins=datastore, keys=keys, ready=datastore
+    )
     await stored.close()
     await records.close()
     await accepted.close()
@@ -168,5 +172,6 @@ async def opened_world(
             world.fns,
             world.pins,
             world.keys,
+            world.ready,
             stores,
         )

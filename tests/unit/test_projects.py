@@ -37,6 +37,8 @@ result_ttl_s: 60
 dead_letters: false
 max_queued: 50
 max_concurrent_async: 5
+min_instances: 2
+max_instances: 7
 expires_s: 90
 idempotency_ttl_s: 120
 on_success: https://example.com/ended
@@ -88,6 +90,8 @@ def test_every_field_is_read_as_it_is_written(tmp_path: Path) -> None:
         "dead_letters": False,
         "max_queued": 50,
         "max_concurrent_async": 5,
+        "min_instances": 2,
+        "max_instances": 7,
         "expires_s": 90,
         "idempotency_ttl_s": 120,
         "on_success": "https://example.com/ended",
@@ -306,3 +310,17 @@ def test_the_documentation_lists_the_fields() -> None:
     page = (Path(__file__).parents[2] / "docs" / "func-yaml.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert rows == [f"| `{field.name}` | {field.metadata['form']} | {field.metadata['meaning']} |" for field in FIELDS]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("format: http\nmin_instances: 3\nmax_instances: 2\n", "min_instances 3 is above max_instances 2"),
+        ("format: default\nmin_instances: 1\n", "needs the format http, json or http-stream, not default"),
+        ("min_instances: -1\n", "min_instances"),
+        ("max_instances: 0\n", "max_instances"),
+    ],
+)
+def test_bounds_of_containers_that_no_server_takes_are_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ProjectError, match=problem):
+        projects.load(folder(tmp_path, f"name: f\nentrypoint: ./f\n{text}"))

@@ -86,7 +86,7 @@ class Minima:
         self.want(keeper, 0)
 
     def stop(self) -> None:
-        """Start no more containers, for good: the node ends."""
+        """Keep no container ready any more: the node ends."""
         for keeper in list(self._wanted):
             self._forget(keeper)
         self.is_stopped = True

@@ -321,7 +321,7 @@ class Pool:
             hot.evict()
 
     def _relieve_at(self, when: float) -> None:
-        """Look again when a call has waited for so long that containers kept ready give way to it."""
+        """Look again when a call has waited long enough for containers kept ready to give way."""
         if self._late_timer is not None:
             self._late_timer.cancel()
         self._late_timer = self.host.clock.call_at(when, self.relieve) if when < math.inf else None

@@ -247,22 +247,8 @@ async def open_calls(
     )
     kept_ready = KeptReadyFunctions(world.ready, definitions, fns, functions, fn_functions, base.clock)
     return Calls(
-        *(
-            base,
-            world,
-            server,
-            driver,
-            definitions,
-            secrets,
-            quotas,
-            agent,
-            functions,
-            fns,
-            fn_functions,
-            keyed,
-            invoke,
-        ),
-        kept_ready=kept_ready,
+        *(base, world, server, driver, definitions, secrets, quotas, agent, functions, fns, fn_functions, keyed),
+        *(invoke, kept_ready),
     )
 
 

@@ -27,7 +27,7 @@ _log = get_logger(__name__)
 
 
 class KeptReadyFunctions:
-    """Looks every few seconds for the functions that keep containers ready, while this async context manager is entered.
+    """Looks for the functions that keep containers ready, while this async context manager is entered.
 
     Args:
         source: Names them.
@@ -81,7 +81,7 @@ class KeptReadyFunctions:
             self._failing = True
             return
         self._failing = False
-        named = {*found.routes, *found.fns}
+        named: set[Name] = {*found.routes, *found.fns}
         for known in self._known - named:
             await self._look_again(known)
         for one in named:

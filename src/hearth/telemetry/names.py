@@ -58,6 +58,7 @@ _BY_KIND: Final[tuple[tuple[Kind, str, str], ...]] = (
     ("gauge", "containers", " ".join(f"fn_container_{state}_total" for state in (*_STATES, "done"))),
     ("histogram", "seconds", " ".join(f"fn_container_{state}_duration_seconds" for state in _STATES)),
     ("gauge", "containers", "hearth_containers_frozen"),
+    ("gauge", "containers", "hearth_min_instances hearth_min_instances_unmet"),
     ("gauge", "slots", "hearth_slots_taken hearth_slots_free"),
     ("histogram", "bytes", "fn_docker_stats_fn_net_rx fn_docker_stats_fn_net_tx fn_docker_stats_fn_mem_limit"),
     ("histogram", "bytes", "fn_docker_stats_fn_mem_usage fn_docker_stats_fn_disk_read fn_docker_stats_fn_disk_write"),
@@ -105,11 +106,12 @@ _STEPS: Final = {
     " update_trigger remove_trigger get_secret_values get_secret_keys get_secrets_of_key update_secret remove_secret"
     " insert_version get_versions get_version_images pin get_unpinned get_dead_letters update_dead_letter"
     " remove_dead_letters put_schedule get_schedule get_schedules remove_schedule get_schedules_due claim_firings"
-    " settle_firings get_firings remove_firings claim_key get_keys update_key remove_keys",
+    " settle_firings get_firings remove_firings claim_key get_keys update_key remove_keys"
+    " get_ready_routes get_ready_fns",
     "schedules": "fire",
     "s3": "insert_log get_log list_logs",
     "mq": "push reserve delete",
-    "hybrid_client": "get_app get_route get_fn get_trigger get_secrets get_token claim_key enqueue dequeue"
+    "hybrid_client": "get_app get_route get_fn get_trigger get_secrets get_token claim_key kept_ready enqueue dequeue"
     " start end http_do",
 }
 SPANS: Final = frozenset(f"{component}_{step}" for component, steps in _STEPS.items() for step in steps.split())

@@ -23,7 +23,7 @@ from hearth.models.call_result import CallResult, HeaderFields
 from hearth.models.delivery import Delivery
 from hearth.models.errors import HearthError, InternalError, StoreUnavailable
 from hearth.models.idempotency import Claim, KeyEnd, KeyState, StoredKey
-from hearth.models.instances import Instances
+from hearth.models.instances import Instances, KeptReady
 from hearth.models.message import (
     INSIDE_BYTES,
     InvalidMessage,
@@ -409,6 +409,16 @@ def decode_route(data: bytes, app_name: str, path: str) -> Route:
         delivery=decode(data, _DeliveryAnswer).route,
         digest=found.digest,
     )
+
+
+def decode_ready(data: bytes) -> KeptReady:
+    """Decode the functions that keep containers ready.
+
+    Raises:
+        InvalidMessage: The answer does not have the expected object.
+    """
+    found = decode(data, Ready)
+    return KeptReady(found.routes, found.fns)
 
 
 def encode_tokens(found: Sequence[Token | StoreUnavailable | None]) -> bytes:

@@ -150,14 +150,11 @@ class RemoteReady:
         """Ask the API node. An older one knows of none."""
         with self._client.span("hybrid_client_kept_ready"):
             try:
-                found = await self._client.ask(
-                    "GET", "runner/ready", lambda data: protocol.decode(data, protocol.Ready)
-                )
+                return await self._client.ask("GET", "runner/ready", protocol.decode_ready)
             except ApiError as exc:
                 if exc.code not in _NO_SUCH_REQUEST:
                     raise
                 return NONE_KEPT_READY
-        return KeptReady(found.routes, found.fns)
 
 
 class RemoteIdempotencyKeys:

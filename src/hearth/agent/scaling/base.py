@@ -28,7 +28,7 @@ from hearth.agent.scaling.useful_concurrency import UsefulConcurrency
 LOOK_S: Final = 0.2
 
 
-#: The same while a container is missing that is to be ready and no call waits, seconds: others may be idle by then.
+#: The same while no call waits and a container is missing that is to be ready: others may be idle in the meantime.
 REFILL_LOOK_S: Final = 1.0
 
 
