@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from tests.support.agent import OBEDIENT, WATCH_S, Bench, Sink, bench, settle
 from tests.support.virtual_time import run
 
+from hearth.agent.lending import WHOLE, Part
 from hearth.agent.scaling.adaptive import AdaptivePolicy
 from hearth.agent.scaling.base import ScalingPolicy, Snapshot
 from hearth.agent.scaling.simple import SimplePolicy
@@ -420,5 +421,26 @@ def test_a_call_that_leaves_while_it_waits_for_a_place_leaves_nothing() -> None:
             gone.cancel()
             await first
             assert await kept == "kept"
+
+    run(scenario())
+
+
+# -- several workers of one node ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "parts"), [(0, [0, 0, 0]), (1, [1, 0, 0]), (3, [1, 1, 1]), (5, [2, 2, 1])])
+def test_workers_divide_a_number_among_them(count: int, parts: list[int]) -> None:
+    assert [Part(number, 3).of(count) for number in range(3)] == parts
+    assert WHOLE.of(count) == count
+
+
+def test_a_worker_keeps_its_part_ready_and_may_have_its_part() -> None:
+    async def scenario() -> None:
+        async with bench(total=Amount(1000, 0), part=Part(1, 2)) as on:
+            on.function("/kept", memory=10, instances=bounds(3))
+            on.function("/large", memory=300, instances=bounds(4))
+            function = on.function("/called", memory=10, instances=bounds(0, 1), timeout=20)
+            await asyncio.gather(*[on.start(function, sleep=1) for _ in range(2)])
+            assert (ready(on, "/kept"), ready(on, "/large"), ready(on, "/called")) == (1, 1, 1)
 
     run(scenario())

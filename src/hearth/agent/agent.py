@@ -26,7 +26,7 @@ from hearth.agent.call import (
 )
 from hearth.agent.cold import run_cold
 from hearth.agent.hot import HotSlot
-from hearth.agent.lending import Lender
+from hearth.agent.lending import WHOLE, Lender, Part
 from hearth.agent.listeners import CallListener, Listeners
 from hearth.agent.meters import Outcome
 from hearth.agent.outcomes import SERVER_ERROR, Stopped, explain, fail, outcome_of, response_status, status_of
@@ -103,6 +103,7 @@ class Agent:
         note_image: Called with each container that is made, and its function.
         syslog: Which syslog servers of apps are served.
         quotas: The quotas of apps that have none of their own.
+        part: That of this worker in the containers that functions keep ready, and may have.
         lender: Lends parts of ``total``, which workers share; ``None``: all of it is here.
         result_limits: What is kept of the results of async calls.
         listeners: Hear of each call before it runs and after it is recorded, in this order.
@@ -128,6 +129,7 @@ class Agent:
         are_busy: Callable[[], bool] = lambda: False,
         quotas: Quotas = NO_QUOTAS,
         lender: Lender | None = None,
+        part: Part = WHOLE,
         log_limit_bytes: int = DEFAULT_LIMIT_BYTES,
         terms: Terms = USUAL,
         freeze_idle_s: float | None = None,
@@ -158,6 +160,7 @@ class Agent:
             syslog=syslog,
             quotas=quotas,
             lender=lender,
+            part=part,
         )
         self._clock = clock
         self._log_limit_bytes = log_limit_bytes

@@ -342,6 +342,8 @@ class HotLauncher:
         if host.resources.waiting:
             return 0
         fits = host.resources.fits(spec.amount, function.share, is_sync=spec.is_sync)
+        if host.resources.borrows:
+            fits = max(fits, 1)  # what is lacking is lent when it is asked for
         return min(fits, host.starts.spare)
 
     def _arm(self, again: float) -> None:

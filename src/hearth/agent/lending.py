@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from hearth.models.function import NOTHING, Amount
+
+
+class Part(NamedTuple):
+    """The part of a worker in what its node does as a whole.
+
+    Attributes:
+        number: Of the worker, from 0.
+        workers: Of the node.
+    """
+
+    number: int = 0
+    workers: int = 1
+
+    def of(self, count: int) -> int:
+        """Return how many of some containers of the node are this worker's."""
+        return count // self.workers + (self.number < count % self.workers)
+
+
+WHOLE: Final = Part()
 
 
 class Loan(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ import asyncio
 from typing import Final, Protocol
 
 from hearth.agent.function import Function
+from hearth.agent.lending import WHOLE, Part
 from hearth.models.function import Amount
 from hearth.telemetry.logs import get_logger
 from hearth.telemetry.metrics import Metrics
@@ -43,13 +44,15 @@ class Minima:
 
     Args:
         total: What the containers of the node may use together.
+        part: That of this worker.
 
     Attributes:
         is_stopped: The node ends: no container is kept ready any more.
     """
 
-    def __init__(self, total: Amount, metrics: Metrics) -> None:
-        self._limit = Amount(total.memory_mib * PERCENT // 100, total.cpu_milli * PERCENT // 100)
+    def __init__(self, total: Amount, metrics: Metrics, part: Part = WHOLE) -> None:
+        share = 100 * part.workers
+        self._limit = Amount(total.memory_mib * PERCENT // share, total.cpu_milli * PERCENT // share)
         self._wanted: dict[Keeper, int] = {}
         self._kept: dict[Keeper, int] = {}
         self._asked = metrics.gauge("hearth_min_instances")

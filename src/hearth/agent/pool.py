@@ -16,7 +16,7 @@ from hearth.agent.function import Function
 from hearth.agent.host import Host
 from hearth.agent.hot import HotContainer
 from hearth.agent.launcher import HotLauncher
-from hearth.agent.lending import Lender
+from hearth.agent.lending import WHOLE, Lender, Part
 from hearth.agent.minima import Minima
 from hearth.agent.probation import Probation
 from hearth.agent.quiet import Lag
@@ -73,10 +73,12 @@ class Pool:
         freeze_idle_s: float | None = None,
         logins: LoginSource = NO_LOGIN_SOURCE,
         note_image: NoteImage = ignore_image,
+        part: Part = WHOLE,
         syslog: Reach = "network",
     ) -> None:
         self.resources = ResourceTracker(total, self.relieve, self._room_changed, lender)
-        self.minima = Minima(total, telemetry.metrics)
+        self.minima = Minima(total, telemetry.metrics, part)
+        self._part = part
         self.shares = Shares(quotas, telemetry.metrics, self.resources.serve)
         self.room_changed = asyncio.Event()
         self._stats = stats
@@ -138,7 +140,7 @@ class Pool:
             cap = self._caps.get(spec.ref)
             if cap is None:
                 cap = self._caps[spec.ref] = ContainerCap(self.host.clock.monotonic)
-                cap.limit(spec.max_instances or None)
+                cap.limit(self._most(spec))
             function = self.functions[spec.hot_key] = Function(
                 spec, self._stats, self.host.telemetry, share, cap, self._terms
             )
@@ -148,7 +150,7 @@ class Pool:
         """Return the function of an accepted call. Its bounds count until the definition of the function is seen."""
         function = self.function(spec)
         if not function.cap.is_defined:
-            function.cap.limit(spec.max_instances or None)
+            function.cap.limit(self._most(spec))
         return function
 
     def set_quotas(self, spec: FunctionSpec, quotas: Quotas) -> Share:
@@ -175,13 +177,17 @@ class Pool:
         if spec.max_instances or spec.ref in self._caps:
             cap = self.function(spec).cap
             cap.is_defined = True
-            cap.limit(spec.max_instances or None)
+            cap.limit(self._most(spec))
         launcher = self.launchers.get(spec.hot_key)
         if launcher is None and spec.min_instances and not self.minima.is_stopped:
             launcher = self.launcher(self.function(spec))
         if launcher is not None:
             launcher.revive()
-            self.minima.want(launcher, spec.min_instances)
+            self.minima.want(launcher, self._part.of(spec.min_instances))
+
+    def _most(self, spec: FunctionSpec) -> int | None:
+        """Return how many containers of a function this worker may have: at least one, to take its calls."""
+        return max(1, self._part.of(spec.max_instances)) if spec.max_instances else None
 
     def _drain(self, launcher: HotLauncher) -> None:
         self.minima.drop(launcher)

@@ -203,6 +203,11 @@ class ResourceTracker:
         return f"<ResourceTracker used={self.used} of {self.total} waiting={self.waiting}>"
 
     @property
+    def borrows(self) -> bool:
+        """True if other workers of the node lend it room that is not here yet."""
+        return self._lender is not None
+
+    @property
     def used(self) -> Amount:
         """Return what is granted now."""
         return self._reserve_used + self._shared_used
@@ -245,7 +250,9 @@ class ResourceTracker:
         for is_sync, owed in self._owed.items():
             if owed != NOTHING:
                 self._others.used = self.total - self.lent.total
-                return Shortage(owed, owed, is_sync, frozenset(), owed, self._others, takes_parts=True)
+                return Shortage(
+                    owed, owed, is_sync, frozenset(), owed, self._others, takes_parts=True, late_at=-math.inf
+                )
         for is_sync in (True, False):
             next_ones = list(itertools.islice(self._in_order(is_sync), self.room_for))
             if next_ones:
@@ -253,7 +260,7 @@ class ResourceTracker:
                 together = sum((waiter.amount for waiter in next_ones), NOTHING)
                 keys = frozenset(waiter.key for waiter in next_ones)
                 least, lack = _lack(first.amount, room), _lack(together, room)
-                return Shortage(least, lack, is_sync, keys, first.amount, first.share, first.late_at())
+                return Shortage(least, lack, is_sync, keys, first.amount, first.share, late_at=first.late_at())
         return None
 
     def crowds(self) -> list[Crowd]:

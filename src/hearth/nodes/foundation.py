@@ -118,6 +118,7 @@ class Foundation:
             syslog=settings.app_syslog,
             quotas=settings.quotas,
             lender=self.options.lender,
+            part=self.options.part,
             log_limit_bytes=settings.max_log_size_bytes,
             result_limits=ResultLimits(settings.result_ttl, settings.max_result_bytes),
             listeners=server.call_listeners,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 from typing import Final
 
 from hearth.access.base import ReadySource
 from hearth.access.cache import CachedDefinitions
 from hearth.access.fn_cache import CachedFns
-from hearth.aio.background import Background
+from hearth.aio.background import BackgroundService
 from hearth.aio.clock import Clock
 from hearth.models.errors import HearthError
 from hearth.server.api_v1.functions import Functions
@@ -26,7 +25,7 @@ Name = tuple[str, str] | str
 _log = get_logger(__name__)
 
 
-class KeptReadyFunctions:
+class KeptReadyFunctions(BackgroundService):
     """Looks for the functions that keep containers ready, while this async context manager is entered.
 
     Args:
@@ -46,6 +45,7 @@ class KeptReadyFunctions:
         fn_functions: FnFunctions,
         clock: Clock,
     ) -> None:
+        super().__init__(lambda exc: _log.error("no container is kept ready any more", exc_info=exc))
         self._source = source
         self._definitions = definitions
         self._fns = fns
@@ -56,16 +56,6 @@ class KeptReadyFunctions:
         self._refused: set[Name] = set()
         self._failing = False
         self._woken = asyncio.Event()
-        self._background = Background(lambda exc: _log.error("no container is kept ready any more", exc_info=exc))
-
-    async def __aenter__(self) -> KeptReadyFunctions:
-        self._background.run(self._run())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._background.cancel()
 
     def look_soon(self) -> None:
         """Look now: a function has changed."""

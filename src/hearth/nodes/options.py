@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from hearth.access.base import StoredWorld
 from hearth.agent.agent import Agent
-from hearth.agent.lending import Lender
+from hearth.agent.lending import WHOLE, Lender, Part
 from hearth.drivers.base import Driver
 from hearth.models.route import LIMITS, RouteLimits
 from hearth.queues.base import Queue
@@ -33,6 +33,7 @@ class Options:
         limits: The limits of routes.
         telemetry: The metrics and spans of the node; give the same to ready-made parts. Default: those of the agent.
         lender: Lends memory and CPU to the agent, which shares them with other workers of the node.
+        part: That of this worker in the containers that functions keep ready, and may have.
         changed: Awaited after each change of an app, or of its route, before its answer.
     """
 
@@ -47,6 +48,7 @@ class Options:
     limits: RouteLimits = LIMITS
     telemetry: Telemetry | None = None
     lender: Lender | None = None
+    part: Part = WHOLE
     changed: Callable[[str, str | None], Awaitable[None]] | None = None
 
     @property

@@ -21,6 +21,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from hearth import settings
+from hearth.agent.lending import Part
 from hearth.models.errors import HearthError
 from hearth.nodes.listening import Listener, open_listeners
 from hearth.nodes.node import Node
@@ -107,7 +108,8 @@ async def _run(post: Post, wanted: settings.Settings) -> None:
         }
         duty = _Duty(post, secret, wanted.admin_token.get_secret_value(), others)
         channel = await stack.enter_async_context(Channel(socket.socket(fileno=post.channel), duty.obey))
-        options = Options(lender=channel, changed=duty.changed if post.number == OWNER else None)
+        part = Part(post.number, len(numbers))
+        options = Options(lender=channel, part=part, changed=duty.changed if post.number == OWNER else None)
         place = Place(listeners=duty.listeners, front=duty.front, began=duty.began, id_port=post.id_port)
         await serve(wanted, lambda node, listeners: print(f"  {READY.decode()}", flush=True), options, place)
 
