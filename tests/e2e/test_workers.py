@@ -9,12 +9,15 @@ import itertools
 import json
 import os
 import signal
+import socket
+import ssl
 import stat
 import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -22,6 +25,8 @@ from tests.support.cli import Cli
 from tests.support.node import HEARTH, RunningNode, build_multi, running_node
 from tests.support.processes import spawn
 from tests.support.scrape import samples
+from tests.support.servers import free_port
+from tests.support.tls import Authority
 from tests.support.waiting import until
 
 COMMAND = (HEARTH, "start", "--workers", "2")
@@ -149,6 +154,58 @@ def test_a_node_with_workers_ends_after_its_calls_and_leaves_nothing(tmp_path: P
         assert not (tmp_path / "workers").exists()
 
 
+def test_tls_tokens_and_other_listeners_are_those_of_a_node_with_one_worker(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.issue()
+    path = tmp_path / "node.sock"
+    variables = {
+        **{"FN_TLS_CERT": str(cert), "FN_TLS_KEY": str(key), "FN_AUTH": "required", "FN_SOCKET": str(path)},
+        "FN_ADMIN_BIND": f"127.0.0.1:{free_port()}",
+    }
+    data = tmp_path / "data"
+    data.mkdir()
+    image = build_multi(data, tmp_path / "source")
+    with running_node("process", data, image, COMMAND, **variables) as node:
+        cli = Cli(f"unix:{path}", tmp_path, FN_DATA_DIR=str(tmp_path / "elsewhere"))
+        cli("apps", "create", "locked")  # finds the token by itself
+        cli("routes", "create", "locked", "/multi", image, "--format", "http", "--memory", "64")
+        context = authority.client()
+        for number in range(MANY // 2):
+            url = f"{node.url}/r/locked/multi"
+            assert httpx.post(url, json={"echo": str(number)}, verify=context, timeout=60).text == str(number)
+            refused = httpx.get(f"{node.url}/v1/apps", verify=context)
+            assert (refused.status_code, "FN_ADMIN_BIND" in refused.text) == (404, True)
+        assert httpx.get(f"{node.told['api']}/v1/apps", verify=context).status_code == 401
+        token = (data / "admin-token").read_text().strip()
+        shown = {"Authorization": f"Bearer {token}"}
+        text = httpx.get(f"{node.told['api']}/metrics", verify=context, headers=shown, timeout=60).text
+        assert {"0", "1"} == {line.split('"')[1] for line in text.splitlines() if line.startswith("fn_completed{")}
+
+        new = authority.issue()  # in its place
+        assert new == (cert, key)
+        fresh = ssl.PEM_cert_to_DER_cert(cert.read_text())
+        node.process.send_signal(signal.SIGHUP)
+        assert until(lambda: all(_certificate(node.url) == fresh for _ in range(MANY // 2)))
+
+
+def test_workers_end_with_whoever_started_them(tmp_path: Path) -> None:
+    with running_node("process", tmp_path, "", COMMAND) as node:
+        pids = list(_workers(node).values())
+        node.process.kill()
+        assert until(functools.partial(_are_gone, pids))
+
+
+def test_a_node_with_workers_that_has_to_end_while_it_starts_does(tmp_path: Path) -> None:
+    away = {"FN_DB_URL": "postgres://fn@127.0.0.1:1/fn", "FN_DB_WAIT_S": "600"}
+    environment = {**os.environ, "FN_DATA_DIR": str(tmp_path), "FN_DRIVER": "process", "FN_PORT": "0", **away}
+    with spawn(COMMAND, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("waiting for the database" in line for line in process.stderr)
+        process.terminate()
+        process.stderr.read()  # ends with the last process
+        assert process.wait(60) == 130
+
+
 @pytest.mark.parametrize("count", ["0", "-1", "two"])
 def test_a_bad_number_of_workers_is_an_error(tmp_path: Path, count: str) -> None:
     environment = {**os.environ, "FN_DATA_DIR": str(tmp_path), "FN_PORT": "0"}
@@ -255,6 +312,15 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def _certificate(url: str) -> bytes | None:
+    """The certificate that a new connection shows."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "", parts.port or 0)) as plain, context.wrap_socket(plain) as one:
+        return one.getpeercert(binary_form=True)
 
 
 def _is_replaced(node: RunningNode, number: int, victim: int) -> bool:

@@ -57,6 +57,11 @@ async def serve_workers(settings: Settings, count: int, announce: Callable[[str,
     """
     if settings.node_type != FULL:
         raise StartUpError(f"FN_NODE_TYPE={settings.node_type}: --workers is for full nodes; leave it out")
+    place = settings.admin_place
+    if isinstance(place, tuple) and not place[1]:
+        raise StartUpError(
+            f"FN_ADMIN_BIND={settings.admin_bind}: name a port; --workers needs the same at each restart"
+        )
     total = capacity(settings)
     driver = await decide(settings)
     token = await asyncio.to_thread(admin_token, settings)
