@@ -1,4 +1,4 @@
-"""Several runners of one machine (``hearth start --nodes``) beside a full node, under the same load.
+"""Several workers of one node, and several runners of one machine, beside a full node, under the same load.
 
 What a node may gain is what its one event loop lacks; functions and load share the machine's processors with it. So
 the processors that are used are told, too: those of all nodes together, and of HAProxy.
@@ -29,6 +29,7 @@ def local_fleet(figures: Figures, *, rounds: int, seconds: float) -> None:
     with contextlib.ExitStack() as stack:
         nodes = {FULL_NODE: stack.enter_context(_node())}
         for size in SIZES:
+            nodes[f"{size} workers"] = stack.enter_context(_node("--workers", str(size)))
             nodes[f"{size} runners"] = stack.enter_context(_node("--nodes", str(size)))
         paths = {name: node.route("warm", "http", memory=64) for name, node in nodes.items()}
         for round_ in range(rounds + 1):

@@ -22,12 +22,15 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from tests.support.cli import Cli
-from tests.support.node import HEARTH, RunningNode, build_multi, running_node
+from tests.support.docker_images import python_image
+from tests.support.node import HEARTH, MULTI, RunningNode, build_multi, running_node
 from tests.support.processes import spawn
 from tests.support.scrape import samples
 from tests.support.servers import free_port
 from tests.support.tls import Authority
 from tests.support.waiting import until
+
+from hearth.drivers.docker.driver import NODE_LABEL
 
 COMMAND = (HEARTH, "start", "--workers", "2")
 MEMORY_MIB = 1024
@@ -132,6 +135,42 @@ def test_the_sockets_between_workers_are_private(node: RunningNode) -> None:
             assert client.post("/v1/runner/start", headers=forged).status_code in (401, 404)
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "/v1/apps/%2e%2e/x",
+            "/v1/../v1/apps",
+            "/v1/./apps",
+            "//v1/apps",
+            "/v1/apps?a=%23&b=?&per_page=1",
+            "/v1/apps/",
+        ),
+        *(
+            "/v1/apps/a%2Fb",
+            "/v1/apps/%C3%A9",
+            "/v1/apps/%FF",
+            "/%72/e2e/none",
+            "/r%2Fe2e/none",
+            "/v1/apps/a;b=c|d",
+            "*",
+        ),
+    ],
+)
+def test_each_worker_reads_a_target_alike(node: RunningNode, target: str) -> None:
+    parts = urlsplit(node.url)
+    answers = set()
+    for _ in range(MANY // 2):
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=60) as one:
+            head = f"OPTIONS {target} HTTP/1.1\r\n" if target == "*" else f"GET {target} HTTP/1.1\r\n"
+            one.sendall(f"{head}Host: localhost\r\nConnection: close\r\n\r\n".encode())
+            with one.makefile("rb") as file:
+                text = file.read().decode("latin-1")
+        head, _, body = text.partition("\r\n\r\n")
+        answers.add((head.partition("\r\n")[0], body))
+    assert len(answers) == 1
+
+
 def test_the_command_uses_a_node_with_workers(node: RunningNode, tmp_path: Path) -> None:
     cli = Cli(node.url, tmp_path)
     cli("init", "greet", cwd=tmp_path)
@@ -152,6 +191,28 @@ def test_a_node_with_workers_ends_after_its_calls_and_leaves_nothing(tmp_path: P
             assert [wait.result().text for wait in waits] == ["x"] * 8
         assert [pid for pid in pids if _lives(pid)] == []
         assert not (tmp_path / "workers").exists()
+
+
+@pytest.mark.usefixtures("docker")
+def test_memory_of_a_killed_worker_is_lent_again_when_its_containers_are_gone(tmp_path: Path) -> None:
+    image = python_image(MULTI)
+    more = {"FN_MAX_TOTAL_MEMORY": str(MEMORY_MIB << 20)}
+    with running_node("docker", tmp_path, image, COMMAND, **more) as node:
+        path = node.route("big", "http", memory=MEMORY_MIB - 100, timeout=120)
+        while not all(_counts(node).values()):  # both know the route, and need nobody to start it
+            _patient(node, path)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            lost = pool.submit(_anew, node, path, sleep_ms=110_000)
+            assert until(lambda: len(_containers(node)) == 1 and sum(_busy(node).values()) == 1)
+            (container,) = _containers(node)
+            (number,) = _busy(node)
+            os.kill(_workers(node)[number], signal.SIGKILL)
+            with pytest.raises(httpx.HTTPError):
+                lost.result()
+        _patient(node, path)
+        (new,) = _containers(node)
+        assert new != container
+        assert _happened("destroy", container) < _happened("create", new)
 
 
 def test_tls_tokens_and_other_listeners_are_those_of_a_node_with_one_worker(tmp_path: Path) -> None:
@@ -280,6 +341,35 @@ def _counts(node: RunningNode) -> dict[str, float]:
         if line.startswith('fn_completed{worker="'):
             found[line.split('"')[1]] += int(float(line.rpartition(" ")[2]))
     return dict(found)
+
+
+def _busy(node: RunningNode) -> dict[int, int]:
+    """The number of calls that run in each worker, of those that have any."""
+    lines = httpx.get(f"{node.url}/metrics", timeout=60).text.splitlines()
+    running = [line for line in lines if line.startswith("fn_running{") and not line.endswith(" 0")]
+    return {int(line.split('"')[1]): int(line.rpartition(" ")[2]) for line in running}
+
+
+def _containers(node: RunningNode) -> set[str]:
+    """The containers of all workers on the Engine."""
+    names = [(folder / "node-id").read_text().strip() for folder in (node.data, *node.data.glob("worker-*"))]
+    found = [
+        subprocess.run(
+            ["docker", "ps", "-aq", "--no-trunc", "--filter", f"label={NODE_LABEL}={name}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in names
+    ]
+    return {line for text in found for line in text.split()}
+
+
+def _happened(event: str, container: str) -> int:
+    """When the Engine did something to a container, in nanoseconds."""
+    wanted = ["--filter", f"event={event}", "--filter", f"container={container}", "--format", "{{.TimeNano}}"]
+    command = ["docker", "events", "--since", "10m", "--until", "0s", *wanted]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def _labels(node: RunningNode) -> set[str]:

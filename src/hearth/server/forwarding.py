@@ -10,7 +10,7 @@ import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import aiohttp
 import msgspec
@@ -33,6 +33,8 @@ _HOP_BY_HOP: Final = frozenset(
         *(b"expect", _SECRET, _ORIGIN),
     }
 )
+#: Characters of addresses that stay as they are: all but blanks, controls, ``#`` and ``?``.
+_KEPT: Final = "!\"$%&'()*+,/:;<=>@[\\]^`{|}"
 _CONNECT_S: Final = 5.0
 #: Seconds for a short question between workers. Somebody waits for the answer.
 _ASK_S: Final = 2.0
@@ -80,8 +82,11 @@ class Worker:
         """Let it answer a request."""
         if scope["type"] != "http":
             return
-        query = scope["query_string"].decode("latin-1")
-        url = yarl.URL(f"http://localhost{_raw_path(scope)}{'?' if query else ''}{query}", encoded=True)
+        if not scope["raw_path"].startswith(b"/"):  # "OPTIONS *"
+            await errors.response(PathNotFound.of(scope["path"]), scope["path"])(scope, receive, send)
+            return
+        path, query = _sendable(scope["raw_path"]), _sendable(scope["query_string"])
+        url = yarl.URL(f"http://localhost{path}{'?' if query else ''}{query}", encoded=True)
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
         started = False
         try:
@@ -188,9 +193,9 @@ def _as_sent(app: ASGIApp, scope: Scope, origin: bytes | None) -> tuple[ASGIApp,
     return open_only(app) if at.open_only else app, scope
 
 
-def _raw_path(scope: Scope) -> str:
-    raw: bytes = scope["raw_path"]
-    return raw.partition(b"?")[0].decode("latin-1")
+def _sendable(raw: bytes) -> str:
+    """Return a part of an address with the same meaning, and nothing that another part begins with."""
+    return quote(raw, safe=_KEPT)
 
 
 def _text(value: bytes) -> str:
