@@ -20,7 +20,7 @@ hypothesis.settings.register_profile("hearth", deadline=None)
 hypothesis.settings.load_profile("hearth")
 
 #: What the others need comes first.
-PLUGINS = ("heap", "bytecode", "memory_folders", "blocking", "databases", "durations", "scheduling")
+PLUGINS = ("heap", "bytecode", "memory_folders", "blocking", "authorities", "databases", "durations", "scheduling")
 pytest_plugins = [f"tests.support.{name}" for name in PLUGINS]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 from collections.abc import Iterable
@@ -27,8 +28,9 @@ class Entry:
     panel: str | None = None
     hidden: bool = False
 
+    @functools.cache  # noqa: B019  # entries live as long as the process
     def load(self, name: str) -> Any:
-        """Import it; a function becomes a command, a Typer a group."""
+        """Import it, and build it once; a function becomes a command, a Typer a group."""
         module, _, attribute = self.where.partition(":")
         found = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):
