@@ -11,7 +11,7 @@ from pathlib import Path
 import pip
 
 from tests.support import docker_images
-from tests.support.docker_images import exists, folder, import_image, member, python_files
+from tests.support.docker_images import exists, folder, import_image, interpreter_files, lock, member
 
 _INTERPRETER = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -20,13 +20,14 @@ def base_image() -> str:
     """An image with ``python3`` and pip in its path; its name. Made once."""
     made_of = f"{_INTERPRETER}{pip.__version__}".encode() + Path(docker_images.__file__).read_bytes()
     name = f"hearth-test/base:{hashlib.sha256(made_of).hexdigest()[:12]}"
-    if not exists(name):
-        import_image(name, [], _files())
+    with lock("base"):
+        if not exists(name):
+            import_image(name, [], _files())
     return name
 
 
 def _files() -> Iterable[tuple[tarfile.TarInfo, bytes]]:
-    yield from python_files(Path(__file__))
+    yield from interpreter_files()
     link = tarfile.TarInfo("usr/local/bin/python3")
     link.type, link.linkname = tarfile.SYMTYPE, _INTERPRETER
     yield link, b""

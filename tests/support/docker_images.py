@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -33,13 +34,26 @@ _COMPILED = f".{sys.implementation.cache_tag}.pyc"
 
 
 def python_image(script: Path) -> str:
-    """An image that runs a script with this Python; its name. Made once per content."""
-    interpreter = _PREFIX / "bin" / _VERSION
-    made_by = Path(__file__).read_bytes()
-    digest = hashlib.sha256(script.read_bytes() + str(interpreter).encode() + made_by).hexdigest()[:12]
+    """An image that runs a script with this Python; its name. Made once per content, in a layer upon :func:`python`."""
+    base = python()
+    digest = hashlib.sha256(base.encode() + script.read_bytes()).hexdigest()[:12]
     name = f"hearth-test/{script.stem}:{digest}"
-    if not exists(name):
-        import_image(name, [str(interpreter), "/function.py"], python_files(script))
+    with lock("python-image"):
+        if not exists(name):
+            entrypoint = json.dumps([INTERPRETER, "/function.py"])
+            recipe = f"FROM {base}\nCOPY function.py /function.py\nENTRYPOINT {entrypoint}\n".encode()
+            files = [member("Dockerfile", recipe, 0o644), member("function.py", script.read_bytes(), 0o644)]
+            _send(["docker", "build", "--quiet", "--tag", name, "-"], files, DOCKER_BUILDKIT="0")
+    return name
+
+
+def python() -> str:
+    """An image that holds this Python; its name. Made once: it takes seconds, and many tests begin with it."""
+    digest = hashlib.sha256(INTERPRETER.encode() + Path(__file__).read_bytes()).hexdigest()[:12]
+    name = f"hearth-test/python:{digest}"
+    with lock("python"):
+        if not exists(name):
+            import_image(name, [], interpreter_files())
     return name
 
 
@@ -68,8 +82,13 @@ def lock(name: str) -> Iterator[None]:
 def import_image(name: str, entrypoint: list[str], members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> None:
     """Make an image of files."""
     change = f"ENTRYPOINT {json.dumps(entrypoint)}"
-    command = ["docker", "import", "--change", change, "--change", "ENV PYTHONUNBUFFERED=1", "-", name]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+    _send(["docker", "import", "--change", change, "--change", "ENV PYTHONUNBUFFERED=1", "-", name], members)
+
+
+def _send(command: list[str], members: Iterable[tuple[tarfile.TarInfo, bytes]], **environment: str) -> None:
+    """Give files to a command as an archive."""
+    variables = {**os.environ, **environment}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=variables) as process:
         assert process.stdin is not None
         with tarfile.open(fileobj=process.stdin, mode="w|") as archive:
             for info, data in members:
@@ -78,11 +97,15 @@ def import_image(name: str, entrypoint: list[str], members: Iterable[tuple[tarfi
 
 
 def python_files(script: Path) -> Iterable[tuple[tarfile.TarInfo, bytes]]:
-    """A script, this Python, its library, and what those are linked to."""
+    """A script, and :func:`interpreter_files`."""
     yield member("function.py", script.read_bytes(), 0o644)
+    yield from interpreter_files()
+
+
+def interpreter_files() -> Iterable[tuple[tarfile.TarInfo, bytes]]:
+    """This Python, its library, and what those are linked to."""
     yield folder("tmp", 0o1777)
-    interpreter = _PREFIX / "bin" / _VERSION
-    yield member(str(interpreter)[1:], interpreter.resolve().read_bytes(), 0o755)
+    yield member(INTERPRETER[1:], Path(INTERPRETER).resolve().read_bytes(), 0o755)
     library = _PREFIX / "lib" / _VERSION
     for path in sorted(library.rglob("*")):
         if is_wanted(path) and not _LEFT_OUT & set(path.relative_to(library).parts):
@@ -90,7 +113,7 @@ def python_files(script: Path) -> Iterable[tuple[tarfile.TarInfo, bytes]]:
             info.mtime = int(path.stat().st_mtime)  # a compiled module names that of its source
             yield info, data
     seen: set[str] = set()
-    for binary in [interpreter, *(library / "lib-dynload").glob("*.so")]:
+    for binary in [Path(INTERPRETER), *(library / "lib-dynload").glob("*.so")]:
         for shared in shared_libraries(binary):
             if shared not in seen:
                 seen.add(shared)
