@@ -76,6 +76,21 @@ def test_a_change_holds_for_all_workers_at_once(node: RunningNode) -> None:
         assert set(told) == {str(turn)}
 
 
+def test_a_revoked_token_is_refused_by_all_workers_at_once(node: RunningNode) -> None:
+    path = node.route("guarded", "http", memory=64, auth="token")
+    asked = {"token": {"name": "caller", "role": "invoker", "apps": ["e2e"]}}
+    token = node.http.post("/v1/tokens", json=asked).json()["token"]
+    headers = {"Authorization": f"Bearer {token['value']}"}
+
+    def statuses() -> set[int]:
+        """Call on many new connections."""
+        return {httpx.post(f"{node.url}{path}", headers=headers, timeout=60).status_code for _ in range(MANY // 2)}
+
+    assert statuses() == {200}
+    assert node.http.delete(f"/v1/tokens/{token['id']}").status_code == 200
+    assert statuses() <= {401, 429}
+
+
 def test_accepted_calls_run_once(node: RunningNode) -> None:
     path = node.route("later", "http", type="async", memory=64)
     answers = [_anew(node, path, echo=str(number)) for number in range(MANY // 2)]

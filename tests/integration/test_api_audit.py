@@ -41,7 +41,11 @@ class World:
         self.audit = AuditLog(datastore, clock, IdGenerator(0, clock.now_ms))
         stored = StoredTokens(datastore.find_token, clock)
         readiness = Readiness(clock, {"database": datastore.check})
-        api = Api(datastore, clock, dict, forget_token=stored.forget, readiness=readiness, registry=registry)
+
+        async def forget(token_id: str) -> None:
+            stored.forget(token_id)
+
+        api = Api(datastore, clock, dict, forget_token=forget, readiness=readiness, registry=registry)
         app = guarded(api, AuthMode.REQUIRED, admin=ADMIN, stored=stored, audit=self.audit, clock=FakeClock())
         self.app = app
         hooks = {"response": [contract.check]}

@@ -64,7 +64,7 @@ class World:
             SystemClock(),
             dict,
             vault=self.vault,
-            forget_token=self.stored.forget,
+            forget_token=self.forget,
             schedules=schedules_of(datastore),
             redrives=redrives,
         )
@@ -72,6 +72,9 @@ class World:
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://api", event_hooks={"response": [contract.check]}
         )
+
+    async def forget(self, token_id: str) -> None:
+        self.stored.forget(token_id)
 
     async def seed(self) -> None:
         """Create the apps a and b, each with a route, a fn, a trigger, a secret and a login, and two calls."""

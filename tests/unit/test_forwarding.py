@@ -87,6 +87,14 @@ async def test_changes_are_passed_on(query: bytes, found: tuple[str, str | None]
     assert seen == [found]
 
 
+async def test_a_revoked_token_is_passed_on() -> None:
+    forgotten: list[str] = []
+    app = from_workers(App(), SECRET, _never, forgotten.append)
+    for shown, status in ((SECRET, 200), ("x", 404)):
+        assert await _status(app, "/workers/revoked", (b"hearth-worker", shown.encode()), query=b"token=1") == status
+    assert forgotten == ["1"]
+
+
 async def test_only_function_calls_stay_with_the_worker() -> None:
     here, there = App(), App()
     app = all_but_calls(here, there)

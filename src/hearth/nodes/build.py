@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final
 
@@ -116,7 +116,7 @@ async def _full_node(base: Foundation, port: int) -> Node:
         limits=_limits(base.options, driver),
         metrics=base.telemetry.metrics,
         next_id=next_id,
-        forget_token=tokens.forget,
+        forget_token=_forgetting(base, tokens),
         public_url=base.settings.public_url,
         registry=_registry(base),
         images=RunnerImages(base.settings.bundles),
@@ -163,7 +163,7 @@ async def _api_node(base: Foundation, port: int) -> Node:
         about=About("" if base.settings.driver == "auto" else base.settings.driver, API),
         metrics=base.telemetry.metrics,
         next_id=next_id,
-        forget_token=tokens.forget,
+        forget_token=_forgetting(base, tokens),
         public_url=base.settings.public_url,
         registry=_registry(base),
         images=RunnerImages(base.settings.bundles),
@@ -309,6 +309,17 @@ def _stored_tokens(base: Foundation, store: TokenStore) -> StoredTokens:
     tokens = StoredTokens(store.find_token, base.clock, store.note_token_use)
     base.stack.push_async_callback(tokens.close)
     return tokens
+
+
+def _forgetting(base: Foundation, tokens: StoredTokens) -> Callable[[str], Awaitable[None]]:
+    """Return what forgets a revoked token, here and in the other workers of the node."""
+
+    async def forget(token_id: str) -> None:
+        tokens.forget(token_id)
+        if base.options.revoked is not None:
+            await base.options.revoked(token_id)
+
+    return forget
 
 
 def _audit_log(base: Foundation, store: AuditStore, next_id: Callable[[], str]) -> AuditLog:

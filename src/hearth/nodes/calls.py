@@ -164,6 +164,7 @@ class Calls:
             calls=invoke.handler if is_direct else None,
             end_waits=end_waits,
             changed=self.changed,
+            forget_token=None if tokens is None else tokens.forget,
         )
 
 

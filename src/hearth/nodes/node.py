@@ -36,6 +36,7 @@ class Node:
         shutdown: The endpoint that stops the node; ``None`` unless code asked for it.
         end_waits: Ends the waits of requests that would keep the node from stopping.
         changed: Takes note of a changed route, or of an app of which anything may have changed.
+        forget_token: Forgets a token that was revoked, by its id.
         calls: Answers function calls without ASGI; ``None`` if the application answers them.
     """
 
@@ -53,6 +54,7 @@ class Node:
     calls: Handler | None = None
     end_waits: Callable[[], None] = _nothing
     changed: Callable[[str, str | None], Awaitable[None]] | None = None
+    forget_token: Callable[[str], None] | None = None
 
     @property
     def ready(self) -> bool:

@@ -35,6 +35,7 @@ class Options:
         lender: Lends memory and CPU to the agent, which shares them with other workers of the node.
         part: That of this worker in the containers that functions keep ready, and may have.
         changed: Awaited after each change of an app, or of its route, before its answer.
+        revoked: Awaited with the id of each token that was revoked, before the answer.
     """
 
     datastore: Datastore | None = None
@@ -50,6 +51,7 @@ class Options:
     lender: Lender | None = None
     part: Part = WHOLE
     changed: Callable[[str, str | None], Awaitable[None]] | None = None
+    revoked: Callable[[str], Awaitable[None]] | None = None
 
     @property
     def ready_telemetry(self) -> Telemetry | None:

@@ -69,6 +69,10 @@ _ALIVE: Final = {"status": "ok"}
 _HOME: Final = {"goto": "https://github.com/fnproject/fn", "hello": "world!"}
 
 
+async def _forget_nothing(token_id: str) -> None:
+    """Forget nothing: no token is remembered."""
+
+
 class Api:
     """The application. :class:`~hearth.server.door.Door` decides which requests reach it.
 
@@ -85,7 +89,7 @@ class Api:
         limits: The most that a route may ask for.
         metrics: What /metrics says.
         next_id: Makes the ids of apps, fns, triggers and tokens.
-        forget_token: Called with the id of a token that was revoked.
+        forget_token: Awaited with the id of a token that was revoked.
         public_url: The beginning of the addresses at which clients call functions; empty for that of each request.
         registry: Serves images below /v2; without it, there are none.
         images: Serves the images of the data folder to runners.
@@ -113,7 +117,7 @@ class Api:
         limits: RouteLimits = LIMITS,
         metrics: Metrics | None = None,
         next_id: Callable[[], str] | None = None,
-        forget_token: Callable[[str], None] = lambda token_id: None,
+        forget_token: Callable[[str], Awaitable[None]] = _forget_nothing,
         public_url: str = "",
         registry: Registry | None = None,
         images: RunnerImages | None = None,

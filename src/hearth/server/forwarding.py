@@ -39,6 +39,7 @@ _CONNECT_S: Final = 5.0
 #: Seconds for a short question between workers. Somebody waits for the answer.
 _ASK_S: Final = 2.0
 _CHANGED: Final = "/workers/changed"
+_REVOKED: Final = "/workers/revoked"
 
 _log = get_logger(__name__)
 
@@ -118,6 +119,10 @@ class Worker:
         query = {"app": app_name} if path is None else {"app": app_name, "route": path}
         await self._ask("POST", str(yarl.URL(_CHANGED).with_query(query)), {})
 
+    async def revoked(self, token_id: str) -> None:
+        """Tell it that a token was revoked."""
+        await self._ask("POST", str(yarl.URL(_REVOKED).with_query({"token": token_id})), {})
+
     async def _ask(self, method: str, target: str, headers: dict[str, str]) -> bytes | None:
         shown = {**headers, _SECRET.decode(): self._secret}
         try:
@@ -151,7 +156,10 @@ def all_but_calls(app: ASGIApp, owner: ASGIApp) -> ASGIApp:
 
 
 def from_workers(
-    app: ASGIApp, secret: str, changed: Callable[[str, str | None], Awaitable[None]] | None = None
+    app: ASGIApp,
+    secret: str,
+    changed: Callable[[str, str | None], Awaitable[None]] | None = None,
+    revoked: Callable[[str], None] | None = None,
 ) -> ASGIApp:
     """Return an application for the requests of other workers.
 
@@ -161,6 +169,7 @@ def from_workers(
         app: Answers them.
         secret: That of the workers, which is their token as runners.
         changed: Takes note of a change that another worker has made.
+        revoked: Forgets a token that was revoked through another worker, by its id.
     """
     shown = secret.encode()
 
@@ -175,6 +184,9 @@ def from_workers(
         elif scope["path"] == _CHANGED and changed is not None:
             names = parse_qs(scope["query_string"].decode())
             await changed(names["app"][0], names.get("route", [None])[0])
+            await Response()(scope, receive, send)
+        elif scope["path"] == _REVOKED and revoked is not None:
+            revoked(parse_qs(scope["query_string"].decode())["token"][0])
             await Response()(scope, receive, send)
         else:
             inner, scope = _as_sent(app, scope, found.get(_ORIGIN))

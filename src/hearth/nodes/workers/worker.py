@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -108,8 +109,9 @@ async def _run(post: Post, wanted: settings.Settings) -> None:
         }
         duty = _Duty(post, secret, wanted.admin_token.get_secret_value(), others)
         channel = await stack.enter_async_context(Channel(socket.socket(fileno=post.channel), duty.obey))
-        part = Part(post.number, len(numbers))
-        options = Options(lender=channel, part=part, changed=duty.changed if post.number == OWNER else None)
+        options = Options(lender=channel, part=Part(post.number, len(numbers)))
+        if post.number == OWNER:
+            options = dataclasses.replace(options, changed=duty.changed, revoked=duty.revoked)
         place = Place(listeners=duty.listeners, front=duty.front, began=duty.began, id_port=post.id_port)
         await serve(wanted, lambda node, listeners: print(f"  {READY.decode()}", flush=True), options, place)
 
@@ -152,7 +154,9 @@ class _Duty:
         if self._post.number == OWNER:
             app = Sums(app, self._others, self._admin_token)
         if listener is self._inner:
-            return from_workers(app, self._secret, None if self._post.number == OWNER else node.changed)
+            if self._post.number == OWNER:  # changes are made here
+                return from_workers(app, self._secret)
+            return from_workers(app, self._secret, node.changed, node.forget_token)
         if self._post.number != OWNER:
             app = all_but_calls(app, self._others[OWNER])
         return whole_front(app, listener)
@@ -165,6 +169,10 @@ class _Duty:
     async def changed(self, app_name: str, path: str | None) -> None:
         """Tell the other workers of a change."""
         await asyncio.gather(*[worker.changed(app_name, path) for worker in self._others.values()])
+
+    async def revoked(self, token_id: str) -> None:
+        """Tell the other workers of a token that was revoked."""
+        await asyncio.gather(*[worker.revoked(token_id) for worker in self._others.values()])
 
     async def obey(self, order: Order) -> None:
         """Do what the supervisor says."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from hearth.aio.clock import Clock
@@ -23,11 +23,11 @@ class Tokens:
 
     Args:
         next_id: Returns a new id.
-        forget: Called with the id of a token that was revoked: from now on this node refuses it.
+        forget: Awaited with the id of a token that was revoked: from then on this node refuses it.
     """
 
     def __init__(
-        self, store: TokenStore, clock: Clock, next_id: Callable[[], str], forget: Callable[[str], None]
+        self, store: TokenStore, clock: Clock, next_id: Callable[[], str], forget: Callable[[str], Awaitable[None]]
     ) -> None:
         self._store = store
         self._clock = clock
@@ -85,7 +85,7 @@ class Tokens:
         if not _reaches(request.principal, await self._store.get_token(request.token)):
             raise TokensNotFound
         await self._store.remove_token(request.token)
-        self._forget(request.token)
+        await self._forget(request.token)
         return {"message": "Token revoked"}
 
 
