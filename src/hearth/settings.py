@@ -495,7 +495,10 @@ class Settings(BaseSettings):
     dashboard: bool = Field(
         default=True, validation_alias="FN_DASHBOARD", description="serve the dashboard at /ui/; runners never do"
     )
-    driver: Literal["auto", "docker", "process"] = Field(
+    driver: Annotated[
+        Literal["auto", "docker", "process"],
+        pydantic.BeforeValidator(lambda name: "process" if name == "local" else name),
+    ] = Field(
         default="auto",
         validation_alias="FN_DRIVER",
         description="auto: what the data folder remembers; at first Docker if it answers, else processes",

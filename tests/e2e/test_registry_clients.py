@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,23 @@ orders['echo'] = repr((os.getuid(), writes('/tmp'), writes('/')))
         for _ in range(2):  # the second one in the same container, if that is hot
             answer = node.http.post(f"/r/full/{path}", json={"run": run})
             assert (answer.status_code, answer.text) == (200, told)
+
+
+def test_an_image_that_only_the_engine_has_runs_without_it(node: RunningNode) -> None:
+    name = f"hearth-test-local-{os.getpid()}/f:1"
+    subprocess.run(["docker", "tag", python_image(MULTI), name], check=True)
+    node.http.put("/v1/apps/built/routes/f", json={"route": {"image": name}})
+    try:
+        answers = [node.http.post("/r/built/f", content=b"word")]
+    finally:
+        subprocess.run(["docker", "rmi", name], check=True, capture_output=True)
+    answers.append(node.http.post("/r/built/f", content=b"word"))
+    assert [(answer.status_code, answer.text) for answer in answers] == [(200, "word")] * 2
+    assert node.http.get("/v1/apps/built/routes/f").json()["route"]["digest"].startswith("sha256:")
+    node.http.put("/v1/apps/built/routes/g", json={"route": {"image": name.replace("/f:1", "/g:1")}})
+    missing = node.http.post("/r/built/g")
+    assert missing.status_code == 404, missing.text
+    assert list(verified(node)) == []
 
 
 def test_oras_pushes_and_pulls_any_artifact(node: RunningNode, tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ def test_a_value_of_no_use_names_its_variable(monkeypatch: pytest.MonkeyPatch, n
         settings.load()
 
 
+def test_functions_as_processes_have_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FN_DRIVER", "local")
+    assert settings.load().driver == "process"
+
+
 def test_registries_are_known_by_their_host() -> None:
     assert settings.load().registries_allowed == frozenset()
     found = settings.load(image_registries="index.docker.io, Registry.example.com:5000 localhost").registries_allowed

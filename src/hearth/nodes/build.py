@@ -24,6 +24,7 @@ from hearth.models.route import RouteLimits
 from hearth.nodes import registries
 from hearth.nodes.calls import id_generator, open_calls
 from hearth.nodes.dashboard import data_of, open_dashboard
+from hearth.nodes.engine_images import EngineImages
 from hearth.nodes.foundation import Foundation, lay_foundation
 from hearth.nodes.front import access_warnings, open_front
 from hearth.nodes.node import Node
@@ -89,7 +90,7 @@ async def _full_node(base: Foundation, port: int) -> Node:
 
     async def open_driver_once() -> None:
         if not opened:
-            opened.append(await base.open_driver(next_id))
+            opened.append(await base.open_driver(next_id, EngineImages(base.settings).fetch))
 
     stores = await open_stores(base, open_driver_once)
     (driver,) = opened

@@ -385,6 +385,9 @@ def _sandbox(settings: Settings, spare: bool) -> Finding:
     if surroundings.sandbox is None:
         found, _, advice = surroundings.missing.partition("; ")
         return Finding("sandbox", "warn", f"functions run without walls: {found}", advice)
+    if why := surroundings.overlays.missing:
+        advice = "renew the kernel, or set FN_READONLY_ROOTFS"
+        return Finding("sandbox", "warn", f"works, but root file systems of images are read-only: {why}", advice)
     return ok("sandbox", f"{surroundings.sandbox.program}, with user namespaces")
 
 

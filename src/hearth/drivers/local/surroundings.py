@@ -114,6 +114,7 @@ class Surroundings:
         try:
             bundle.make_folder(self._bundles)
             self._bundles = self._bundles.resolve()
+            self.overlays = Overlays(self._bundles)
             self._system_files = self._bundles / _SYSTEM_FILES
             system_files.write(self._system_files)
         except OSError as exc:
