@@ -99,11 +99,21 @@ bench-async: setup ## Measure async calls on each queue against sync calls; ARGS
 simulate: setup ## A thousand functions on a full node, in virtual time; compares orders of waiting
 	@$(BIN)/python -m bench.simulation $(ARGS)
 
-docs: setup ## Build the documentation into site/
-	@$(BIN)/mkdocs build --strict
+# The site loads nothing from other servers, so it has the script of its diagrams beside it (from npm, MIT).
+MERMAID := tools/theme/assets/mermaid.min.js
 
-reference: setup ## Write docs/cli.md from the command itself
+$(MERMAID):
+	@mkdir -p $(@D)
+	@cd $(@D) && tar -xzf "$$(npm pack --silent mermaid@11.17.2)" --strip-components 2 package/dist/mermaid.min.js; rm -f mermaid-*.tgz
+	@echo "581ed7d74bd9048d0e3a91363927d72ef22942d7722546b27f7cc29e35390eb8  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+docs: setup $(MERMAID) ## Build the documentation into site/; it needs no network to be read
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+reference: setup ## Write docs/cli.md, docs/api.md and docs/errors.md from the code
 	@$(BIN)/python tools/command_reference.py
+	@$(BIN)/python tools/api_reference.py
+	@$(BIN)/python tools/error_reference.py
 
 dist: setup ## Build wheels and source archives of hearth-faas and hearth-fdk into dist/; equal commits, equal bytes
 	@SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m hatchling build -d dist

@@ -18,8 +18,8 @@ PROMISED = ['{"message": "Hello Ada"}', "2 passed, 0 failed, 0 skipped"]
 PROMISED_BY_NODE = ['{"message":"Hello Ada"}', '{"message":"Hello Grace"}', "1 passed, 0 failed, 0 skipped"]
 
 
-def follow(name: str, home: Path, promised: list[str], **more: str) -> str:
-    """Type what a page says; what that prints. The page promises parts of it."""
+def follow(name: str, home: Path, promised: list[str], then: str = "", **more: str) -> str:
+    """Type what a page says, and ``then`` more; what that prints. The page promises parts of it."""
     page = (ROOT / "docs" / name).read_text()
     script = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
     with socket.create_server(("", 0)) as free:
@@ -33,7 +33,7 @@ def follow(name: str, home: Path, promised: list[str], **more: str) -> str:
         "FN_API_URL": f"http://localhost:{port}",
         **more,
     }
-    typed = "set -m\n" + script.replace("localhost:8080", f"localhost:{port}")
+    typed = "set -m\n" + script.replace("localhost:8080", f"localhost:{port}") + then
     done = subprocess.run(
         ["bash", "-e", "-u", "-o", "pipefail", "-c", typed],
         cwd=home,
@@ -58,6 +58,11 @@ def test_the_tutorial_works_as_it_is_written_in_each_mode(tmp_path: Path, mode: 
     assert printed.count("greeting Ada\n") == 1
     assert re.search(r"/greet .* success", printed)
     assert '{"message": "Good day World"}' in printed
+
+
+def test_the_home_page_leads_to_an_answer(tmp_path: Path) -> None:
+    """The last node of the page is stopped here: a reader goes on with it."""
+    assert '{"message": "Hello Ada"}' in follow("index.md", tmp_path, PROMISED[:1], then="kill %1\nwait")
 
 
 def test_the_tutorial_of_a_node_function_works_as_it_is_written(tmp_path: Path) -> None:

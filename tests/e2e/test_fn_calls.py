@@ -90,7 +90,7 @@ def test_a_fn_is_called_by_its_id_with_its_environment(node: RunningNode) -> Non
 
 def test_the_commands_of_the_page_work_as_they_are_written(node: RunningNode) -> None:
     page = (Path(__file__).parents[2] / "docs" / "api-v2.md").read_text()
-    script = page.partition("```\n")[2].partition("```")[0]
+    script = page.partition("```sh\n")[2].partition("```")[0]
     for shown, here in (("localhost:8080", node.url), ("fnproject/hello:0.0.2", node.image)):
         assert shown in script
         script = script.replace(shown, here)

@@ -163,3 +163,9 @@ def test_the_documentation_has_every_metric_and_every_span() -> None:
     assert rows >= expected, f"missing: {sorted(expected - rows)}"
     known = {name for name in rows if name.startswith(("fn_", "agent_", "docker_", "ds_", "s3_", "mq_", "hybrid_"))}
     assert known <= expected, f"not in the code: {sorted(known - expected)}"
+
+
+def test_the_page_shows_kind_and_unit_of_each_metric() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+)[^|]*\|", DOCS.read_text(), re.MULTILINE)
+    shown = {name: (kind, unit) for name, kind, unit in rows if name in names.METRICS}
+    assert shown == {name: (metric.kind, metric.unit) for name, metric in names.METRICS.items()}
