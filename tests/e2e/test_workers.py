@@ -107,6 +107,13 @@ def test_two_functions_that_want_all_memory_never_run_at_once(node: RunningNode)
     assert len(times) == 12
 
 
+def test_the_workers_keep_ready_together_what_a_function_wants(node: RunningNode) -> None:
+    node.route("kept", "http", memory=64, idle_timeout=600, min_instances=3)
+    assert until(lambda: _ready(node, "/kept") == 3)
+    node.route("kept", "http", memory=64, idle_timeout=1, min_instances=None)
+    assert until(lambda: _ready(node, "/kept") == 0)
+
+
 def test_a_worker_that_is_killed_harms_no_other_and_comes_back(node: RunningNode) -> None:
     path = node.route("killed", "http", memory=64)
     with _calling(node, path) as calls:
@@ -438,3 +445,10 @@ def _are_gone(pids: list[int]) -> bool:
 
 def _is_recorded(node: RunningNode, call_id: str) -> bool:
     return httpx.get(f"{node.url}/v1/apps/e2e/calls/{call_id}", timeout=60).status_code == 200
+
+
+def _ready(node: RunningNode, path: str) -> float:
+    """The idle containers of a route in all workers."""
+    lines = httpx.get(f"{node.url}/metrics").text.splitlines()
+    named = [line for line in lines if line.startswith("fn_container_idle_total{") and f'"{path}"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in named)

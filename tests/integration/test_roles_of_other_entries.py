@@ -166,6 +166,7 @@ def served() -> set[tuple[str, str]]:
 #: What a runner gets that sends nothing useful: the query, the status and the message.
 _READS: Final = {
     ("GET", "/v1/runner/async"): ("?wait_s=0", 200, ""),
+    ("GET", "/v1/runner/ready"): ("", 200, ""),
     ("GET", "/v1/runner/images"): ("?image=none", 404, "Image not found"),
     ("GET", "/v1/runner/blobs"): ("?digest=none", 404, "Image not found"),
 }

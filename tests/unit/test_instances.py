@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.support.agent import OBEDIENT, WATCH_S, Bench, Sink, bench, settle
@@ -15,9 +16,12 @@ from hearth.agent.scaling.adaptive import AdaptivePolicy
 from hearth.agent.scaling.base import ScalingPolicy, Snapshot
 from hearth.agent.scaling.simple import SimplePolicy
 from hearth.drivers.base import Exit, StartFailed
+from hearth.models.call import Call
 from hearth.models.errors import InvalidInstances
 from hearth.models.function import Amount
+from hearth.models.ids import encode
 from hearth.models.instances import MAX_INSTANCES, Instances, check_instances, of_annotations, validate_instances
+from hearth.models.times import ZERO
 from hearth.testing.script import Script, Step
 
 
@@ -287,6 +291,52 @@ def test_kept_containers_give_way_last_and_only_to_a_call_that_has_waited_for_lo
             assert ready(on) == 2, "the container of the call gives way"
 
     run(scenario())
+
+
+def test_accepted_calls_run_in_the_containers_that_an_async_route_keeps_ready() -> None:
+    async def scenario() -> None:
+        async with bench() as on:
+            route = on.function(type="async", instances=bounds(1, 1))
+            await asyncio.sleep(1)
+            record = Call.of(route, encode(7), ZERO, method="POST", url="http://h/r/a/f", headers={})
+            assert record.max_instances == 1
+            accepted = await on.functions.of_call(record)
+            assert await on.ask(accepted, echo="here") == "here"
+            assert on.driver.counts.prepared == 1
+
+    run(scenario())
+
+
+def test_a_bound_of_an_accepted_call_counts_where_no_definition_is_known() -> None:
+    async def scenario() -> None:
+        async with bench() as on:
+            spec = msgspec.structs.replace(on.function("/other", type="async"), max_instances=2)
+            for bound in (2, 1):
+                record = Call.of(spec, encode(7), ZERO, method="POST", url="http://h/r/a/f", headers={})
+                record.path, record.max_instances = "/f", bound
+                accepted = await on.functions.of_call(record)
+                on.agent.accepted_call(accepted, record)
+                calls = [on.start(accepted, sleep=1) for _ in range(4)]
+                await asyncio.sleep(0.9)
+                assert alive(on) == bound
+                await asyncio.gather(*calls)
+
+    run(scenario())
+
+
+def test_a_minimum_that_has_no_room_survives_a_function_that_is_forgotten() -> None:
+    async def scenario() -> None:
+        async with bench(total=Amount(1000, 0)) as on:
+            on.function("/one", memory=800, instances=bounds(1))
+            on.function("/two", memory=800, instances=bounds(1))
+            await asyncio.sleep(4000)  # the second one is forgotten: nothing has happened there for an hour
+            assert on.agent.pool.minima.warnings == ()
+            on.function("/two", memory=800, instances=bounds(1))
+            on.function("/one", memory=800)
+            await asyncio.sleep(60)
+            assert (ready(on, "/one"), ready(on, "/two")) == (0, 1)
+
+    run(scenario(), limit_s=5000)
 
 
 def test_a_node_that_drains_starts_none() -> None:

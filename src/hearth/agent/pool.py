@@ -225,8 +225,9 @@ class Pool:
 
     def _sweep(self) -> None:
         now = self.host.clock.monotonic()
-        for key in [key for key, launcher in self.launchers.items() if launcher.is_forgettable(now)]:
-            self.launchers.pop(key).close(Draining())
+        for launcher in [launcher for launcher in self.launchers.values() if launcher.is_forgettable(now)]:
+            self._drain(launcher)
+            self.launchers.pop(launcher.function.key).close(Draining())
         self.functions = {key: launcher.function for key, launcher in self.launchers.items()}
         used = {function.ref for function in self.functions.values()}
         self._caps = {ref: cap for ref, cap in self._caps.items() if ref in used or cap.is_used}

@@ -77,11 +77,17 @@ export async function func({ me, parameters, signal, again }) {
   return { title: `${visible(app)} ${visible(path)}`, content };
 }
 
+/** The containers that each node keeps ready, and may have: fields of a route, or annotations of a fn. */
+function bounds(found) {
+  const of = (name) => found[name] ?? (found.annotations ?? {})[`hearth/${name}`];
+  return `${of("min_instances") ?? 0} ready, ${of("max_instances") ?? "any number"} at most`;
+}
+
 function facts(app, found) {
   const rows = [
     ["App", h("a", { href: `#/app/${segment(app)}` }, visible(app))], ["Kind", found.kind], ["Format", found.format],
     ["Version (image)", h("code", {}, visible(found.image))], ["Memory", `${found.memory} MiB`],
-    ["CPU", found.cpus || "no limit"], ["Timeout", `${found.timeout} s`], ["Idle timeout", `${found.idle_timeout} s`],
+    ["CPU", found.cpus || "no limit"], ["Containers per node", bounds(found)], ["Timeout", `${found.timeout} s`], ["Idle timeout", `${found.idle_timeout} s`],
     ["Secrets", visible((found.secrets ?? []).join(", ")) || "none"], ["Callers show", found.auth || "what the app asks for"], ["Changed", time(found.updated_at)],
   ];
   return h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
