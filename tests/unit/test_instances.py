@@ -270,6 +270,7 @@ def test_calls_get_memory_before_containers_that_no_call_waits_for() -> None:
             on.function(memory=200, instances=bounds(1))
             await asyncio.sleep(1)
             assert ready(on) == 0, "there is room, and a call waits for it"
+            assert on.agent.pool.resources.waiting == 1, "what no call needs stands in nobody's way"
             await asyncio.gather(long, waits)
 
     run(scenario())
@@ -346,6 +347,7 @@ def test_a_node_that_drains_starts_none() -> None:
             await asyncio.sleep(1)
             on.agent.pool.minima.stop()
             next(iter(on.driver.containers.values())).end(Exit(137))
+            on.function(instances=bounds(2))
             on.function("/later", instances=bounds(1))
             await asyncio.sleep(5)
             assert on.driver.containers == {}
@@ -430,7 +432,9 @@ def test_async_calls_and_sync_ones_take_turns_within_one_bound() -> None:
             later = on.functions.detached(on.records.app, on.records.routes["/f"], waiting.secrets)  # type: ignore[arg-type]
             assert later is not None
             assert later.min_instances == 0
+            asked_at = on.clock.monotonic()
             assert await on.ask(later, echo="queued") == "queued", "what is kept ready gives way in time"
+            assert on.clock.monotonic() - asked_at >= 2, "and not before: a quarter of 8 s"
             assert await on.ask(waiting, echo="x") == "x"
             steady = [on.start(waiting, sleep=0.5) for _ in range(10)]
             queued = on.start(later, echo="again")
@@ -471,6 +475,15 @@ def test_a_call_that_leaves_while_it_waits_for_a_place_leaves_nothing() -> None:
             gone.cancel()
             await first
             assert await kept == "kept"
+            await asyncio.sleep(WATCH_S)
+            last = on.function(instances=bounds(0, 1), config={"V": "3"}, timeout=60)
+            busy = on.start(new, sleep=1)
+            await asyncio.sleep(0.2)
+            gone = on.start(last)
+            await asyncio.sleep(0.5)
+            gone.cancel()
+            await busy
+            assert await on.ask(last, echo="last") == "last"
 
     run(scenario())
 

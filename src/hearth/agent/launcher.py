@@ -140,7 +140,6 @@ class HotLauncher:
         """Let idle containers end now, busy ones when no call waits for them: the function has changed, or is gone."""
         if self._state is LauncherState.OPEN:
             self._state = LauncherState.OBSOLETE
-            self._minimum = 0
             self.attends_idle = True
         for hot in list(self.containers):
             if hot.state is ContainerState.IDLE:
