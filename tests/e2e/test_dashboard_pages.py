@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 from tests.support.browser import THEMES, Dashboard, chromium
 from tests.support.dashboard import ADMIN, DashboardNode, dashboard_node
+from tests.support.waiting import until
 
 Open = Callable[..., Dashboard]
 
@@ -73,6 +74,7 @@ PAGES = {
     "fn": ("function/shop/greet", "shop greet"),
     "calls": ("calls", "Calls"),
     "async": ("async", "Async calls"),
+    "dead": ("dead/shop", "Dead letters of shop"),
     "access": ("access", "Access"),
 }
 
@@ -107,6 +109,31 @@ def test_a_call_shows_its_timeline_log_and_resources(node: DashboardNode, open_p
     assert times.first.get_attribute("title").endswith(" UTC")  # type: ignore[union-attr]
     dashboard.check(f"call-{theme}")
     assert found["status"] == "success"
+
+
+def test_a_call_that_failed_for_good_is_found_read_and_run_again(node: DashboardNode, open_page: Open) -> None:
+    node.route("fails", "/twice", type="async", retry={"attempts": 2, "backoff_s": 0})
+    failed = node.call("fails", "/twice", exit=3).json()["call_id"]
+    letter = f"/v1/apps/fails/dead-letters/{failed}"
+    assert until(lambda: node.http.get(letter).status_code == 200)
+    dashboard = open_page(node)
+    page = dashboard.page
+    dashboard.open("async", "Async calls")
+    page.get_by_role("region", name="Dead letters").get_by_role("link", name="fails").click()
+    dashboard.wait("Dead letters of fails")
+    page.get_by_role("button", name=f"Show the payload of {failed}").click()
+    expect(page.get_by_label("Payload", exact=True)).to_have_text('{"exit": 3}')
+    dashboard.check("dead-letter")
+    page.get_by_role("link", name=failed).click()
+    dashboard.wait(f"Call {failed}")
+    expect(page.get_by_role("region", name="Earlier attempts").get_by_role("row")).to_have_count(2)
+    page.get_by_role("button", name="Show the stored answer").click()
+    expect(page.get_by_label("Answer", exact=True)).to_contain_text("container exit code 3")
+    page.get_by_role("link", name="Dead letters").click()
+    dashboard.wait("Dead letters of fails")
+    page.get_by_role("button", name=f"Run {failed} again").click()
+    page.get_by_text(f"redrive {failed}").wait_for()
+    assert node.http.get(letter).status_code == 404
 
 
 def test_an_app_shows_its_schedules_which_run_now_and_pause(node: DashboardNode, open_page: Open) -> None:

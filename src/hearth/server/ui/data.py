@@ -62,6 +62,8 @@ _SHOWN: Final = {
     "call": Action.DASHBOARD_CALL,
     "apps": Action.APPS_READ,
     "calls": Action.CALLS_READ,
+    "edit_calls": Action.CALLS_WRITE,
+    "dead_letters": Action.DEAD_LETTERS_READ,
     "secrets": Action.SECRETS_READ,
     "schedules": Action.SCHEDULES_READ,
     "edit_schedules": Action.SCHEDULES_WRITE,
@@ -240,7 +242,7 @@ class Data:
         return await list_calls(self._datastore, wanted)
 
     async def _async(self, principal: Principal, query: Query) -> dict[str, Any]:
-        """Return the accepted calls that have not started, by function, for a page of apps."""
+        """Return the accepted calls that have not started, by function, for a page of apps, and all dead letters."""
         page = decode.per_page(_one(query, "per_page"))
         which = AppFilter(
             cursor=decode.cursor(_one(query, "cursor")), per_page=page, name_in=sorted(principal.apps) or None
@@ -254,6 +256,11 @@ class Data:
             "apps": len(apps),
             "next_cursor": key_cursor([app.name for app in apps], page),
             "node": node if is_allowed(principal, Action.SYSTEM_READ) else None,
+            "dead_letters": [
+                {"app": one.app_name, "count": one.count, "oldest_at": format_time(one.oldest)}
+                for one in await self._datastore.count_dead_letters()
+                if is_allowed(principal, Action.DEAD_LETTERS_READ, one.app_name)
+            ],
         }
 
     async def _backlog(self, app: str) -> list[dict[str, Any]]:

@@ -4,12 +4,13 @@ import { access } from "./pages/access.js";
 import { accepted } from "./pages/accepted.js";
 import { app, apps } from "./pages/apps.js";
 import { call, calls } from "./pages/calls.js";
+import { dead } from "./pages/dead.js";
 import { func } from "./pages/function.js";
 import { login } from "./pages/login.js";
 import { overview } from "./pages/overview.js";
 
 const main = document.getElementById("main");
-const PAGES = { "": overview, apps, app, function: func, calls, call, async: accepted, access };
+const PAGES = { "": overview, apps, app, function: func, calls, call, async: accepted, dead, access };
 const NAVIGATION = [
   ["", "Overview", () => true],
   ["apps", "Apps", (can) => can.apps],
@@ -17,7 +18,7 @@ const NAVIGATION = [
   ["async", "Async", (can) => can.calls],
   ["access", "Access", (can) => can.tokens || can.audit],
 ];
-const SECTION = { app: "apps", function: "apps", call: "calls" };
+const SECTION = { app: "apps", function: "apps", call: "calls", dead: "async" };
 
 let me = null;
 let leave = new AbortController();

@@ -87,7 +87,9 @@ export async function call({ me, parameters, signal }) {
     h("dl", { class: "facts" }, [
       ["Status", status(found.status)], ["Function", h("a", { href: `#/function/${segment(app)}/${segment(found.path)}` }, visible(`${app} ${found.path}`))],
       ["Answer", found.response_status ? String(found.response_status) : "–"], ["Error", found.error ? h("span", { class: "bad" }, visible(found.error)) : "none"],
-    ].map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+      found.origin ? ["Made by", visible(found.origin)] : null,
+      found.dead ? ["Failed for good", me.can.dead_letters ? h("a", { href: `#/dead/${segment(app)}` }, "Dead letters") : "yes"] : null,
+    ].filter(Boolean).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     h("h2", {}, "Timeline"),
     h("ol", { class: "timeline" },
       h("li", {}, "Created ", time(found.created_at)),
@@ -95,10 +97,13 @@ export async function call({ me, parameters, signal }) {
       waited === undefined ? null : h("li", {}, "Started ", time(found.started_at)),
       ran === undefined ? null : h("li", {}, `Ran ${duration(ran)}`),
       ran === undefined ? null : h("li", {}, "Completed and stored ", time(found.completed_at))),
+    ...attempts(found),
     me.can.call && me.runs_calls ? h("p", {}, h("button", { type: "button", onclick: again }, "Run again"), " ",
       h("small", { class: "muted" }, made.has(id) ? "Opens the form with the same request." : "Opens an empty form: the node does not keep the requests of calls.")) : null,
     h("h2", {}, "Log"),
     text === null ? empty(visible(problem), null) : logView(text),
+    h("h2", {}, "Answer"),
+    result(`${at}/result`, signal),
     h("h2", {}, "Resources"),
     ...stats(found.stats ?? [], signal),
     commands([
@@ -107,6 +112,28 @@ export async function call({ me, parameters, signal }) {
     ]),
   ];
   return { title: `Call ${visible(id)}`, content };
+}
+
+// The attempts before this one.
+function attempts(found) {
+  if (!found.attempts?.length) return [];
+  const rows = found.attempts.map((one) => [{ num: one.attempt }, time(one.started_at ?? ""), time(one.completed_at), visible(one.node ?? ""), status(one.status), visible(one.error ?? "")]);
+  return [h("h2", {}, "Earlier attempts"), table("Earlier attempts", ["#Attempt", "Started", "Ended", "Node", "Status", "Error"], rows), h("p", {}, `This record is of attempt ${found.attempt}.`)];
+}
+
+// The answer of an async call, on demand: the node keeps those of sync calls for nobody.
+function result(path, signal) {
+  const shown = h("div", {});
+  const show = async () => {
+    const answer = await send(path, { headers: { Accept: "*/*" }, signal });
+    if (!answer.headers.has("Fn-Call-Status")) {
+      shown.replaceChildren(empty(answer.status === 202 ? "The call has not ended." : visible(await messageOf(answer)), null));
+      return;
+    }
+    const text = await answer.text();
+    shown.replaceChildren(h("p", {}, `Status ${answer.status}`), h("pre", { tabindex: 0, "aria-label": "Answer" }, visible(text.slice(0, MOST))));
+  };
+  return h("div", {}, h("p", {}, h("button", { type: "button", onclick: show }, "Show the stored answer")), shown);
 }
 
 const MOST = 512 * 1024;
