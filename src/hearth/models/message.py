@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -32,6 +33,9 @@ _BEHIND: Final = b"\x01"
 _END_OF_JSON: Final = b"\n"
 #: A payload up to this size is part of the JSON, where every version of Hearth, and Fn, finds it.
 INSIDE_BYTES: Final = 64 * 1024
+
+#: Stands for no policy of retries; this one is not written.
+_NO_POLICY: Final = msgspec.Raw(b"null")
 
 
 class InvalidMessage(HearthError):
@@ -76,7 +80,7 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     result_ttl: int = 0
     result_headers: HeaderFields = ()
     result_digest: str = ""
-    retry: RetryPolicy | None = None
+    retry: msgspec.Raw = _NO_POLICY
     attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
     earlier_deliveries: int = 0
@@ -154,7 +158,7 @@ def encode_plain(call: Call, *, payload_bytes: int = 0) -> bytes:
             result_ttl=call.result_ttl,
             result_headers=call.result_headers,
             result_digest=call.result_digest,
-            retry=call.retry,
+            retry=_NO_POLICY if call.retry is None else _policy_text(call.retry),
             attempt=call.attempt,
             attempts=call.attempts,
             earlier_deliveries=call.earlier_deliveries,
@@ -239,6 +243,19 @@ def identify_call(data: bytes) -> Call | None:
     )
 
 
+# Many calls have one of few policies: each is written and read once.
+
+
+@functools.lru_cache(maxsize=256)
+def _policy_text(policy: RetryPolicy) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(policy))
+
+
+@functools.lru_cache(maxsize=256)
+def _policy(text: bytes) -> RetryPolicy | None:
+    return msgspec.json.decode(text, type=RetryPolicy | None)
+
+
 def _text(payload: bytes) -> tuple[str, str]:
     """Return the payload as it stands in JSON, and its encoding."""
     try:
@@ -279,7 +296,7 @@ def _to_call(message: _Message) -> Call:
         result_ttl=max(0, message.result_ttl),
         result_headers=message.result_headers,
         result_digest=message.result_digest,
-        retry=message.retry,
+        retry=None if message.retry is _NO_POLICY else _policy(bytes(message.retry)),
         attempt=message.attempt,
         attempts=message.attempts,
         earlier_deliveries=max(0, message.earlier_deliveries),

@@ -87,7 +87,7 @@ export async function app({ me, parameters, search, signal, again }) {
       ? table("Functions", ["Function", "Health", "Last hour", "#Calls", "#Errors", "#Worst p95", "Type", "#Memory", "Version (image)"], rows)
       : empty("This app has no functions.", `hearth init hello && cd hello\nhearth deploy --app ${quoted(name)}`),
     pager(`#/app/${segment(name)}`, routes.next_cursor, cursor),
-    h("p", {}, h("a", { href: `#/calls${query({ app: name })}` }, "Calls of this app")),
+    h("p", {}, h("a", { href: `#/calls${query({ app: name })}` }, "Calls of this app"), me.can.dead_letters ? [" ", h("a", { href: `#/dead/${segment(name)}` }, "Dead letters")] : null),
     h("h2", {}, "Schedules"),
     schedules(timed.schedules, name, Object.fromEntries(fns.items.map((fn) => [fn.id, fn.name])), me.can, again),
     h("h2", {}, "Configuration"),
