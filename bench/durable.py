@@ -2,8 +2,8 @@
 
 ``python -m bench.durable [--calls 100] [--rounds 300]``. Queue, database, agent and consumer are those of a node; its
 functions are scripted in the same process, so that nothing else is measured. In each round every variant accepts and
-runs as many calls, in another order. A figure is the difference between two variants of the first decile of their rounds:
-whatever else the machine does only adds to a round.
+runs as many calls, in another order. A figure is the difference of the first deciles of two variants: whatever else the
+machine does only adds to a round.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ import contextlib
 import datetime as dt
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from tests.support.clock import FakeClock
+from tests.support.dying import Dying
 
 from hearth.access.base import AlreadyStarted, EndedCall
 from hearth.access.local import LocalAcceptedCalls, LocalCallRecords
@@ -34,33 +35,6 @@ from hearth.telemetry.node import Telemetry
 WEEK = dt.datetime(2026, 3, 26, tzinfo=dt.UTC)
 BERLIN = "Europe/Berlin"
 SECOND = dt.timedelta(seconds=1)
-
-
-class Killed(Exception):
-    """The node dies here."""
-
-
-class Dying:
-    """Passes calls on; a node dies before or after those of some names.
-
-    Attributes:
-        dies: Returns whether it dies now, by the name of the step.
-    """
-
-    def __init__(self, inner: Any, dies: Callable[[str], bool]) -> None:
-        self._inner = inner
-        self.dies = dies
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        async def step(*args: Any) -> Any:
-            if self.dies(f"before {name}"):
-                raise Killed(name)
-            found = await getattr(self._inner, name)(*args)
-            if self.dies(f"after {name}"):
-                raise Killed(name)
-            return found
-
-        return step
 
 
 class World:
