@@ -24,7 +24,7 @@ export async function accepted({ me, search, signal }) {
       tiles, h("h2", {}, "Waiting, by function"),
       rows.length ? table("Backlog", ["Function", "#Waiting", "#Oldest", "Calls"], rows) : empty(`No accepted call waits in ${cursor ? "these" : "the first"} ${number(found.apps)} apps.`, "hearth routes update myapp /hello --type async\nhearth invoke myapp /hello"),
       pager("#/async", found.next_cursor, cursor),
-      me.can.dead_letters ? h("h2", {}, "Failed for good, by app") : null,
+      me.can.dead_letters ? h("h2", {}, "Failed, not tried again, by app") : null,
       me.can.dead_letters ? (dead.length ? table("Dead letters", ["App", "#Calls", "#Oldest"], dead) : empty("There are no dead letters.", "hearth dead-letters list myapp")) : null,
       commands([["hearth", "hearth calls list myapp --status queued"], ["curl", `${curl(me)} ${location.origin}/ui/data/async`]]),
     ],

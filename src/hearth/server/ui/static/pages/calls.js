@@ -88,7 +88,7 @@ export async function call({ me, parameters, signal }) {
       ["Status", status(found.status)], ["Function", h("a", { href: `#/function/${segment(app)}/${segment(found.path)}` }, visible(`${app} ${found.path}`))],
       ["Answer", found.response_status ? String(found.response_status) : "–"], ["Error", found.error ? h("span", { class: "bad" }, visible(found.error)) : "none"],
       found.origin ? ["Made by", visible(found.origin)] : null,
-      found.dead ? ["Failed for good", me.can.dead_letters ? h("a", { href: `#/dead/${segment(app)}` }, "Dead letters") : "yes"] : null,
+      found.dead ? ["Not tried again", me.can.dead_letters ? h("a", { href: `#/dead/${segment(app)}` }, "Dead letters") : "yes"] : null,
     ].filter(Boolean).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     h("h2", {}, "Timeline"),
     h("ol", { class: "timeline" },

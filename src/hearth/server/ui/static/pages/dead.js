@@ -5,7 +5,7 @@ import { curl, pager } from "./apps.js";
 
 const MOST = 64 * 1024;
 
-// The calls of an app that failed for good, with their payloads: run them again, or remove them.
+// The calls of an app that failed and are not tried again, with their payloads: run them again, or remove them.
 export async function dead({ me, parameters, search, signal, again }) {
   const [app] = parameters;
   const cursor = search.get("cursor") ?? "";
@@ -57,8 +57,8 @@ export async function dead({ me, parameters, search, signal, again }) {
   return {
     title: `Dead letters of ${visible(app)}`,
     content: [
-      h("p", {}, "Calls that failed for good, the newest failures first."),
-      rows.length ? table("Dead letters", ["Call", "Function", "Failed", "#Attempts", "#Bytes", "Error", "Actions"], rows) : empty("No call has failed for good.", `hearth routes update ${quoted(app)} /hello --dead-letters yes`),
+      h("p", {}, "Calls that failed and are not tried again, the newest failures first."),
+      rows.length ? table("Dead letters", ["Call", "Function", "Failed", "#Attempts", "#Bytes", "Error", "Actions"], rows) : empty("There are no dead letters.", `hearth routes update ${quoted(app)} /hello --dead-letters yes`),
       rows.length && me.can.edit_calls ? h("p", {}, button("Run all again", "Run all again", all)) : null,
       pager(`#/dead/${segment(app)}`, found.next_cursor, cursor), shown,
       commands([["hearth", `hearth dead-letters list ${quoted(app)}`], ["hearth redrive", `hearth dead-letters redrive ${quoted(app)}`], ["curl", `${curl(me)} ${quoted(location.origin + at.slice(4))}`]]),
