@@ -57,7 +57,7 @@ storm: setup engines ## 10,000 calls of hostile functions and clients, as root, 
 deaths: setup ## Kill a node 80 times in the midst of 5,000 calls; no answered one may lack its record; minutes long
 	@HEARTH_KILLED_CALLS=5000 $(BIN)/python -m pytest $(LONG) tests/e2e/test_recording.py -s $(ARGS)
 
-probe: setup engines ## 10,000 async calls on each queue while server, Redis and functions are killed; minutes long
+probe: setup engines ## 10,000 async calls on each queue while server, stores and functions are killed; minutes long
 	@HEARTH_PROBE_CALLS=10000 $(BIN)/python -m pytest $(LONG) tests/e2e/test_async_prober.py -s $(ARGS)
 
 soak: setup engines ## An hour of load; memory and descriptors must stay flat

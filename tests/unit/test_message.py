@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hearth.models.call import Call
 from hearth.models.message import INSIDE_BYTES, InvalidMessage, decode_call, encode_call, encode_plain, identify_call
+from hearth.models.retry import validate_retry
 
 #: As Fn 0.3 writes it: no payload_encoding, null priority, times with an offset, fields that Hearth does not know.
 FN_MESSAGE = """
@@ -138,3 +140,25 @@ def test_any_bytes_are_a_call_or_an_invalid_message(data: bytes) -> None:
     with pytest.raises(InvalidMessage):
         decode_call(data)
     assert identify_call(data) is None
+
+
+POLICIES = [
+    {},
+    {"attempts": 5},
+    {"attempts": 2, "backoff_s": 0, "factor": 1.5, "max_s": 1, "jitter": "none", "on": ["error"]},
+]
+
+
+@pytest.mark.parametrize("given", POLICIES)
+def test_a_message_has_what_a_policy_of_retries_sets(given: dict[str, object]) -> None:
+    policy = validate_retry(given)
+    data = encode_call(Call(id="x", app_name="a", path="/p", retry=policy))
+    assert msgspec.json.decode(data)["retry"] == given
+    assert decode_call(data).retry == policy
+    assert decode_call(encode_call(Call(id="x", app_name="a", path="/p"))).retry is None
+
+
+@pytest.mark.parametrize("text", ["true", '{"attempts":"x"}', "[1]"])
+def test_a_policy_that_is_none_makes_its_message_unreadable(text: str) -> None:
+    with pytest.raises(InvalidMessage):
+        decode_call(b'{"id":"x","app_name":"a","path":"/p","retry":%b}' % text.encode())

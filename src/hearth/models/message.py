@@ -36,6 +36,7 @@ INSIDE_BYTES: Final = 64 * 1024
 
 #: Stands for no policy of retries; this one is not written.
 _NO_POLICY: Final = msgspec.Raw(b"null")
+_USUAL_POLICY: Final = msgspec.to_builtins(RetryPolicy())
 
 
 class InvalidMessage(HearthError):
@@ -248,7 +249,9 @@ def identify_call(data: bytes) -> Call | None:
 
 @functools.lru_cache(maxsize=256)
 def _policy_text(policy: RetryPolicy) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(policy))
+    """Write what differs from the defaults: a whole policy would be a fifth of most messages."""
+    given = {name: value for name, value in msgspec.to_builtins(policy).items() if value != _USUAL_POLICY[name]}
+    return msgspec.Raw(msgspec.json.encode(given))
 
 
 @functools.lru_cache(maxsize=256)
