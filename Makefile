@@ -110,10 +110,11 @@ $(MERMAID):
 docs: setup $(MERMAID) ## Build the documentation into site/; it needs no network to be read
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-reference: setup ## Write docs/cli.md, docs/api.md and docs/errors.md from the code
+reference: setup ## Write docs/cli.md, docs/api.md, docs/errors.md and docs/schemas from the code
 	@$(BIN)/python tools/command_reference.py
 	@$(BIN)/python tools/api_reference.py
 	@$(BIN)/python tools/error_reference.py
+	@$(BIN)/python tools/schema_reference.py
 
 dist: setup ## Build wheels and source archives of hearth-faas and hearth-fdk into dist/; equal commits, equal bytes
 	@SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m hatchling build -d dist

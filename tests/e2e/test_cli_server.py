@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.support.cli import Cli
 from tests.support.held import holding
 from tests.support.node import HEARTH, RunningNode, build_multi, running_node
@@ -60,6 +61,19 @@ def test_apps_from_first_to_last(cli: Cli) -> None:
     assert "shop" in [line.split()[0] for line in listed[1:]]
     assert cli("delete", "app", "shop") == "app shop deleted\n"  # nobody at a terminal, nobody asked
     assert cli.fails(1, "apps", "inspect", "shop") == "hearth: App not found"
+
+
+def test_lists_as_yaml_and_as_names(cli: Cli) -> None:
+    for name in ("listed", "listed-too"):
+        cli("apps", "create", name)
+    assert yaml.safe_load(cli("apps", "list", "-o", "yaml")) == cli.json("apps", "list", "-o", "json")
+    assert {"listed", "listed-too"} <= set(cli("apps", "list", "-o", "name").splitlines())
+    cli("routes", "create", "listed", "/a", "x/y:1")
+    assert cli("routes", "list", "listed", "-o", "name") == "/a\n"
+    assert cli("secrets", "list", "listed", "-o", "name") == ""
+    assert cli("contexts", "list", "-o", "name") == "default\n"
+    for name in ("listed", "listed-too"):
+        cli("apps", "delete", name)
 
 
 def test_routes_with_every_flag(cli: Cli, server: RunningNode) -> None:

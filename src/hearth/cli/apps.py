@@ -10,6 +10,8 @@ from hearth.cli.fields import App, Config, Limit, Quota, entry, pairs, quota_cha
 from hearth.cli.output import (
     CommandError,
     Format,
+    ListFormat,
+    ListOutput,
     Output,
     Yes,
     confirmed,
@@ -52,7 +54,7 @@ def create(ctx: typer.Context, app: App, config: Config = None, auth: Auth = "",
 
 @apps.command("list")
 @apps.command("ls", hidden=True)
-def list_apps(ctx: typer.Context, n: Limit = 100, output: Output = Format.TABLE) -> None:
+def list_apps(ctx: typer.Context, n: Limit = 100, output: ListOutput = ListFormat.TABLE) -> None:
     """List the apps.
 
     Examples:

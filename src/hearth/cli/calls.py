@@ -9,8 +9,8 @@ import typer
 
 from hearth.cli.fields import App, CallId, OfRoute, unix_seconds
 from hearth.cli.output import (
-    Format,
-    Output,
+    ListFormat,
+    ListOutput,
     Styled,
     say,
     short_time,
@@ -56,7 +56,7 @@ def list_calls(
     from_time: Annotated[str, typer.Option(help="Only calls after this time (RFC 3339).", show_default=False)] = "",
     to_time: Annotated[str, typer.Option(help="Only calls before this time (RFC 3339).", show_default=False)] = "",
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Maximum number of items.")] = 100,
-    output: Output = Format.TABLE,
+    output: ListOutput = ListFormat.TABLE,
 ) -> None:
     """List the calls of an app, newest first.
 

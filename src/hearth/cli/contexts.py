@@ -8,7 +8,7 @@ import typer
 
 from hearth.cli import fn_home
 from hearth.cli.fn_home import FnHome
-from hearth.cli.output import CommandError, Format, Output, say, show_list, show_property
+from hearth.cli.output import CommandError, ListFormat, ListOutput, say, show_list, show_property
 from hearth.cli.session import session
 
 contexts = typer.Typer(
@@ -39,7 +39,7 @@ def create(
 
 @contexts.command("list")
 @contexts.command("ls", hidden=True)
-def list_contexts(ctx: typer.Context, output: Output = Format.TABLE) -> None:
+def list_contexts(ctx: typer.Context, output: ListOutput = ListFormat.TABLE) -> None:
     """List the contexts; * marks the current one.
 
     Examples:
@@ -54,6 +54,7 @@ def list_contexts(ctx: typer.Context, output: Output = Format.TABLE) -> None:
         output,
         ["CURRENT", "NAME", "PROVIDER", "API URL", "REGISTRY"],
         lambda one: ["*" if one["current"] else "", str(one["name"]), *(str(one.get(key) or "") for key in keys)],
+        name_column=1,
     )
 
 

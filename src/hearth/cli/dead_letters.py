@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hearth.cli.fields import App, CallId, Limit, OfRoute, unix_seconds
-from hearth.cli.output import Format, Output, Yes, confirmed, say, show_bytes, show_json, show_list
+from hearth.cli.output import ListFormat, ListOutput, Yes, confirmed, say, show_bytes, show_json, show_list
 from hearth.cli.session import session
 
 dead_letters = typer.Typer(no_args_is_help=True, help="List, redrive and remove calls that failed.")
@@ -21,7 +21,12 @@ From = Annotated[
 @dead_letters.command("list")
 @dead_letters.command("ls", hidden=True)
 def list_dead_letters(
-    ctx: typer.Context, app: App, path: OfRoute = "", since: From = "", n: Limit = 100, output: Output = Format.TABLE
+    ctx: typer.Context,
+    app: App,
+    path: OfRoute = "",
+    since: From = "",
+    n: Limit = 100,
+    output: ListOutput = ListFormat.TABLE,
 ) -> None:
     """List the dead letters of an app, the newest failures first.
 

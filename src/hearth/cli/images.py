@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from hearth import settings
-from hearth.cli.output import CommandError, Format, Output, note, say, show_list
+from hearth.cli.output import CommandError, ListFormat, ListOutput, note, say, show_list
 from hearth.cli.progress import progress
 from hearth.drivers.local.stored import image_store
 from hearth.images.errors import ImageStoreError
@@ -16,7 +16,7 @@ images = typer.Typer(no_args_is_help=True, help="List and check the images of th
 
 @images.command("list")
 @images.command("ls", hidden=True)
-def list_images(output: Output = Format.TABLE) -> None:
+def list_images(output: ListOutput = ListFormat.TABLE) -> None:
     """List the names of images, with what they mean now and how large their layers are.
 
     Examples:

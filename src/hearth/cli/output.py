@@ -24,7 +24,17 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class ListFormat(StrEnum):
+    """The forms of lists."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
 Output = Annotated[Format, typer.Option("--output", "-o", help="Output format: table or json.")]
+ListOutput = Annotated[ListFormat, typer.Option("--output", "-o", help="Output format: table, json, yaml or name.")]
 Yes = Annotated[bool, typer.Option("--force", "-f", help="Skip confirmation.")]
 
 #: Wide enough that a table in a pipe is never folded.
@@ -179,13 +189,14 @@ def show_table(
 
 def show_list(
     found: Sequence[Any],
-    output: Format,
+    output: ListFormat,
     head: Sequence[str],
     row: Callable[[Any], Sequence[str | Styled]],
     *,
     fold: Container[int] | None = None,
+    name_column: int = 0,
 ) -> None:
-    """Write what a command has found: as JSON, or as a table.
+    """Write what a command has found: as JSON or YAML, as a table, or as names, one on each line.
 
     Args:
         found: The items, as JSON shows them.
@@ -193,11 +204,21 @@ def show_list(
         head: Names of the columns of the table.
         row: Returns the cells of an item.
         fold: See :func:`show_table`.
+        name_column: Column of the name by which other commands take an item.
     """
-    if output is Format.JSON:
-        show_json(found)
-    else:
-        show_table(head, map(row, found), fold=fold)
+    match output:
+        case ListFormat.JSON:
+            show_json(found)
+        case ListFormat.YAML:
+            import yaml  # takes a while, and few commands need it
+
+            say(yaml.safe_dump(list(found), allow_unicode=True, sort_keys=False).rstrip("\n"))
+        case ListFormat.NAME:
+            for item in found:
+                cell = row(item)[name_column]
+                say(cell.text if isinstance(cell, Styled) else cell)
+        case ListFormat.TABLE:
+            show_table(head, map(row, found), fold=fold)
 
 
 def show_property(value: Any, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hearth.cli.fields import App
-from hearth.cli.output import CommandError, Format, Output, Yes, confirmed, say, show_list
+from hearth.cli.output import CommandError, ListFormat, ListOutput, Yes, confirmed, say, show_list
 from hearth.cli.secrets import typed_secret
 from hearth.cli.session import session
 from hearth.models.errors import ApiError
@@ -55,7 +55,7 @@ def set_login(
 
 @registries.command("list")
 @registries.command("ls", hidden=True)
-def list_logins(ctx: typer.Context, app: App, output: Output = Format.TABLE) -> None:
+def list_logins(ctx: typer.Context, app: App, output: ListOutput = ListFormat.TABLE) -> None:
     """List registries, versions and times. Nothing shows a user name or a password.
 
     Examples:

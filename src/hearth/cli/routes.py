@@ -9,7 +9,7 @@ import typer
 
 from hearth.cli.apps import Key, Property, show_config, value_of
 from hearth.cli.fields import App, Config, Limit, Path, entry, header_lists, pairs
-from hearth.cli.output import Format, Output, Yes, confirmed, say, show_list, show_property
+from hearth.cli.output import Format, ListFormat, ListOutput, Output, Yes, confirmed, say, show_list, show_property
 from hearth.cli.session import session
 
 routes = typer.Typer(no_args_is_help=True, help="Create, list, update and delete routes.")
@@ -214,7 +214,7 @@ def list_routes(
     app: App,
     image: Annotated[str, typer.Option("--image", "-i", help="Only routes with this image.")] = "",
     n: Limit = 100,
-    output: Output = Format.TABLE,
+    output: ListOutput = ListFormat.TABLE,
 ) -> None:
     """List the routes of an app.
 

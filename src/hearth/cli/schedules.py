@@ -9,7 +9,18 @@ import typer
 
 from hearth.cli.client import Client
 from hearth.cli.fields import App, no_slash, request_header
-from hearth.cli.output import CommandError, Format, Output, Yes, confirmed, say, show_json, show_list
+from hearth.cli.output import (
+    CommandError,
+    Format,
+    ListFormat,
+    ListOutput,
+    Output,
+    Yes,
+    confirmed,
+    say,
+    show_json,
+    show_list,
+)
 from hearth.cli.session import session
 from hearth.models.schedule import IF_MISSED, OVERLAPS
 
@@ -62,7 +73,7 @@ Overlap = Annotated[
 
 @schedules.command("list")
 @schedules.command("ls", hidden=True)
-def list_schedules(ctx: typer.Context, app: App, output: Output = Format.TABLE) -> None:
+def list_schedules(ctx: typer.Context, app: App, output: ListOutput = ListFormat.TABLE) -> None:
     """List the schedules of an app.
 
     Examples:

@@ -14,8 +14,8 @@ from hearth.cli.data_lock import data_lock
 from hearth.cli.fields import App
 from hearth.cli.output import (
     CommandError,
-    Format,
-    Output,
+    ListFormat,
+    ListOutput,
     Yes,
     confirmed,
     is_terminal,
@@ -69,7 +69,7 @@ def set_secret(
 
 @secrets.command("list")
 @secrets.command("ls", hidden=True)
-def list_secrets(ctx: typer.Context, app: App, output: Output = Format.TABLE) -> None:
+def list_secrets(ctx: typer.Context, app: App, output: ListOutput = ListFormat.TABLE) -> None:
     """List names, versions and times. Nothing shows a value.
 
     Examples:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hearth.cli.fields import Limit, no_slash
-from hearth.cli.output import Format, Output, Yes, confirmed, note, say, show_json, show_list
+from hearth.cli.output import Format, ListFormat, ListOutput, Output, Yes, confirmed, note, say, show_json, show_list
 from hearth.cli.session import session
 from hearth.models.principal import TOKEN_ROLES
 from hearth.models.times import format_time
@@ -53,7 +53,7 @@ def create(
 
 @tokens.command("list")
 @tokens.command("ls", hidden=True)
-def list_tokens(ctx: typer.Context, n: Limit = 100, output: Output = Format.TABLE) -> None:
+def list_tokens(ctx: typer.Context, n: Limit = 100, output: ListOutput = ListFormat.TABLE) -> None:
     """List the tokens, without their values.
 
     Examples:

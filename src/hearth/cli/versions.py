@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from hearth.cli.fields import App, Path
-from hearth.cli.output import CommandError, Format, Output, note, say, show_list
+from hearth.cli.output import CommandError, ListFormat, ListOutput, note, say, show_list
 from hearth.cli.session import session
 from hearth.models.image import pinned
 
 
-def versions(ctx: typer.Context, app: App, path: Path, output: Output = Format.TABLE) -> None:
+def versions(ctx: typer.Context, app: App, path: Path, output: ListOutput = ListFormat.TABLE) -> None:
     """List the last 20 versions of a route, newest first. Version 0 is the present one.
 
     Examples:
