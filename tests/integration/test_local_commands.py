@@ -397,6 +397,21 @@ def test_dev_prints_a_line_for_each_call_and_names_the_file_that_was_saved(folde
         dev.stop()
 
 
+def test_dev_opens_the_dashboard_when_it_is_asked_to(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, shown = tmp_path / "browser", tmp_path / "shown"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" >{shown}.part && mv {shown}.part {shown}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    dev = Dev(folder, "--open")
+    try:
+        assert until(shown.exists)
+        assert shown.read_text() == f"{dev.url.partition('/r/')[0]}/ui/"
+    finally:
+        dev.stop()
+
+
 def test_dev_takes_another_port_if_the_usual_one_is_taken(folder: Path) -> None:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # somebody else has it: as well

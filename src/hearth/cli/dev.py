@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import math
 import os
+import threading
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -69,6 +71,7 @@ def dev(
     debug_port: Annotated[int, typer.Option("--debug-port", min=1, max=65535, help="Port of the debugger.")] = 5678,
     secrets: SecretsFile = None,
     follow_outside: FollowOutside = False,
+    open_dashboard: Annotated[bool, typer.Option("--open", help="Open the dashboard in the browser.")] = False,
 ) -> None:
     """Serve one folder, and build it again whenever a file in it is saved. Ctrl-C stops everything.
 
@@ -78,6 +81,7 @@ def dev(
         hearth dev
         hearth dev hello --port 9000
         hearth dev hello --debug
+        hearth dev hello --open
     """
     chosen = local.driver_for(load(folder), driver)
     local.log_functions_only()
@@ -89,7 +93,7 @@ def dev(
     with local.temporary_settings(
         chosen, port=_port() if port is None else port, grace_s=_GRACE_S, **network
     ) as wanted:
-        asyncio.run(_Session(folder, chosen, wanted, debugger, secrets, follow_outside).run())
+        asyncio.run(_Session(folder, chosen, wanted, debugger, secrets, follow_outside, open_dashboard).run())
 
 
 def _port() -> int:
@@ -100,6 +104,13 @@ def _port() -> int:
         note(f"hearth: port {_USUAL_PORT} is taken; listening on another")
         return 0
     return _USUAL_PORT
+
+
+def _open_dashboard(url: str) -> None:
+    """Show the dashboard in the user's browser, or say where it is."""
+    page = f"{url}/ui/"
+    if not webbrowser.open(page):
+        note(f"hearth: no browser was found; the dashboard is at {page}")
 
 
 class _RequestLines(CallListener):
@@ -139,6 +150,7 @@ class _Session:
         debugger: Debugger | None,
         secrets: Path | None,
         follow_outside: bool,
+        opens_dashboard: bool,
     ) -> None:
         self._folder = folder
         self._driver = driver
@@ -146,6 +158,7 @@ class _Session:
         self._debugger = debugger
         self._secrets = secrets
         self._follow_outside = follow_outside
+        self._opens_dashboard = opens_dashboard
         self._outside: set[Path] = set()
         limits = LIMITS if debugger is None else debugger.limits
         self._options = nodes.Options(limits=limits, extensions=[_RequestLines()])
@@ -177,6 +190,8 @@ class _Session:
     def _announce(self, node: nodes.Node, listeners: Sequence[nodes.Listener]) -> None:
         assert self._url is not None
         self._url.set_result(listeners[0].url)
+        if self._opens_dashboard:  # some browsers return when their window is closed: nothing waits for this thread
+            threading.Thread(target=_open_dashboard, args=(listeners[0].url,), daemon=True).start()
 
     async def _watch(self) -> None:
         assert self._url is not None
