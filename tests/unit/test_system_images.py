@@ -54,6 +54,7 @@ def program(path: Path, content: bytes = b"#!/bin/sh\n", mode: int = 0o755) -> N
         ({"up": "../../.."}, "/up/outside", "/outside"),
         ({"lib": "usr/lib"}, "/lib/x", "/usr/lib/x"),
         ({"a": "/b/c", "b": "etc"}, "/a", "/etc/c"),
+        ({"usr/own": "/etc/x"}, "/usr/own/../passwd", "/etc/passwd"),
         ({"a": "b", "b": "/etc/../a/.."}, "/x/../b/x", None),
         ({"loop": "loop"}, "/loop/x", None),
     ],
