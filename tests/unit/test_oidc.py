@@ -221,6 +221,22 @@ async def test_a_verified_token_is_not_valid_before_its_time_when_the_clock_is_s
     assert await found(oidc, token) is None
 
 
+async def test_a_token_is_not_remembered_whose_keys_grow_old_while_it_is_verified(
+    oidc: Oidc, issuer: Issuer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing would tell its number from that of no keys."""
+    token, decode = issuer.sign(exp=clock.now_ms() // 1000 + 10 * STALE_S).encode(), jwt.decode
+
+    def slowly(*args: Any, **named: Any) -> Any:
+        issuer.is_away = True
+        clock.advance(STALE_S + 1)
+        return decode(*args, **named)
+
+    monkeypatch.setattr(jwt, "decode", slowly)
+    await oidc.find(token)
+    assert oidc.find_nowait(digest(token)) is None
+
+
 async def test_signed_tokens_that_give_nothing_push_no_valid_one_out(
     oidc: Oidc, issuer: Issuer, verified: list[str]
 ) -> None:

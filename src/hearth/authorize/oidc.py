@@ -135,12 +135,13 @@ class Oidc:
         return principal
 
     def _remember(self, key: str, principal: Principal, since_s: int, until_s: float) -> None:
+        generation = self._keys.generation()
+        if not generation:
+            return  # the keys have become too old in this moment
         self._verified.pop(key, None)
         if len(self._verified) >= _MAX_VERIFIED:
             del self._verified[next(iter(self._verified))]
-        self._verified[key] = _Verified(
-            generation=self._keys.generation(), since_s=since_s, until_s=until_s, principal=principal
-        )
+        self._verified[key] = _Verified(generation=generation, since_s=since_s, until_s=until_s, principal=principal)
 
     def _registry(self, now_s: int) -> Any:
         from joserfc.jwt import JWTClaimsRegistry
