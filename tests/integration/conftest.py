@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.support import contract
+from tests.support.databases import migrate, prepared
 from tests.support.door import guarded
 from tests.support.scheduled import schedules_of
 
@@ -19,11 +21,12 @@ from hearth.stores.sql import SqlDatastore, open_datastore
 
 
 @pytest.fixture
-async def datastore(tmp_path: Path) -> AsyncIterator[SqlDatastore]:
-    """An empty database."""
-    opened = await open_datastore(f"sqlite3://{tmp_path}/fn.db")
-    yield opened
-    await opened.close()
+async def datastore(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlDatastore]:
+    """An empty database: a copy of one that this worker has migrated."""
+    async with contextlib.AsyncExitStack() as stack:
+        opened = await open_datastore(await prepared(request, stack, "sqlite", tmp_path, migrate))
+        yield opened
+        await opened.close()
 
 
 @pytest.fixture

@@ -15,8 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from hearth.sql.address import parse
+from hearth.sql.database import Database, Steps, Write
 from hearth.sql.engine import WRITES, connect
 from hearth.sql.open import open_database
+from hearth.sql.query import Query
 from hearth.sql.schema.tables import metadata
 from tests.support import memory_folders, servers
 from tests.support.servers import Server
@@ -24,6 +26,7 @@ from tests.support.servers import Server
 #: Every database that Hearth keeps its rows in.
 DIALECTS = ("sqlite", "postgres", "mysql")
 _numbers = itertools.count()
+_DELETES = [Query(sa.delete(table)) for table in reversed(metadata.sorted_tables)]
 
 
 @contextlib.contextmanager
@@ -119,14 +122,39 @@ async def prepared(
             server: Server = request.getfixturevalue(f"{place}_server")
             address = await _make(place, server)  # it goes with its server
         await prepare(address)
+        if place == "sqlite":
+            async with transaction(address) as connection:
+                for table in reversed(metadata.sorted_tables):
+                    await connection.execute(sa.delete(table))
         _prepared[place, prepare] = address
     if place == "sqlite":
         shutil.copy(address.removeprefix("sqlite3://"), folder / "fn.db")
-        address = f"sqlite3://{folder}/fn.db"
-    async with transaction(address) as connection:
-        for table in reversed(metadata.sorted_tables):
-            await connection.execute(sa.delete(table))
+        return f"sqlite3://{folder}/fn.db"
+    await _delete_rows(address)
     return address
+
+
+async def _delete_rows(address: str) -> None:
+    """Delete all rows on a server, over one connection of its driver: an engine costs more than most tests."""
+    server = parse(address)
+    opened: Database
+    if server.dialect == "postgresql":
+        from hearth.sql.postgres import PostgresDatabase
+
+        opened = PostgresDatabase(server)
+    else:
+        from hearth.sql.mysql import MySQLDatabase
+
+        opened = MySQLDatabase(server)
+    try:
+        await opened.transaction(_deletions)
+    finally:
+        await opened.close()
+
+
+def _deletions() -> Steps[None]:
+    for delete in _DELETES:
+        yield Write(delete, [{}])
 
 
 @contextlib.asynccontextmanager
