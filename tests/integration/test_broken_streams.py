@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from tests.support.node import HEARTH
 from tests.support.served_api import APP, CALL, DEAD, ROUTE, SCHEDULE, TOKEN, TOKENS, WAITING, ServedApi, served_node
 
 from hearth.cli.main import app
+from hearth.models.errors import Unauthenticated
 
 FOLDER: Final = "FOLDER"
 #: A name that nothing has yet.
@@ -144,6 +146,8 @@ def commands(group: Any = None, prefix: str = "") -> Iterator[str]:
 COMMANDS: Final = sorted(commands())
 #: Those that end by themselves; and of two with the same effect, one.
 ENDING: Final = [command for command in COMMANDS if command not in SERVING]
+#: One shows the answer of the server as JSON, the other asks no server.
+WITHOUT_TOKEN: Final = {"invoke", "logout"}
 DISTINCT: Final = [command for command in ENDING if command in ARGUMENTS]
 
 
@@ -262,6 +266,18 @@ def test_a_server_that_is_away_or_strange_is_one_line(command: str, folder: Path
                 assert_one_line(done)
 
 
+@pytest.mark.parametrize("command", DISTINCT)
+def test_a_wrong_token_is_one_line_that_says_so(command: str, folder: Path, tmp_path: Path) -> None:
+    refusal = json.dumps({"error": {"message": Unauthenticated.message}})
+    with _strange_server("401 Unauthorized", refusal) as url:
+        refused = Commands(url, folder, tmp_path).run(command)
+    away = Commands("http://127.0.0.1:1", folder, tmp_path).run(command)
+    if refused.returncode and not refused.stdout:
+        assert_one_line(refused)
+    if "http://127.0.0.1:1" in away.stderr and command not in WITHOUT_TOKEN:  # it asks the server
+        assert Unauthenticated.message in refused.stderr
+
+
 @pytest.mark.parametrize("command", [*DISTINCT, "dev"])
 def test_names_of_300_characters_are_refused_in_one_line(command: str, run: Commands) -> None:
     given = ARGUMENTS[by_object(command)]
@@ -332,9 +348,10 @@ def _closed_pipe() -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def _strange_server() -> Iterator[str]:
-    """Answers everything with a list."""
-    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]"
+def _strange_server(status: str = "200 OK", body: str = "[]") -> Iterator[str]:
+    """Answers everything with the same, by default with a list."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close"
+    answer = f"{head}\r\n\r\n{body}".encode()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
