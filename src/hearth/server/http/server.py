@@ -113,7 +113,9 @@ class HttpServer:
 
         def stop() -> None:
             for listener in made:
-                listener.close()
+                if listener in self._listeners:  # else the server has stopped to listen itself
+                    self._listeners.remove(listener)
+                    listener.close()
 
         return stop
 
