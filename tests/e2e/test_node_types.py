@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
+import socket
 import subprocess
 import time
 import urllib.parse
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.support.callback_receiver import KEY, receiving
+from tests.support.cli import Cli
 from tests.support.fleet import RUNNER_TOKEN, Fleet, running_fleet
 from tests.support.held import listens
 from tests.support.node import HEARTH, WITNESS, build_bundle
@@ -22,7 +24,7 @@ from tests.support.raw_http import RawClient
 from tests.support.waiting import until
 from tests.support.witness import watching
 
-from hearth import settings
+from hearth import __version__, settings
 from hearth.models.errors import StartUpError
 from hearth.nodes import open_node
 
@@ -115,6 +117,65 @@ def test_calls_of_runners_have_results_and_are_tried_again(fleet: Fleet) -> None
     assert preferred.status_code == 202
     with httpx.Client(base_url=api.url, timeout=60) as stranger:
         assert stranger.get(f"{preferred.headers['location']}&wait=30").content == b"later"
+
+
+def nodes(fleet: Fleet) -> dict[str, Any]:
+    """The nodes that the API node knows, by the folder of their data."""
+    listed = {one["id"]: one for one in fleet.api.http.get("/v1/nodes").json()["nodes"]}
+    folders = {one.data.name: (one.data / "node-id").read_text().strip() for one in (fleet.api, *fleet.runners)}
+    return {name: listed[node_id] for name, node_id in folders.items() if node_id in listed}
+
+
+def test_the_api_node_lists_itself_and_its_runners_with_their_containers(fleet: Fleet) -> None:
+    path = fleet.api.route("listed", "json", idle_timeout=60)
+    assert fleet.call(fleet.runners[0], path, echo="x").status_code == 200
+
+    def containers() -> list[Any]:
+        found = nodes(fleet).get(fleet.runners[0].data.name, {"functions": []})["functions"]
+        return [one for one in found if (one["app"], one["function"]) == ("e2e", "/listed")]
+
+    assert until(lambda: len(nodes(fleet)) == 3 and bool(containers()))
+    assert sum(containers()[0][state] for state in ("start", "idle", "busy")) == 1
+    found = nodes(fleet)
+    assert [found[one]["type"] for one in ("api", *(one.data.name for one in fleet.runners))] == [
+        "api",
+        *["runner"] * 2,
+    ]
+    assert {(one["state"], one["version"]) for one in found.values()} == {("ready", __version__)}
+    assert {one["memory_mib"] for one in found.values()} == {0, 8191}
+    assert fleet.runners[0].http.get("/v1/nodes").status_code == 400
+    shown = Cli(fleet.api.url, fleet.folder).run("nodes", "list")
+    assert shown.returncode == 0, shown.stderr
+    assert max(len(line) for line in shown.stdout.splitlines()) <= 68 + len(socket.gethostname())
+    for one in found.values():
+        assert one["id"] in shown.stdout
+
+
+def test_a_node_that_is_told_to_drain_finishes_its_calls_and_takes_no_others(tmp_path: Path) -> None:
+    with running_fleet(tmp_path, runners=2) as fleet:
+        gone, stays = fleet.runners
+        later = fleet.api.route("later", "json", type="async", timeout=60)
+        sync = fleet.api.route("sync", "json", timeout=60)
+        assert fleet.call(gone, sync, echo="x").text == "x"
+        assert until(lambda: len(nodes(fleet)) == 3)
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            running = threads.submit(fleet.call, gone, sync, sleep_ms=8000, echo="finished")
+            assert until(lambda: gone.http.get("/stats").json()["Running"] == 1)
+            name = (gone.data / "node-id").read_text().strip()
+            done = Cli(fleet.api.url, tmp_path).run("nodes", "drain", name)
+            assert (done.returncode, f"node {name}" in done.stdout) == (0, True), done.stderr
+            assert until(lambda: gone.http.get("/readyz").status_code == 503)
+            assert running.result().text == "finished"
+        answers = [gone.http.post(later, json={"echo": "x"}) for _ in range(5)]
+        assert {fleet.api.ended(answer)["status"] for answer in answers} == {"success"}
+        assert gone.http.get("/stats").json()["FunctionStatsMap"].get("/later", {"Complete": 0})["Complete"] == 0
+        assert stays.http.get("/stats").json()["FunctionStatsMap"]["/later"]["Complete"] == 5
+        assert fleet.call(gone, sync, echo="still").text == "still", "until the balancer has seen it"
+        assert until(lambda: nodes(fleet)[gone.data.name]["state"] == "draining")
+        assert fleet.api.http.post("/v1/nodes/none/drain").status_code == 404
+        gone.stop()
+        fleet.start(gone.data.name, FN_NODE_TYPE="runner", FN_RUNNER_API_URL=fleet.api.url)
+        assert until(lambda: nodes(fleet)[gone.data.name]["state"] == "ready"), "it was started again"
 
 
 def test_a_call_is_cancelled_where_it_runs(fleet: Fleet) -> None:

@@ -13,7 +13,7 @@ from tests.support import contract
 from tests.support.clock import FakeClock
 from tests.support.door import guarded
 from tests.support.scheduled import schedules_of
-from tests.support.served_api import redrives_of
+from tests.support.served_api import NODE, redrives_of
 
 from hearth.access.local import LocalAcceptedCalls
 from hearth.aio.clock import SystemClock
@@ -34,6 +34,8 @@ from hearth.models.trigger import Trigger
 from hearth.queues.base import Queue
 from hearth.queues.open import open_queue
 from hearth.server.api import Api
+from hearth.server.api_v1.nodes import Nodes
+from hearth.server.fleet import Fleet
 from hearth.stores.definitions.base import AppFilter
 from hearth.stores.secrets.keyring import FILE, Keyring
 from hearth.stores.secrets.vault import Vault
@@ -59,6 +61,8 @@ class World:
         self.find: Find = datastore.find_token
         self.stored = StoredTokens(lambda key: self.find(key), SystemClock(), datastore.note_token_use)
         redrives = redrives_of(datastore, LocalAcceptedCalls(queue, datastore, SystemClock()))
+        fleet = Fleet(SystemClock())
+        fleet.note(NODE)
         self.api = Api(
             datastore,
             SystemClock(),
@@ -67,6 +71,7 @@ class World:
             forget_token=self.forget,
             schedules=schedules_of(datastore),
             redrives=redrives,
+            nodes=Nodes(fleet),
         )
         app = guarded(self.api, AuthMode.REQUIRED, admin=ADMIN, stored=self.stored, clock=FakeClock())
         self.http = httpx.AsyncClient(
@@ -284,6 +289,8 @@ ENTRIES: Final[dict[tuple[str, str], Any]] = {
     ("GET", "/v1/apps/:app/dead-letters/:call/payload"): None,
     ("POST", "/v1/apps/:app/dead-letters/:call/redrive"): None,
     ("GET", "/v1/audit"): None,
+    ("GET", "/v1/nodes"): None,
+    ("POST", "/v1/nodes/:node/drain"): None,
     ("GET", "/v1/tokens"): None,
     ("POST", "/v1/tokens"): {"token": {"name": "new", "role": "viewer", "apps": ["a"]}},
     ("DELETE", "/v1/tokens/:token"): None,
@@ -305,7 +312,7 @@ def admitted(role: Role, method: str, path: str) -> bool:
         return False
     if path in _DOCS.split():
         return role is not Role.RUNNER
-    if path in ("/stats", "/metrics"):
+    if path in ("/stats", "/metrics", "/v1/nodes"):
         return role is Role.VIEWER
     return {
         Role.DEPLOYER: is_definition or (of_calls and not is_read),
@@ -356,7 +363,7 @@ async def test_each_role_reaches_its_entry_points_and_its_apps_only(
         if role is Role.RUNNER and scope:
             continue
         spare = await world.restore()  # what the role before has changed
-        url = path.replace(":app", "a").replace(":route", "r").replace(":token", spare)
+        url = path.replace(":app", "a").replace(":route", "r").replace(":token", spare).replace(":node", NODE.id)
         url = url.replace(":call", DEAD if "/dead-letters/" in url else CALL)
         url = url.replace(":secret", "OF_A").replace(":registry", "r.example").replace(":schedule", "s")
         value = await world.create(role, *scope.split())
@@ -378,7 +385,8 @@ def _status(role: Role, scope: str, method: str, path: str) -> int:
         return 404
     if not admitted(role, method, path):
         return 403
-    if scope and (path in ("/stats", "/metrics") or (method, path) == ("POST", "/v1/apps")):
+    of_node = path in ("/stats", "/metrics") or path.startswith("/v1/nodes")
+    if scope and (of_node or (method, path) == ("POST", "/v1/apps")):
         return 403
     if scope == "b" and (method, path) == ("POST", "/v1/tokens"):
         return 403

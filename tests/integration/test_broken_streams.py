@@ -19,7 +19,19 @@ import pytest
 import typer
 from tests.support.cli import Cli, Done
 from tests.support.node import HEARTH
-from tests.support.served_api import APP, CALL, DEAD, ROUTE, SCHEDULE, TOKEN, TOKENS, WAITING, ServedApi, served_node
+from tests.support.served_api import (
+    APP,
+    CALL,
+    DEAD,
+    NODE,
+    ROUTE,
+    SCHEDULE,
+    TOKEN,
+    TOKENS,
+    WAITING,
+    ServedApi,
+    served_node,
+)
 
 from hearth.cli.main import app
 from hearth.models.errors import Unauthenticated
@@ -52,6 +64,8 @@ ARGUMENTS: Final[dict[str, list[str]]] = {
     "deploy": ["--app", APP, "-w", FOLDER],
     "invoke": [APP, _ROUTE, "-o", "json"],
     "version": [],
+    "nodes list": [],
+    "nodes drain": [NODE.id],
     "tokens create": [NEW, "--role", "viewer"],
     "tokens list": [],
     "tokens revoke": [TOKEN, "-f"],

@@ -22,6 +22,7 @@ from tests.support.served_api import (
     DEAD,
     HOLDERS,
     NEW_APP,
+    NODE,
     OTHER_APP,
     REGISTRY,
     ROUTE,
@@ -59,6 +60,7 @@ _NAMES = {
     "secret": SECRET,
     "registry": REGISTRY,
     "token": TOKEN,
+    "node": NODE.id,
 }
 _APP = {"app": {"name": NEW_APP, "config": {"A": "b"}, "auth": "token"}}
 _ROUTE = {"route": {"path": "/new", "image": "x", "cpus": "0.5", "headers": {"A": ["b"]}, "timeout": 3}}
@@ -122,6 +124,8 @@ _REQUESTS = [
     ("DELETE", "/apps/{app}/dead-letters", None),
     ("DELETE", "/apps/{app}", None),
     ("GET", "/audit", None),
+    ("GET", "/nodes", None),
+    ("POST", "/nodes/{node}/drain", None),
     ("GET", "/tokens", None),
     ("POST", "/tokens", {"token": {"name": "new", "role": "viewer", "apps": [APP]}}),
     ("DELETE", "/tokens/{token}", None),

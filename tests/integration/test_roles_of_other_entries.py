@@ -159,7 +159,7 @@ class Everything:
 def served() -> set[tuple[str, str]]:
     """The entry points of the registry and of the API for runners."""
     parts: Any = Everything()
-    node = Api(None, FakeClock(), dict, registry=Registry(ImageStore(Path())), runners=parts, images=parts)
+    node = Api(None, FakeClock(), dict, registry=Registry(ImageStore(Path())), runners=parts, images=parts, nodes=parts)
     return {entry for entry in node.entry_points() if entry[1].startswith(("/v2/", "/v1/runner/"))}
 
 

@@ -27,6 +27,7 @@ from hearth.models.errors import AppsNotFound, RoutesAlreadyExists, TokensNotFou
 from hearth.models.fn import Fn
 from hearth.models.function import ASYNC, SYNC
 from hearth.models.ids import IdGenerator, encode
+from hearth.models.node import FunctionContainers, NodeReport
 from hearth.models.principal import TOKEN_ROLES, AuthMode, Role
 from hearth.models.registry_login import name_of_login
 from hearth.models.route import LIMITS, Route
@@ -37,6 +38,8 @@ from hearth.models.trigger import Trigger
 from hearth.queues.open import open_queue
 from hearth.server.about import About
 from hearth.server.api import Api
+from hearth.server.api_v1.nodes import Nodes
+from hearth.server.fleet import Fleet
 from hearth.server.http.server import HttpServer
 from hearth.server.redrives import Redrives
 from hearth.server.registry.registry import Registry
@@ -64,6 +67,20 @@ APP_ID, FN_ID, TRIGGER_ID, CALL_OF_FN, SOURCE = "APPID", "FNID", "TRIGGERID", en
 WAITING, WAITING_OF_FN = encode(10), encode(11)
 #: A call that failed, and is kept.
 DEAD = encode(12)
+#: A runner, as it reports itself.
+NODE = NodeReport(
+    id="0f3a9c2b71de",
+    type="runner",
+    host="runner-1",
+    port=8080,
+    version="0.2.0",
+    driver="process",
+    started_at="2026-01-01T00:00:00Z",
+    memory_mib=4096,
+    used_mib=256,
+    containers=2,
+    functions=[FunctionContainers(app="seeded", function="/hello", idle=2)],
+)
 _NOW = dt.datetime(2018, 1, 31, 16, 52, 39, 786_000, tzinfo=dt.UTC)
 _NEVER = dt.datetime(2999, 1, 1, tzinfo=dt.UTC)
 
@@ -173,6 +190,8 @@ def _served(folder: Path, mode: AuthMode) -> Iterator[ServedApi]:
         queue = asyncio.run_coroutine_threadsafe(open_queue("memory://", SystemClock()), loop).result()
         redrives = redrives_of(datastore, LocalAcceptedCalls(queue, datastore, SystemClock()))
         schedules = schedules_of(datastore)
+        fleet = Fleet(SystemClock())
+        fleet.note(NODE)
         served = Api(
             datastore,
             SystemClock(),
@@ -182,6 +201,7 @@ def _served(folder: Path, mode: AuthMode) -> Iterator[ServedApi]:
             registry=registry,
             redrives=redrives,
             schedules=schedules,
+            nodes=Nodes(fleet),
         )
         api = guarded(served, mode, stored=stored)
         stop = asyncio.Event()

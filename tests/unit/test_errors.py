@@ -105,6 +105,7 @@ CATALOGUE = [
         "This token reaches some apps only, so images must be pinned (NAME@sha256:DIGEST)",
     ),
     (e.TokensNotFound(), 404, "Token not found"),
+    (e.NodeNotFound(), 404, "Node not found"),
     (e.TokensMissingNew(), 400, "Missing new token"),
     (e.InvalidToken("name is missing"), 400, "Invalid token: name is missing"),
     (e.InvalidInstances("why"), 400, "Invalid number of instances: why"),

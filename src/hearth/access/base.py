@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from hearth.drivers.base import FetchImage
@@ -20,6 +20,7 @@ from hearth.models.fn_errors import FnNotFound, TriggerNotFound
 from hearth.models.idempotency import Claim, KeyEnd, StoredKey
 from hearth.models.image import Pin
 from hearth.models.instances import NONE_KEPT_READY, KeptReady
+from hearth.models.node import NodeReport
 from hearth.models.registry_login import RegistryLogin
 from hearth.models.route import Route
 from hearth.models.secret import NO_SECRETS, SecretValues
@@ -377,6 +378,10 @@ class AcceptedCalls(abc.ABC):
         return
 
 
+#: Reports a node to the one above it; returns whether it is to drain.
+SendReport = Callable[[NodeReport], Awaitable[bool]]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoredWorld:
     """The interfaces of one node.
@@ -386,6 +391,7 @@ class StoredWorld:
         fetch_image: Gets the image of a reference from another node; ``None`` where all images are here.
         keys: The idempotency keys of requests.
         ready: The functions that keep containers ready.
+        report: Reports this node to the one above it, and returns whether it is to drain; ``None`` without one above.
     """
 
     definitions: Definitions
@@ -398,3 +404,4 @@ class StoredWorld:
     fetch_image: FetchImage | None = None
     keys: IdempotencyKeys = NO_IDEMPOTENCY_KEYS
     ready: ReadySource = NO_READY_SOURCE
+    report: SendReport | None = None

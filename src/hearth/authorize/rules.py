@@ -21,8 +21,8 @@ class Action(enum.StrEnum):
     PROBE = "system:probe"  # version and readiness, without details
     CALL = "functions:call"  # a request to a function: its route decides what the caller must show
     INVOKE = "functions:invoke"  # call a function whose route asks for a token
-    SYSTEM_READ = "system:read"  # metrics, counts, details of version and readiness
-    SYSTEM_STOP = "system:stop"
+    SYSTEM_READ = "system:read"  # metrics, counts, nodes, details of version and readiness
+    SYSTEM_STOP = "system:stop"  # a node, or let it drain
     DOCS_READ = "docs:read"
     DASHBOARD_OPEN = "dashboard:open"  # its page and files, which show nothing, and the login
     DASHBOARD_READ = "dashboard:read"  # numbers of what the principal may see otherwise, too
@@ -133,6 +133,8 @@ RULES: Final = (
     _rule("POST", "/v1/tokens", Action.TOKENS_WRITE),
     _rule("DELETE", "/v1/tokens/:", Action.TOKENS_WRITE),
     _rule("GET", "/v1/audit", Action.AUDIT_READ),
+    _rule("GET", "/v1/nodes", Action.SYSTEM_READ),
+    _rule("POST", "/v1/nodes/:/drain", Action.SYSTEM_STOP),
     _rule("GET", "/v1/apps", Action.APPS_READ),
     _rule("POST", "/v1/apps", Action.APPS_WRITE),
     _rule("GET", "/v1/apps/:app", Action.APPS_READ),

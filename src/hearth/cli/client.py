@@ -127,6 +127,17 @@ class Client:
             if exc.status != httpx.codes.FORBIDDEN:
                 raise
 
+    # --- nodes ----------------------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[Record]:
+        """Return the nodes of the fleet, the server first."""
+        found: list[Record] = self._member(self._json("GET", "/v1/nodes"), "nodes", list)
+        return found
+
+    def drain_node(self, node_id: str) -> Record:
+        """Let a node drain; return it."""
+        return self._record("POST", f"/v1/nodes/{quote(node_id, safe='')}/drain", "node")
+
     # --- versions -------------------------------------------------------------------------------------------------
 
     def versions(self, app: str, path: str) -> list[Record]:

@@ -64,6 +64,7 @@ class _Hearth(LazyGroup):
         ),
         "logs": Entry("hearth.cli.logs:logs", "Print or follow the logs of calls.", _SERVER),
         "contexts": Entry("hearth.cli.contexts:contexts", "Manage named servers and registries.", _SERVER),
+        "nodes": Entry("hearth.cli.nodes:nodes", "List the nodes of a fleet, and let one drain.", _SERVER),
         "tokens": Entry("hearth.cli.tokens:tokens", "Create, list and revoke tokens.", _SERVER),
         "login": Entry("hearth.cli.login:login", "Store the token of a server.", _SERVER),
         "logout": Entry("hearth.cli.login:logout", "Delete the stored token of a server.", _SERVER),

@@ -582,6 +582,10 @@ class TokensNotFound(NotFound):
     message = "Token not found"
 
 
+class NodeNotFound(NotFound):
+    message = "Node not found"
+
+
 class TokensMissingNew(BadRequest):
     message = "Missing new token"
 

@@ -27,6 +27,7 @@ from hearth.nodes.dashboard import data_of, open_dashboard
 from hearth.nodes.engine_images import EngineImages
 from hearth.nodes.foundation import Foundation, lay_foundation
 from hearth.nodes.front import access_warnings, open_front
+from hearth.nodes.membership import Membership, Reporter
 from hearth.nodes.node import Node
 from hearth.nodes.options import Options
 from hearth.nodes.pinning import pin_existing
@@ -36,9 +37,11 @@ from hearth.nodes.tls import client_tls
 from hearth.schedules.scheduler import Scheduler
 from hearth.server.about import About
 from hearth.server.api import Api
+from hearth.server.api_v1.nodes import Nodes
 from hearth.server.api_v1.schedules import Schedules
 from hearth.server.audit import AuditLog
 from hearth.server.cancels import Cancels
+from hearth.server.fleet import Fleet
 from hearth.server.health import Check, Readiness, folder_check
 from hearth.server.http.shared import CALLS
 from hearth.server.redrives import Redrives
@@ -103,6 +106,7 @@ async def _full_node(base: Foundation, port: int) -> Node:
     checks = {**stores.checks, **_data(base), "driver": driver.check, "async": consumer.check}
     readiness = _readiness(base, checks, driver, stores.vault, calls.agent.pool.minima)
     scheduler, schedules = await _open_scheduler(base, stores, next_id)
+    fleet = Fleet(base.clock)
     api = Api(
         stores.datastore,
         base.clock,
@@ -126,10 +130,13 @@ async def _full_node(base: Foundation, port: int) -> Node:
         redrives=_redrives(base, stores, next_id),
         resolve=driver.resolve,
         schedules=schedules,
+        nodes=Nodes(fleet),
     )
     audit = _audit_log(base, stores.datastore, next_id)
     dashboard = await open_dashboard(base, stores.datastore, FULL, driver.name, calls.agent)
-    return calls.node(readiness, consumer, api, FULL, dispatcher, tokens, audit, dashboard, scheduler)
+    node = calls.node(readiness, consumer, api, FULL, dispatcher, tokens, audit, dashboard, scheduler)
+    await _join(fleet, base, node, port, next_id)
+    return node
 
 
 async def _api_node(base: Foundation, port: int) -> Node:
@@ -150,6 +157,7 @@ async def _api_node(base: Foundation, port: int) -> Node:
     readiness = _readiness(base, {**stores.checks, **_data(base)}, stores.vault)
     dispatcher, runners = await _open_runner_api(base, stores)
     scheduler, schedules = await _open_scheduler(base, stores, next_id)
+    fleet = Fleet(base.clock)
     api = Api(
         stores.datastore,
         base.clock,
@@ -173,13 +181,14 @@ async def _api_node(base: Foundation, port: int) -> Node:
         redrives=_redrives(base, stores, next_id),
         resolve=resolve,
         schedules=schedules,
+        nodes=Nodes(fleet),
     )
     audit = _audit_log(base, stores.datastore, next_id)
     dashboard = await open_dashboard(base, stores.datastore, API, "none")
     front, shutdown = open_front(
         base, server, api, _no_calls, api, tokens=tokens, audit=audit, dashboard=data_of(dashboard)
     )
-    return Node(
+    node = Node(
         front,
         API,
         readiness,
@@ -190,6 +199,8 @@ async def _api_node(base: Foundation, port: int) -> Node:
         end_waits=api.stop,
         dashboard=dashboard,
     )
+    await _join(fleet, base, node, port, next_id)
+    return node
 
 
 async def _runner_node(base: Foundation, port: int) -> Node:
@@ -226,7 +237,17 @@ async def _runner_node(base: Foundation, port: int) -> Node:
         metrics=base.telemetry.metrics,
     )
     consumer = await calls.open_consumer()
-    return calls.node(readiness, consumer, pages, RUNNER, tokens=tokens)
+    node = calls.node(readiness, consumer, pages, RUNNER, tokens=tokens)
+    if world.report is not None:
+        member = await Membership.of(base, node, port, next_id())
+        await base.stack.enter_async_context(Reporter(member.report, world.report, node.retire, base.clock))
+    return node
+
+
+async def _join(fleet: Fleet, base: Foundation, node: Node, port: int, next_id: Callable[[], str]) -> None:
+    """Let a node list itself among those that report to it."""
+    member = await Membership.of(base, node, port, next_id())
+    fleet.join(member.report, node.retire)
 
 
 def _data(base: Foundation) -> dict[str, Check]:

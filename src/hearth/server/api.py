@@ -31,6 +31,7 @@ from hearth.server.api_v1.apps import Apps
 from hearth.server.api_v1.audit import Audit
 from hearth.server.api_v1.calls import Calls, GetLog
 from hearth.server.api_v1.dead_letters import DeadLetters
+from hearth.server.api_v1.nodes import Nodes
 from hearth.server.api_v1.registries import Registries
 from hearth.server.api_v1.request import ApiRequest
 from hearth.server.api_v1.routes import Routes
@@ -98,6 +99,7 @@ class Api:
         redrives: Makes new calls of dead letters; without it, they can only be read and removed.
         resolve: Returns the digest that a reference means on this node.
         schedules: Serves the schedules of apps; without it, there are none.
+        nodes: Lists the nodes of the fleet; without it, there are none.
         refused: Paths that nodes of this type do not serve, by their beginning, with the error that says so.
     """
 
@@ -126,6 +128,7 @@ class Api:
         redrives: Redrives | None = None,
         resolve: Resolve = unresolved,
         schedules: Schedules | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
         metrics = metrics or Metrics()
         next_id = next_id or IdGenerator(0, clock.now_ns)
@@ -172,6 +175,8 @@ class Api:
         self._of_schedules: dict[str, Handler] = {}
         self._of_schedule: dict[str, Handler] = {}
         self._of_runs: dict[str, Handler] = {}
+        self._of_nodes: dict[str, Handler] = {} if nodes is None else {"GET": nodes.list}
+        self._of_drain: dict[str, Handler] = {} if nodes is None else {"POST": nodes.drain}
         if schedules is not None:
             self._of_schedules = {"GET": schedules.list, "POST": schedules.create}
             self._of_schedule = {"GET": schedules.get, "PUT": schedules.put, "DELETE": schedules.remove}
@@ -214,6 +219,8 @@ class Api:
         self._of_runner = {} if runners is None else _of_runners(runners)
         if runners is not None and images is not None:
             self._of_runner |= {"images": {"GET": images.image}, "blobs": {"GET": images.blob}}
+        if runners is not None and nodes is not None:
+            self._of_runner["report"] = {"POST": nodes.report}
 
     def _serve_v1(self, apps: Apps, routes: Routes, calls: Calls, tokens: Tokens) -> None:
         self._of_apps = {"GET": apps.list, "POST": apps.create}
@@ -336,6 +343,8 @@ class Api:
             "/v1/tokens": self._of_tokens,
             "/v1/tokens/:token": self._of_token,
             "/v1/audit": self._of_audit,
+            "/v1/nodes": self._of_nodes,
+            "/v1/nodes/:node/drain": self._of_drain,
             **{f"/v1/runner/{name}": table for name, table in self._of_runner.items()},
         }
         for path, table in tables.items():
@@ -398,6 +407,10 @@ class Api:
                 return self._find_dead_letters(request, app, rest)
             case ["", "v1", "audit"]:
                 return self._handler(self._of_audit, request)
+            case ["", "v1", "nodes"]:
+                return self._handler(self._of_nodes, request)
+            case ["", "v1", "nodes", node, "drain"] if node:
+                return self._handler(self._of_drain, request, node=node)
             case ["", "v1", "tokens"]:
                 return self._handler(self._of_tokens, request)
             case ["", "v1", "tokens", token] if token:

@@ -390,6 +390,28 @@ _SCHEMAS: Final[dict[str, Any]] = {
     "Message": _object(message=_STRING),
     "TokensWrapper": _list("tokens", "Token"),
     "AuditWrapper": _list("events", "AuditEvent"),
+    "Node": _object(
+        id=_STRING,
+        type=_STRING,
+        host=_STRING,
+        port=_INTEGER,
+        version=_STRING,
+        driver=_STRING,
+        state=_STRING,
+        started_at=_STRING,
+        last_seen=_STRING,
+        memory_mib=_INTEGER,
+        used_mib=_INTEGER,
+        cpu_milli=_INTEGER,
+        running=_INTEGER,
+        containers=_INTEGER,
+        functions={"type": "array", "items": _ref("FunctionContainers")},
+    ),
+    "FunctionContainers": _object(
+        app=_STRING, function=_STRING, wait=_INTEGER, start=_INTEGER, idle=_INTEGER, busy=_INTEGER
+    ),
+    "NodeWrapper": _wrapper("node", "Node"),
+    "NodesWrapper": _object(message=_STRING, nodes={"type": "array", "items": _ref("Node")}),
     "VersionsWrapper": _object(message=_STRING, versions={"type": "array", "items": _ref("FunctionVersion")}),
     "FunctionVersion": _object(
         function=_STRING,
@@ -642,6 +664,8 @@ DESCRIPTION: Final[dict[str, Any]] = {
         "/apps/{app}/calls/{call}/result": _path(
             "app call", get=_result("Call", "Get what a sync caller would have been answered")
         ),
+        "/nodes": _path("", get=_operation("Nodes", "List the nodes of a fleet", "NodesWrapper", "")),
+        "/nodes/{node}/drain": _path("node", post=_operation("Nodes", "Let a node drain", "NodeWrapper", "404")),
         "/audit": _path(
             "",
             get=_operation(

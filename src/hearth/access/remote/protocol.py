@@ -327,6 +327,19 @@ def read_done(data: bytes) -> None:
     decode(data, _Done)
 
 
+class _Drain(msgspec.Struct):
+    drain: bool
+
+
+def decode_drain(data: bytes) -> bool:
+    """Decode the answer to a report: whether the node is to drain.
+
+    Raises:
+        InvalidMessage: The answer is not that of an API node.
+    """
+    return decode(data, _Drain).drain
+
+
 def reader_of_held(count: int) -> Callable[[bytes], list[bool]]:
     """Return a decoder for the answer about ``count`` leases."""
 

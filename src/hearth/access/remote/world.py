@@ -37,6 +37,7 @@ from hearth.models.idempotency import Claim, KeyEnd, StoredKey
 from hearth.models.image import Pin
 from hearth.models.instances import NONE_KEPT_READY, KeptReady
 from hearth.models.message import INSIDE_BYTES, encode_call, encode_plain
+from hearth.models.node import NodeReport
 from hearth.models.route import Route
 from hearth.models.secret import NO_SECRETS, SecretValues
 from hearth.models.token import Token
@@ -102,6 +103,7 @@ async def open_remote(
             None if bundles is None else RemoteImages(client, clock, bundles).fetch,
             RemoteIdempotencyKeys(client),
             RemoteReady(client),
+            RemoteFleet(client).report,
         )
 
 
@@ -121,6 +123,18 @@ class RemoteDefinitions:
         where = f"apps/{_segment(app_name)}/routes/{_path(path)}"
         with self._client.span("hybrid_client_get_route", app_name, path):
             return await self._client.ask("GET", where, lambda data: protocol.decode_route(data, app_name, path))
+
+
+class RemoteFleet:
+    """The fleet, as the API node knows it."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    async def report(self, report: NodeReport) -> bool:
+        """Report this node to the API node; return whether it is to drain. The next report is the retry."""
+        body = msgspec.json.encode(report)
+        return await self._client.ask("POST", "runner/report", protocol.decode_drain, body, attempts=1)
 
 
 class RemotePins:

@@ -24,6 +24,7 @@ class ApiRequest:
     secret: str = ""
     registry: str = ""
     schedule: str = ""
+    node: str = ""
 
     @property
     def principal(self) -> Principal:
@@ -38,6 +39,7 @@ class ApiRequest:
             "secret": self.secret,
             "registry": self.registry,
             "schedule": self.schedule,
+            "node": self.node,
         }
         return {key: value for key, value in named.items() if value}
 
