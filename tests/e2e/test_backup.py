@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.support.cli import Cli, Done
-from tests.support.node import RunningNode, build_multi, running_node
+from tests.support.node import HEARTH, RunningNode, build_multi, running_node
 from tests.support.waiting import until
 
 SECRET = "of the app"
@@ -184,3 +187,20 @@ def test_stores_elsewhere_are_named_and_a_wrong_folder_is_an_error(node: Running
     assert not (tmp_path / "c.tar").exists()
     done = hearth(node.data, "backup", tmp_path / "c.tar", FN_NODE_TYPE="runner")
     assert (done.returncode, "a runner keeps nothing" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("page", ["backup", "retention"])
+def test_the_commands_of_a_page_work_as_they_are_written(node: RunningNode, tmp_path: Path, page: str) -> None:
+    """Except the start of a node and the crontab, which would go on for ever."""
+    text = (Path(__file__).parents[2] / "docs" / "howto" / f"{page}.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if re.search(r"^(FN_\w+=\S+ )*hearth ", line)]
+    typed = "\n".join(line for line in lines if not line.endswith("hearth start"))
+    assert typed
+    typed = typed.replace("/backups", str(tmp_path)).replace("/srv/hearth", str(tmp_path / "new"))
+    environment = {**os.environ, "PATH": f"{HEARTH.parent}:{os.environ['PATH']}", "FN_DATA_DIR": str(node.data)}
+    done = subprocess.run(
+        ["bash", "-e", "-u", "-c", typed], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") >= len(typed.splitlines())
