@@ -141,10 +141,10 @@ def test_workers_are_replaced_and_no_call_that_began_fails(node: RunningNode) ->
         assert until(lambda: len(now := _workers(node)) == 2 and not set(now.values()) & set(before.values()))
         assert until(lambda: _labels(node) == {"0", "1"})
         calls.seen(20)
-    # a connection that has sent no request yet is idle, and closed
-    closed = {name: calls.outcomes.pop(name, 0) for name in ("ReadError", "RemoteProtocolError")}
-    assert sum(closed.values()) <= 2 * calls.CLIENTS
-    assert set(calls.outcomes) == {"good"}, calls.outcomes
+    # a connection that has sent no request yet is idle, and closed; a call that waits for a container is answered 503
+    good = calls.outcomes.pop("good")
+    assert all(name in ("ReadError", "RemoteProtocolError") or name.startswith("503 ") for name in calls.outcomes)
+    assert sum(calls.outcomes.values()) <= 2 * calls.CLIENTS < good
 
 
 def test_the_sockets_between_workers_are_private(node: RunningNode) -> None:
