@@ -51,6 +51,8 @@ class _ResultHead(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 _DETAILS: Final = msgspec.json.Decoder(_Details)
+#: The details of most calls with a policy of retries, each time that they are stored: it is their first attempt.
+_FIRST_ATTEMPT: Final = json(_Details(attempt=1))
 _HEAD: Final = msgspec.json.Decoder(_ResultHead)
 
 
@@ -90,9 +92,7 @@ def from_calls(ended: Iterable[tuple[Call, bytes | None]]) -> Parts:
             _storable(call.error) if call.error else "",
             call.app_id,
             str(call.response_status) if call.response_status else "",
-            _details(call)
-            if call.attempt or call.result_digest or call.trigger_id or call.origin or call.dead or call.on_failure
-            else "",
+            _details(call),
         )
         parts.calls.append(row)
         first, last = _surely_found(created_at[:_SECOND_LENGTH])
@@ -120,6 +120,11 @@ def _is_stray(call: Call) -> bool:
 
 
 def _details(call: Call) -> str:
+    if not (call.attempts or call.result_digest or call.trigger_id or call.origin or call.dead or call.on_failure):
+        if not call.attempt:
+            return ""
+        if call.attempt == 1:
+            return _FIRST_ATTEMPT
     return json(
         _Details(
             result_digest=call.result_digest,
@@ -135,7 +140,10 @@ def _details(call: Call) -> str:
 
 def attempt_of(row: Row) -> int:
     """Return the number of the attempt that a row is about; 0 if its call has no policy of retries."""
-    details = Fields(row).object("details", _DETAILS)
+    fields = Fields(row)
+    if fields.text("details") == _FIRST_ATTEMPT:
+        return 1
+    details = fields.object("details", _DETAILS)
     return 0 if details is None else details.attempt
 
 
