@@ -18,6 +18,7 @@ from tests.support.node import MULTI
 from bench.bodies import bodies
 from bench.cold import cold
 from bench.figures import Figures
+from bench.images import images
 from bench.limits import Direct
 from bench.local_fleet import local_fleet
 from bench.node import api, start
@@ -26,7 +27,7 @@ from bench.scale import scale
 from bench.shared import shared
 from bench.warm import warm
 
-PARTS = ("direct", "warm", "shared", "bodies", "cold", "api", "start", "local-fleet", "scale")
+PARTS = ("direct", "warm", "shared", "bodies", "cold", "images", "api", "start", "local-fleet", "scale")
 #: Only with ``--full``, or when asked for.
 SLOW = ("local-fleet", "scale")
 QUICK = {"connections": (1, 8, 32), "rounds": 3, "seconds": 3.0}
@@ -81,6 +82,8 @@ def _run(part: str, figures: Figures, size: dict[str, object], release: Release 
     elif part == "cold":
         for driver in drivers:
             cold(figures, driver, rounds=rounds * 3)
+    elif part == "images":
+        images(figures, rounds=rounds * 5)
     elif part == "api":
         api(figures, rounds=rounds, seconds=seconds)
     elif part == "start":
