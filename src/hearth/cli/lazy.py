@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+#: The options that show help, in the order in which help shows them.
+HELP_NAMES: Final = ["--help", "-h"]
 #: Opens the last section of a command's docstring: one command line for each line.
 _EXAMPLES: Final = "\nExamples:\n"
 #: Examples in the help of a group.
@@ -70,7 +72,11 @@ class LazyGroup(TyperGroup):
 
 
 def with_examples(command: Any) -> Any:
-    """Move the examples of a docstring behind the options in the help; a group shows the first of each command."""
+    """Move the examples of a docstring behind the options in the help; a group shows the first of each command.
+
+    The command keeps the names of its help from the first time on that it is asked for them, so it gets its own.
+    """
+    command.context_settings.setdefault("help_option_names", HELP_NAMES)
     if isinstance(command, TyperGroup):
         children = [with_examples(child) for child in command.commands.values()]
         command.epilog = command.epilog or examples_text(
