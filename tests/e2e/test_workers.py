@@ -212,6 +212,8 @@ def test_a_node_with_workers_ends_after_its_calls_and_leaves_nothing(tmp_path: P
             waits = [pool.submit(_anew, node, path, echo="x", sleep_ms=10_000) for _ in range(4)]
             assert until(lambda: node.http.get("/stats").json()["Running"] == 4)
             pids = [pid for worker in _workers(node).values() for pid in (worker, *_descendants(worker))]
+            node.process.send_signal(signal.SIGUSR2)  # the signal of the end finds a worker that ends already
+            assert until(lambda: "replacing a worker" in (tmp_path / "server.log").read_text())
             assert node.stop() == 0
             assert [wait.result().text for wait in waits] == ["x"] * 4
         assert [pid for pid in pids if _lives(pid)] == []

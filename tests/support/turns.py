@@ -8,24 +8,25 @@ For code of the test itself::
 
     async with measured_turns() as turns:
         ...
-    assert turns.longest_s < limit_s()
+    turns.check()
 
 For a whole node, with its listener, on a loop and thread of its own::
 
     with measured_node(data, FN_DRIVER="process") as node:
         httpx.post(f"{node.url}/v1/apps", ...)
-        assert node.turns.longest_s < limit_s()
+        node.turns.check()
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,26 @@ def limit_s() -> float:
     return LIMIT_S * max(1.0, longest_s / _USUAL_S)
 
 
+class TurnTooLong(AssertionError):
+    """One turn of the loop took longer than the limit."""
+
+
+def up_to_thrice(test: Callable[..., None]) -> Callable[..., None]:
+    """Repeat a test whose longest turn was too long: what our code does takes as long each time.
+
+    Faults of pages and what the host of a virtual machine takes count as processor time, too, and do not repeat.
+    """
+
+    @functools.wraps(test)
+    def repeated(*args: Any, **named: Any) -> None:
+        for _ in range(2):
+            with contextlib.suppress(TurnTooLong):
+                return test(*args, **named)
+        return test(*args, **named)
+
+    return repeated
+
+
 class Turns:
     """The turns of the running loop since :meth:`begin`.
 
@@ -90,6 +111,12 @@ class Turns:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+
+    def check(self) -> None:
+        """Fail if a turn took too long."""
+        limit = limit_s()
+        if self.longest_s >= limit:
+            raise TurnTooLong(f"a turn took {self.longest_s:.3f} s of processor time, the limit is {limit:.3f} s")
 
     def _look(self) -> None:
         now_s = time.thread_time()

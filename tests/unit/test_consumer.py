@@ -624,6 +624,20 @@ async def test_a_call_that_was_handed_out_again_and_again_ends(
     assert await world.is_empty()
 
 
+async def test_a_call_whose_function_has_a_limit_is_never_given_up(
+    world: AsyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: what the limit of deliveries does not count for."""
+    monkeypatch.setattr("hearth.async_calls.consumer.MAX_DELIVERIES", 3)
+    await world.accepted.enqueue(msgspec.structs.replace(call("a"), max_instances=1))
+    for _ in range(5):
+        assert await world.queue.reserve(1)
+        world.clock.advance(VISIBILITY_S + 0.1)
+    async with world.node():
+        await world.ended("a")
+    assert world.executed == ["a"]
+
+
 async def ten_ahead(world: AsyncWorld, agent: StubAgent, names: list[str]) -> None:
     """No container is free; 20 calls have ended, one waits, and of the others as many are taken as the pace allows."""
     await world.accept(*names[:20])

@@ -126,10 +126,12 @@ class Standby(Generic[C]):
     def _in_order(self, keys: frozenset[bytes], *, is_late: bool) -> Iterator[C]:
         left = Counter([hot.key for hot in self.idle])
         last_ones, kept_ones = [], []
+        kept_of: dict[bytes, int] = {}
         for hot in self.idle:
             if hot.key in keys:
                 continue
-            kept = hot.kept_idle
+            if (kept := kept_of.get(hot.key)) is None:
+                kept = kept_of[hot.key] = hot.kept_idle
             if left[hot.key] <= kept:
                 kept_ones.append(hot)
                 continue

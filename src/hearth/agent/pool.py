@@ -230,7 +230,7 @@ class Pool:
             self.launchers.pop(launcher.function.key).close(Draining())
         self.functions = {key: launcher.function for key, launcher in self.launchers.items()}
         used = {function.ref for function in self.functions.values()}
-        self._caps = {ref: cap for ref, cap in self._caps.items() if ref in used or cap.is_used}
+        self._caps = {ref: cap for ref, cap in self._caps.items() if ref in used or cap.is_used or cap.is_defined}
         self._sweep_later()
 
     def _sweep_later(self) -> None:

@@ -360,7 +360,8 @@ class Consumer:
         call = reserved.call
         known = self._runs.get(call.id)
         if known is not None and known.attempt >= call.attempt:
-            known.lease, known.until = reserved.lease, reserved.until  # its renewal was late, and it came back here
+            # its renewal was late, and it came back here
+            known.lease, known.deliveries, known.until = reserved.lease, reserved.deliveries, reserved.until
             return
         # The attempt before it may still be here: its message was replaced, and the answer is on its way.
         run = self._runs[call.id] = _Run(
@@ -498,9 +499,11 @@ class Consumer:
         if reserved.fault:
             raise InvalidMessage(reserved.fault)
         spec = await self._function_of(reserved.call)
-        is_limited = self._agent.pool.function(spec).share.limits_delivery  # a quota is no reason to give up
-        if _deliveries(reserved) > MAX_DELIVERIES and not is_limited and not reserved.call.max_concurrent:
-            raise NeverStarted(reserved.deliveries)
+        call, deliveries = reserved.call, _deliveries(reserved)
+        # limits that were set for its app or its function are no reason to give up
+        is_limited = call.max_concurrent or call.max_instances or self._agent.pool.function(spec).share.limits_delivery
+        if deliveries > MAX_DELIVERIES and not is_limited:
+            raise NeverStarted(deliveries)
         self._agent.check_capacity(spec)
         return spec
 

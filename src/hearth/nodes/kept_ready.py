@@ -72,11 +72,10 @@ class KeptReadyFunctions(BackgroundService):
             return
         self._failing = False
         named: set[Name] = {*found.routes, *found.fns}
-        for known in self._known - named:
-            await self._look_again(known)
+        unsettled = {known for known in self._known - named if not await self._look_again(known)}
         for one in named:
             await self._present(one)
-        self._known = named
+        self._known = named | unsettled
 
     async def _present(self, one: Name) -> None:
         try:
@@ -93,12 +92,11 @@ class KeptReadyFunctions(BackgroundService):
         else:
             self._refused.discard(one)
 
-    async def _look_again(self, one: Name) -> None:
-        """Let a function go if it is gone, or keep as many containers as it wants now."""
+    async def _look_again(self, one: Name) -> bool:
+        """Let a function go if it is gone, or keep as many containers as it wants now; false if that is not known."""
         if isinstance(one, str):
-            await self._fn_functions.refresh_fn(one)
-        else:
-            await self._functions.refresh(*one)
+            return await self._fn_functions.refresh_fn(one)
+        return await self._functions.refresh(*one)
 
     async def _run(self) -> None:
         while True:

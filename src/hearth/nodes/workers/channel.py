@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -35,7 +37,7 @@ class Channel:
         self._borrower: Borrower | None = None
         self._aims = messages.Aims([])
         self._looks_soon = False
-        self._background = Background(lambda exc: _log.error("the supervisor is no longer heard", exc_info=exc))
+        self._background = Background(_lost)
         self._writer: asyncio.StreamWriter
 
     async def __aenter__(self) -> Channel:
@@ -93,3 +95,9 @@ class Channel:
 
     def _send(self, message: messages.OfWorker) -> None:
         self._writer.write(messages.encode([message]))
+
+
+def _lost(exc: BaseException) -> None:
+    """End this process, to be started again: it would neither borrow nor give back any more."""
+    _log.critical("the supervisor is no longer heard", exc_info=exc)
+    os.kill(os.getpid(), signal.SIGTERM)

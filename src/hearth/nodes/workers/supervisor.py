@@ -257,7 +257,9 @@ class _Crew:
             while member.state is not _State.SERVING:
                 try:
                     await self._start(member)
-                except StartUpError:  # it has printed the reason
+                except (StartUpError, OSError) as exc:
+                    if isinstance(exc, OSError):  # else the worker has printed the reason
+                        _log.error("a worker cannot be started", worker=member.number, error=str(exc))
                     await self._ended(member)
                     await pause(self._clock, _AGAIN_S)
 
@@ -286,7 +288,7 @@ class _Crew:
         member.enter(_State.ENDED)
         self._cover()
         if member.hearing is not None:
-            await member.hearing
+            await asyncio.wait([member.hearing])  # its error is logged
         if member.writer is not None:
             member.writer.close()
             member.writer = None
@@ -338,6 +340,7 @@ class _Crew:
                 member.writer.close()
 
     async def _stop_one(self, member: _Member) -> None:
-        self._end(member)
+        if member.state is not _State.ENDING:  # a second signal would break off its calls
+            self._end(member)
         if member.process.process is not None:
             await member.process.process.wait()

@@ -108,18 +108,16 @@ class Functions:
             self._accepted[shape] = spec
         return spec
 
-    async def refresh(self, app_name: str, path: str | None = None) -> None:
+    async def refresh(self, app_name: str, path: str | None = None) -> bool:
         """Look up the definition of a route, or of all routes of an app, again.
 
         Where a definition is gone, or shapes its containers in another way, or its image was rebuilt under the same
-        name, idle containers end now, busy ones after their call.
+        name, idle containers end now, busy ones after their call. Returns false if nothing can be said about one now.
         """
         keys = [key for key in self._routes if key[0] == app_name] if path is None else [(app_name, path)]
-        for key in keys:
-            if key in self._routes:
-                await self._refresh(*key)
+        return all([await self._refresh(*key) for key in keys if key in self._routes])
 
-    async def _refresh(self, app_name: str, path: str) -> None:
+    async def _refresh(self, app_name: str, path: str) -> bool:
         try:
             app = await self._definitions.get_app(app_name)
             route = await self._definitions.get_route(app_name, path)
@@ -131,6 +129,8 @@ class Functions:
                 self._pool.retire(gone.spec)
         except HearthError as exc:
             _log.warning("definition not looked at again", app_name=app_name, path=path, error=str(exc))
+            return False
+        return True
 
     def forget(self, app_name: str, path: str) -> bool:
         """Forget a route that was deleted; false while something of it is still here, or has just been ended."""

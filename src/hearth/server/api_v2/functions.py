@@ -104,8 +104,8 @@ class FnFunctions:
             if spec.ref.app_name == app_name:
                 await self.refresh_fn(fn_id)
 
-    async def refresh_fn(self, fn_id: str) -> None:
-        """Look up one fn again."""
+    async def refresh_fn(self, fn_id: str) -> bool:
+        """Look up one fn again; return false if nothing can be said about it now."""
         try:
             fn = await self._fns.get_fn(fn_id)
             app = await self._fns.get_app_by_id(fn.app_id)
@@ -116,6 +116,8 @@ class FnFunctions:
                 self._pool.retire(gone)
         except HearthError as exc:
             _log.warning("definition not looked at again", fn_id=fn_id, error=str(exc))
+            return False
+        return True
 
     def forget(self, app_name: str, fn_name: str) -> bool:
         """Forget a fn that was deleted; false while something of it is still here, or has just been ended."""
