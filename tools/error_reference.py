@@ -27,7 +27,10 @@ not change them without saying so.
 A status of 500 with `internal server error` is a failure of the node, a store or the Engine. The node logs the cause;
 clients never see it.
 """
-_MODULES = ((errors, "in both versions"), (fn_errors, "of version 2 and fns"))
+_MODULES = ((errors, "both versions"), (fn_errors, "version 2, fns"))
+
+#: The case of the base class: its docstring describes the class, not a case.
+_FAILURE = "The node, a store or the Engine failed; the log has the cause"
 
 
 def page() -> str:
@@ -48,7 +51,7 @@ def _rows(module: ModuleType, where: str) -> Iterator[tuple[int, str]]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and issubclass(found := vars(module)[node.name], ApiError):
             for message in _messages(node, found):
-                yield found.status, f"| `{message}` | {_when(node)} | {where} |"
+                yield found.status, f"| `{message}` | {_when(node) if found is not ApiError else _FAILURE} | {where} |"
 
 
 def _messages(node: ast.ClassDef, found: type[ApiError]) -> list[str]:
