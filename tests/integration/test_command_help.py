@@ -47,13 +47,6 @@ def everything(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple
 HELPS = dict(everything())
 
 
-def test_every_command_knows_the_names_of_its_help_itself() -> None:
-    """A command is built once. It keeps the names that it is asked for first, perhaps without those of the group."""
-    for words, command in HELPS.items():
-        with command.make_context(command.name, [], resilient_parsing=True) as context:
-            assert command.get_help_option(context).opts == ["--help", "-h"], words
-
-
 @pytest.mark.parametrize("words", HELPS, ids=" ".join)
 def test_a_help_of_80_columns_ends_with_whole_examples(words: tuple[str, ...], tmp_path: Path) -> None:
     shown = [Cli("", tmp_path)(*words, option, COLUMNS="80", TERM="dumb") for option in ("-h", "--help")]

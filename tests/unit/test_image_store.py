@@ -288,6 +288,18 @@ def test_layers_are_unpacked_once_and_shared(store: ImageStore, tmp_path: Path) 
     assert (tmp_path / first[-8:] / "lib").stat().st_nlink == 3
 
 
+@pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh..."])
+def test_a_whiteout_in_a_layer_that_is_unpacked_already_removes_nothing_outside(tmp_path: Path, name: str) -> None:
+    layer, neighbour, tree = tmp_path / "layer", tmp_path / "trees" / "other", tmp_path / "trees" / "tree"
+    for folder in (layer, neighbour, tree):
+        folder.mkdir(parents=True)
+    (layer / name).touch()
+    with pytest.raises(InvalidImage, match="hides no name"):
+        make_tree([layer], tree)
+    assert neighbour.exists()
+    assert tree.exists()
+
+
 def test_an_image_that_is_too_large_is_not_unpacked(store: ImageStore, tmp_path: Path) -> None:
     digest = put_image(store, [archive(entry("a", os.urandom(5000)))])
     with pytest.raises(InvalidImage, match="the limit is 1000"):

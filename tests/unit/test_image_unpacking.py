@@ -88,6 +88,9 @@ def test_devices_and_pipes_are_left_out(tmp_path: Path) -> None:
         ([entry("d", **FOLDER), hard("in", "d")], "which is no file of the layer"),
         ([entry("d/f", b"x"), entry("d", b"x")], "Is a directory"),
         ([entry(".wh.", b"")], "hides no name"),
+        ([entry(".wh..", b"")], "hides no name"),
+        ([entry(".wh...", b"")], "hides no name"),
+        ([entry("d", **FOLDER), entry("d/.wh...", b"")], "hides no name"),
         ([entry("x" * 300, b"")], "File name too long"),
         ([entry("/".join(["d"] * 600) + "/" + "../" * 700, b"")], "leaves the layer"),
     ],
@@ -181,7 +184,9 @@ def test_no_bytes_raise_anything_else(tmp_path_factory: pytest.TempPathFactory, 
             pass
 
 
-NAMES = st.sampled_from(["a", "b", "..", ".", "", "\udcff", ".wh.a", ".wh..wh..opq", "a/b", "b/a", "/a", "a/../b"])
+NAMES = st.sampled_from(
+    ["a", "b", "..", ".", "", "\udcff", ".wh.a", ".wh..wh..opq", ".wh..", ".wh...", "a/b", "b/a", "/a", "a/../b"]
+)
 KINDS = st.sampled_from(
     [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
 )

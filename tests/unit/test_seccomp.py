@@ -14,6 +14,7 @@ ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 CLONE = {"x86_64": 56, "aarch64": 220}
 SOCKET = {"x86_64": 41, "aarch64": 198}
 PERSONALITY = {"x86_64": 135, "aarch64": 92}
+SETSOCKOPT = {"x86_64": 54, "aarch64": 208}
 ALLOW = 0x7FFF0000
 NEW_USER = 0x10000000
 
@@ -83,6 +84,15 @@ def test_the_first_argument_decides_where_it_matters(machine: str) -> None:
         assert judged(SOCKET[machine], family) == (ALLOW if allowed else refused(errno.EAFNOSUPPORT))
     assert judged(PERSONALITY[machine], 0xFFFFFFFF) == ALLOW
     assert judged(PERSONALITY[machine], 0x40000) == refused(errno.EPERM)
+
+
+def test_no_function_shares_a_port_with_the_node(machine: str) -> None:
+    """A socket with SO_REUSEPORT may listen on a port of the same user that listens so as well."""
+    program = seccomp.compose(machine)
+    assert program is not None
+    for level, option in ((1, 15), (1, 2), (6, 15), (0, 15), (1, 9)):
+        judged = judge(program, SETSOCKOPT[machine], 7, level, option, architecture=ARCHITECTURES[machine])
+        assert judged == (refused(errno.EPERM) if (level, option) == (1, 15) else ALLOW), (level, option)
 
 
 def test_calls_can_be_left_out(machine: str) -> None:

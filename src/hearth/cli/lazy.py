@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import importlib
 import inspect
 from collections.abc import Iterable
@@ -13,8 +12,6 @@ from typing import Any, ClassVar, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-#: The options that show help, in the order in which help shows them.
-HELP_NAMES: Final = ["--help", "-h"]
 #: Opens the last section of a command's docstring: one command line for each line.
 _EXAMPLES: Final = "\nExamples:\n"
 #: Examples in the help of a group.
@@ -30,9 +27,8 @@ class Entry:
     panel: str | None = None
     hidden: bool = False
 
-    @functools.cache  # noqa: B019  # entries live as long as the process
     def load(self, name: str) -> Any:
-        """Import it, and build it once; a function becomes a command, a Typer a group."""
+        """Import it; a function becomes a command, a Typer a group."""
         module, _, attribute = self.where.partition(":")
         found = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):
@@ -72,11 +68,7 @@ class LazyGroup(TyperGroup):
 
 
 def with_examples(command: Any) -> Any:
-    """Move the examples of a docstring behind the options in the help; a group shows the first of each command.
-
-    The command keeps the names of its help from the first time on that it is asked for them, so it gets its own.
-    """
-    command.context_settings.setdefault("help_option_names", HELP_NAMES)
+    """Move the examples of a docstring behind the options in the help; a group shows the first of each command."""
     if isinstance(command, TyperGroup):
         children = [with_examples(child) for child in command.commands.values()]
         command.epilog = command.epilog or examples_text(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, NoReturn
 import typer
 
 from hearth import FN_VERSION, __version__
-from hearth.cli.lazy import HELP_NAMES, Entry, LazyGroup, examples_text
+from hearth.cli.lazy import Entry, LazyGroup, examples_text
 from hearth.cli.output import note, say
 from hearth.cli.session import from_options
 from hearth.models.errors import HearthError
@@ -121,7 +121,7 @@ app = typer.Typer(
     cls=_Hearth,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": HELP_NAMES},
+    context_settings={"help_option_names": ["--help", "-h"]},
     epilog=examples_text(
         [
             "hearth start",

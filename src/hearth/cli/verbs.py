@@ -7,7 +7,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from hearth.cli.lazy import HELP_NAMES, Entry, LazyGroup, examples_text
+from hearth.cli.lazy import Entry, LazyGroup, examples_text
 
 _APP: Final = ("app", "apps", "a"), "hearth.cli.apps:apps"
 _ROUTE: Final = ("route", "routes", "r"), "hearth.cli.routes:routes"
@@ -78,7 +78,6 @@ def _config(verb: str) -> typer.Typer:
     return typer.Typer(
         name="config",
         cls=OfConfig,
-        context_settings={"help_option_names": HELP_NAMES},
         no_args_is_help=True,
         help="Manage configuration values.",
         epilog=examples_text([f"hearth {'' if verb == 'set' else f'{verb} '}config app shop{key}{value}"]),

@@ -1,7 +1,7 @@
 """A filter of system calls, as a program of the kernel's packet filter (seccomp(2)).
 
-A call is judged by its number, in a binary search through the ranges of allowed numbers. Three calls are judged by
-their first argument, too. What is refused fails with EPERM; what a program should do without fails with ENOSYS.
+A call is judged by its number, in a binary search through the ranges of allowed numbers. Four calls are judged by
+their arguments, too. What is refused fails with EPERM; what a program should do without fails with ENOSYS.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from hearth.host.syscalls import ALLOWED, LATEST
 _Instruction = tuple[int, int, int, int]
 _PACKED: Final = struct.Struct("=HBBI")
 _LOAD, _IF_EQUAL, _IF_GREATER, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x06
-#: Where the description of a call has its number, the architecture that this belongs to, the first argument's low half.
-_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
+#: Where the description of a call has its number, the architecture that this belongs to, the low halves of arguments.
+_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT, _SECOND_ARGUMENT_AT, _THIRD_ARGUMENT_AT = 0, 4, 16, 24, 32
 
 _ALLOW: Final[_Instruction] = (_RETURN, 0, 0, 0x7FFF0000)
 _FARTHEST_JUMP: Final = 255
@@ -31,6 +31,8 @@ _NAMESPACES: Final = 0x7E020000
 _SOCKETS: Final = (1, 2, 10, 16)
 #: personality(2): plain Linux, with 32-bit names of the machine, or just asked for. Others weaken memory's layout.
 _PERSONALITIES: Final = (0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
+#: setsockopt(2): share a port with others of the same user, which may be the node.
+_SOL_SOCKET, _SO_REUSEPORT = 1, 15
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,13 +43,14 @@ class _Machine:
     column: int
     clone: int
     socket: int
+    setsockopt: int
     personality: int
     clone3: int = 435
 
 
 _MACHINES: Final = {
-    "x86_64": _Machine(0xC000003E, 0, clone=56, socket=41, personality=135),
-    "aarch64": _Machine(0xC00000B7, 1, clone=220, socket=198, personality=92),
+    "x86_64": _Machine(0xC000003E, 0, clone=56, socket=41, setsockopt=54, personality=135),
+    "aarch64": _Machine(0xC00000B7, 1, clone=220, socket=198, setsockopt=208, personality=92),
 }
 
 
@@ -72,6 +75,7 @@ def compose(machine: str = "", without: Iterable[str] = ()) -> bytes | None:
         *[_if_called(number, [_fail(errno.ENOSYS)]) for number in (known.clone3, *missing)],
         _if_called(known.clone, [(_IF_ANY_BIT, 0, 1, _NAMESPACES), _fail(errno.EPERM), _ALLOW]),
         _if_called(known.socket, _one_of(_SOCKETS, _fail(errno.EAFNOSUPPORT))),
+        _if_called(known.setsockopt, _REFUSE_SHARED_PORTS),
         _if_called(known.personality, _one_of(_PERSONALITIES, _fail(errno.EPERM))),
         _search(_changes(known.column), is_allowed=False),
     ]
@@ -82,8 +86,19 @@ def _fail(number: int) -> _Instruction:
     return (_RETURN, 0, 0, 0x00050000 | number)
 
 
+_REFUSE_SHARED_PORTS: Final[Sequence[_Instruction]] = (
+    (_LOAD, 0, 0, _SECOND_ARGUMENT_AT),
+    (_IF_EQUAL, 1, 0, _SOL_SOCKET),
+    _ALLOW,
+    (_LOAD, 0, 0, _THIRD_ARGUMENT_AT),
+    (_IF_EQUAL, 0, 1, _SO_REUSEPORT),
+    _fail(errno.EPERM),
+    _ALLOW,
+)
+
+
 def _if_called(number: int, then: Sequence[_Instruction]) -> list[_Instruction]:
-    """Judge one call by what ``then`` returns; it may look at the first argument, which is loaded."""
+    """Judge one call by what ``then`` returns; it may look at the arguments; the first is loaded."""
     load = (_LOAD, 0, 0, _FIRST_ARGUMENT_AT)
     return [(_IF_EQUAL, 0, len(then) + 1, number), load, *then]
 

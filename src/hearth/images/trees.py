@@ -18,7 +18,7 @@ from typing import Final
 
 from hearth.images.errors import BlobNotFound, InvalidImage, StoreFailed, WrongDigest
 from hearth.images.layout import Image, ImageStore
-from hearth.images.unpack import OPAQUE, WHITEOUT, Limits, unpack
+from hearth.images.unpack import OPAQUE, WHITEOUT, Limits, hides_no_name, unpack
 
 #: Begins the name of a folder that is not whole yet.
 MAKING: Final = ".making-"
@@ -93,6 +93,7 @@ def make_tree(layers: Sequence[Path], target: Path) -> None:
     """Fill an empty folder with what a container sees: the layers upon each other. Blocks.
 
     Raises:
+        InvalidImage: A layer is hostile.
         StoreFailed: The disk refused.
         BlobNotFound: A layer was collected meanwhile.
     """
@@ -115,6 +116,8 @@ def _lay_over(layer: Path, target: Path) -> None:
             _remove(hidden)
     for name in names:
         if name.startswith(WHITEOUT) and name != OPAQUE:
+            if hides_no_name(name):  # of a layer that an earlier release has unpacked
+                raise InvalidImage(f"{layer.name}: {name!r} hides no name")
             _remove(target / name.removeprefix(WHITEOUT))
     for entry in entries:
         if entry.name.startswith(WHITEOUT):

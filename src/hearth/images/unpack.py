@@ -50,6 +50,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     entries: int = 1_000_000
 
 
+def hides_no_name(whiteout: str) -> bool:
+    """Return whether a whiteout of one file names none, but its own folder or the one above."""
+    return whiteout.removeprefix(WHITEOUT) in ("", ".", "..")
+
+
 class _Reader(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
@@ -251,7 +256,7 @@ class _Extraction:
             return
         parent = self._enter(tuple(above), entry.name)
         if last.startswith(WHITEOUT):
-            if last == WHITEOUT:
+            if last != OPAQUE and hides_no_name(last):
                 raise InvalidImage(f"{self._name}: {entry.name!r} hides no name")
             _remove(last, parent)
             os.close(os.open(last, _NEW, 0o644, dir_fd=parent))

@@ -77,6 +77,11 @@ def test_a_function_is_who_the_image_says_where_it_says(jail: Jail) -> None:
     assert found["env"] == {"HOME": "/srv/web", "PATH": "/opt/bin", "COLOUR": "red", "HOSTNAME": "function"}
 
 
+def test_an_ordinary_user_s_function_writes_to_its_root_in_a_network_of_its_own(tmp_path: Path) -> None:
+    with jail_of("ordinary user", tmp_path, network="internet") as jail:
+        assert told(jail, 'found = {"/new": tried(lambda: write("/new"))}') == {"/new": "done"}
+
+
 def test_what_a_function_writes_to_its_root_ends_with_its_container(jail: Jail) -> None:
     (files,) = jail.bundles.glob("web/.sha256-*/root")
     before = state(files)

@@ -15,6 +15,7 @@ Its source is ``starter.c``; ``tools/build_starter.py`` prints the programs belo
 from __future__ import annotations
 
 import base64
+import errno
 import fcntl
 import os
 import platform
@@ -45,6 +46,8 @@ _PROGRAMS: Final = {
         "R7hU{"
     ),
 }
+#: memfd_create(2), since Linux 6.3.
+_MFD_EXEC: Final = 0x10
 #: Nobody changes the program, through whatever descriptor.
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -58,7 +61,7 @@ def open_program() -> int | None:
     program = _PROGRAMS.get(platform.machine())
     if program is None:
         return None
-    made = os.memfd_create("hearth-starter", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    made = _executable_file()
     try:
         os.write(made, base64.b85decode(program))
         os.fchmod(made, 0o555)
@@ -66,6 +69,17 @@ def open_program() -> int | None:
         return fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, launch.FIRST_FREE)
     finally:
         os.close(made)
+
+
+def _executable_file() -> int:
+    """Return an empty file in memory; where the system asks for it (``vm.memfd_noexec``), made to be executed."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create("hearth-starter", flags | _MFD_EXEC)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:  # of Linux before 6.3
+            raise
+    return os.memfd_create("hearth-starter", flags)
 
 
 def wrap(cmd: Sequence[str], path: str, *, processes: int = 0) -> list[str]:

@@ -142,7 +142,12 @@ def find_program(root: Path, cmd: list[str], workdir: str, search: str) -> str:
             raise NoProgram(f"{name}: no such file or directory")
         raise NoProgram(f"{name}: is a directory" if found[0][1].is_dir() else f"{name}: permission denied")
     path, place = runnable[0]
-    _check_format(root, name, place)
+    try:
+        _check_format(root, name, place)
+    except OSError as exc:
+        raise NoProgram(f"{name}: {exc.strerror or exc}") from exc
+    except ValueError as exc:
+        raise NoProgram(f"{name}: its interpreter: {exc}") from exc
     return path
 
 
