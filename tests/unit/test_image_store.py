@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -354,6 +355,15 @@ def age(store: ImageStore) -> None:
     """Let an hour pass for all blobs."""
     for _, path in store.blobs.all():
         os.utime(path, (time.time() - 3600,) * 2)
+
+
+def test_a_layer_is_found_by_its_blob_not_by_what_a_configuration_claims(store: ImageStore, tmp_path: Path) -> None:
+    secret = put_image(store, [archive(entry("secret", b"x"))], ["victim:1"])
+    Layers(store, tmp_path / "layers").unpack(store.image(secret))
+    own = store.image(put_image(store, [archive(entry("own", b"y"))], ["thief:1"]))
+    claimed = msgspec.structs.replace(own, config=store.image(secret).config)
+    with pytest.raises(WrongDigest):
+        Layers(store, tmp_path / "layers").unpack(claimed)
 
 
 def test_what_nothing_needs_is_collected_after_its_time(store: ImageStore, tmp_path: Path) -> None:

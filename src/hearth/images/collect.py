@@ -120,7 +120,7 @@ def _old_layers(store: ImageStore, reached: Collection[str], folder: Path, befor
     for digest in reached:
         with contextlib.suppress(ImageStoreError):  # a layer is no manifest
             if store.blobs.path(digest).stat().st_size <= 4 << 20:
-                wanted |= {diff_id.replace(":", "-") for diff_id in store.image(digest).config.rootfs.diff_ids}
+                wanted.update(store.image(digest).layer_names)
     return [
         path
         for path in sorted(folder.iterdir())

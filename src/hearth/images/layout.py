@@ -41,6 +41,15 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest
     config: Config
 
+    @property
+    def layer_names(self) -> list[str]:
+        """Return the names of the folders in which its layers are unpacked, the lowest first.
+
+        Each is that of a blob with what it unpacks to: whoever only claims to have a layer finds nothing of it.
+        """
+        pairs = zip(self.manifest.layers, self.config.rootfs.diff_ids, strict=True)
+        return [f"{layer.digest}-{diff_id.partition(':')[2]}".replace(":", "-") for layer, diff_id in pairs]
+
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """A damage that :meth:`ImageStore.verify` has found."""

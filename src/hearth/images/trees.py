@@ -53,18 +53,15 @@ class Layers:
         size = sum(layer.size for layer in image.manifest.layers)
         if size > self._limits.bytes:
             raise InvalidImage(f"{image.digest}: {size} bytes of layers; the limit is {self._limits.bytes}")
-        for layer, diff_id in zip(image.manifest.layers, image.config.rootfs.diff_ids, strict=True):
-            place = self.place(diff_id)
+        diff_ids = image.config.rootfs.diff_ids
+        for layer, diff_id, name in zip(image.manifest.layers, diff_ids, image.layer_names, strict=True):
+            place = self.folder / name
             if not place.is_dir():
                 self._unpack(layer.digest, layer.media_type, diff_id, place)
             with contextlib.suppress(OSError):
                 os.utime(place)
             found.append(place)
         return found
-
-    def place(self, diff_id: str) -> Path:
-        """Return where a layer is unpacked."""
-        return self.folder / diff_id.replace(":", "-")
 
     def _make_folder(self) -> None:
         try:
