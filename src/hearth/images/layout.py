@@ -45,7 +45,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     def layer_names(self) -> list[str]:
         """Return the names of the folders in which its layers are unpacked, the lowest first.
 
-        Each is that of a blob with what it unpacks to: whoever only claims to have a layer finds nothing of it.
+        Each is that of a blob with what it unpacks to: an image that only claims a layer finds nothing of it.
         """
         pairs = zip(self.manifest.layers, self.config.rootfs.diff_ids, strict=True)
         return [f"{layer.digest}-{diff_id.partition(':')[2]}".replace(":", "-") for layer, diff_id in pairs]
