@@ -68,7 +68,7 @@ def test_the_home_page_shows_install_and_first_function_on_one_screen_without_a_
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"file://{site}/index.html")
         headings = page.locator("article h1, article h2").all_inner_texts()
-        assert [text.rstrip("¶") for text in headings] == ["Hearth", "Install", "First function", "All pages"]
+        assert [text.rstrip("¶") for text in headings] == ["Hearth", "Install", "First function", "Find a page"]
         last = page.locator("article pre").last.bounding_box()
         assert last is not None
         assert last["y"] + last["height"] <= 900
