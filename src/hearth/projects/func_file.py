@@ -105,7 +105,7 @@ class FuncFile:
         "whole number",
     )
     max_instances: int | None = _told(
-        "containers that each node may have; further calls wait (scaling.md)", "whole number"
+        "containers that each node may have at most; further calls wait (scaling.md)", "whole number"
     )
     config: dict[str, str] | None = _told("the function's environment variables", "mapping")
     secrets: tuple[str, ...] | None = _told(
