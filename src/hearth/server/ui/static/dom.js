@@ -58,6 +58,18 @@ export function failed(error) {
   return h("div", { class: "error", role: "alert" }, visible(error.message ?? error));
 }
 
+// A button whose work may fail; the failure is shown in the element `problem`.
+export function action(text, label, problem, work) {
+  const run = async () => {
+    try {
+      await work();
+    } catch (error) {
+      problem.replaceChildren(failed(error));
+    }
+  };
+  return h("button", { type: "button", "aria-label": label, onclick: run }, text);
+}
+
 export function announce(text) {
   document.getElementById("status").textContent = text;
 }

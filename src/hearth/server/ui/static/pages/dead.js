@@ -1,5 +1,5 @@
 import { change, get, messageOf, query, segment, send } from "../api.js";
-import { announce, commands, empty, failed, h, table, visible } from "../dom.js";
+import { action, announce, commands, empty, h, table, visible } from "../dom.js";
 import { number, quoted, time } from "../format.js";
 import { curl, pager } from "./apps.js";
 
@@ -12,17 +12,7 @@ export async function dead({ me, parameters, search, signal, again }) {
   const at = `/api/v1/apps/${segment(app)}/dead-letters`;
   const found = await get(`${at}${query({ per_page: 50, cursor })}`, { signal });
   const shown = h("div", {});
-  const button = (text, label, work) => h("button", {
-    type: "button",
-    "aria-label": label,
-    onclick: async () => {
-      try {
-        await work();
-      } catch (error) {
-        shown.replaceChildren(failed(error));
-      }
-    },
-  }, text);
+  const button = (text, label, work) => action(text, label, shown, work);
   const payload = (one) => async () => {
     const answer = await send(`${at}/${segment(one.id)}/payload`, { signal });
     if (!answer.ok) throw new Error(await messageOf(answer));

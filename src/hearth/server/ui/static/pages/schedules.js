@@ -1,5 +1,5 @@
 import { change, segment } from "../api.js";
-import { announce, empty, failed, h, table, visible } from "../dom.js";
+import { action, announce, empty, h, table, visible } from "../dom.js";
 import { quoted, time } from "../format.js";
 
 const when = (one) => (one.cron ? `${one.cron} ${one.timezone ?? "UTC"}` : one.every ? `every ${one.every}` : `at ${one.at}`);
@@ -12,17 +12,7 @@ export function schedules(found, app, names, can, again) {
   const problem = h("div", {});
   const called = (one) => one.route ?? names[one.fn_id] ?? one.fn_id;
   const path = (one) => `/api/v1/apps/${segment(app)}/schedules/${segment(one.name)}`;
-  const button = (text, label, work) => h("button", {
-    type: "button",
-    "aria-label": label,
-    onclick: async () => {
-      try {
-        await work();
-      } catch (error) {
-        problem.replaceChildren(failed(error));
-      }
-    },
-  }, text);
+  const button = (text, label, work) => action(text, label, problem, work);
   const run = (one) => async () => {
     const { call_id: id } = await change("POST", `${path(one)}/run`);
     announce(`Call ${id} is queued`);

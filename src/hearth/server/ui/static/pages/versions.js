@@ -1,4 +1,4 @@
-import { announce, empty, failed, h, table, visible } from "../dom.js";
+import { action, announce, empty, h, table, visible } from "../dom.js";
 import { quoted, time } from "../format.js";
 
 // What the next version changes, by what is known of both.
@@ -17,12 +17,8 @@ export function versions(found, app, path, editable, save) {
   if (!found.length) return empty("No version is known yet.", path.startsWith("/") ? `hearth versions ${quoted(app)} ${quoted(path)}` : null);
   const problem = h("div", {});
   const back = (one) => async () => {
-    try {
-      await save({ image: pinned(one) });
-      announce("Rolled back");
-    } catch (error) {
-      problem.replaceChildren(failed(error));
-    }
+    await save({ image: pinned(one) });
+    announce("Rolled back");
   };
   const rows = found.map((one, age) => [
     { num: age ? `−${age}` : "now" },
@@ -32,7 +28,7 @@ export function versions(found, app, path, editable, save) {
     visible(one.principal) || "–",
     time(one.created_at),
     editable && age && pinned(one) !== pinned(found[0])
-      ? h("button", { type: "button", onclick: back(one), "aria-label": `Roll back to version −${age}` }, "Roll back")
+      ? action("Roll back", `Roll back to version −${age}`, problem, back(one))
       : "",
   ]);
   return h("div", {}, table("Versions", ["#Version", "Image", "Digest", "Changed", "By", "Deployed", "Actions"], rows), problem);
