@@ -185,7 +185,7 @@ class Surroundings:
         uid = self.user_of(app)
         if uid is None:
             # the namespace of the network first: a new user namespace leads into no other one
-            return [*self._entry(None, namespace), *self.overlays.wrap([], root, size_mib)], None
+            return [*self._entry(None, namespace), *self.overlays.enter(root, size_mib)], None
         made = self.overlays.make(self._mounts, root, uid, size_mib)
         return self._entry(uid, namespace, made), made
 

@@ -68,7 +68,7 @@ class Overlays:
                     os.close(self.make(base, Path(folder), uid, 1))
                     self.missing = ""
                 else:
-                    self.missing = _said(self.wrap(["/bin/true"], Path(folder), 1))
+                    self.missing = _said([*self.enter(Path(folder), 1), "/bin/true"])
         except OSError as exc:
             self.missing = exc.strerror or str(exc)
 
@@ -96,11 +96,11 @@ class Overlays:
         finally:
             os.close(owner)
 
-    def wrap(self, cmd: Sequence[str], root: Path, size_mib: int) -> list[str]:
-        """Return the command that makes an overlay over a folder of its own user, and then runs ``cmd`` there."""
+    def enter(self, root: Path, size_mib: int) -> list[str]:
+        """Return the start of a command that makes an overlay over a folder of its own user, and goes on there."""
         lower = os.path.relpath(root, self._scratch)  # options of a mount have no escape for commas in other folders
         unshare = ["unshare", "--user", "--map-root-user", "--mount", "--", "/bin/sh", "-c", _OVERLAY, "overlay"]
-        return [*unshare, str(self._scratch), lower, _options(size_mib), *cmd]
+        return [*unshare, str(self._scratch), lower, _options(size_mib)]
 
     def _map(self, uid: int) -> int:
         """Return a user namespace that shows root's files as those of a user."""
